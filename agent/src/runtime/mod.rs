@@ -1,0 +1,159 @@
+//! What runs containers: one trait, several runtimes.
+//!
+//! A runtime knows images, containers and their output. It knows nothing of jobs, tasks, attempts or servers: the
+//! supervisor decides what shall run and when, and speaks of apps and instances only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use longshore_model::app::{BoundPort, InstanceExit};
+use longshore_model::failure::FailureReason;
+use longshore_model::name::AppName;
+use longshore_model::spec::{AppSpec, Image};
+use longshore_model::task::PullProgress;
+
+/// One instance of an app on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceKey {
+    /// The app.
+    pub app: AppName,
+    /// 0, 1, …
+    pub index: u32,
+}
+
+/// An image that the runtime has found, though perhaps not fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// Digest of its manifest for this node's architecture, `sha256:…`.
+    pub digest: String,
+    /// What was asked for, so that [`Runtime::pull`] knows where the bytes are.
+    pub image: Image,
+}
+
+/// Everything needed to make the container of one run of an instance.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Which instance.
+    pub instance: InstanceKey,
+    /// Revision of the app, kept with the container so that it can be adopted.
+    pub revision: u64,
+    /// 1 for the instance's first start, and one more each time: restarts get a container of their own.
+    pub run: u32,
+    /// The image, pulled.
+    pub image: ResolvedImage,
+    /// What to run.
+    pub spec: Arc<AppSpec>,
+    /// The spec's environment with the node's facts filled in, in the spec's order.
+    pub env: Vec<(String, String)>,
+    /// Ports of the node that lead into this instance, each with its number.
+    pub ports: Vec<BoundPort>,
+}
+
+/// A container that the runtime has, running or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which instance.
+    pub instance: InstanceKey,
+    /// Revision of the app that it was made for.
+    pub revision: u64,
+    /// Which run.
+    pub run: u32,
+    /// Where it is.
+    pub state: FoundState,
+    /// Ports that it holds.
+    pub ports: Vec<BoundPort>,
+}
+
+/// Where a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundState {
+    /// Made and not started, or made half: to be deleted.
+    Created,
+    /// Up since then.
+    Running(Timestamp),
+    /// Ended so.
+    Exited(InstanceExit),
+}
+
+/// Why a runtime could not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RuntimeError {
+    /// For machines.
+    pub reason: FailureReason,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// Which lines of an instance's output are wanted.
+#[derive(Clone, Debug)]
+pub struct LogQuery {
+    /// Which instance.
+    pub instance: InstanceKey,
+    /// Newest lines to start with; `None` means all that are kept.
+    pub tail: Option<u32>,
+    /// Whether to go on until the stream is dropped.
+    pub follow: bool,
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When the container wrote it.
+    pub time: Timestamp,
+    /// Whether it went to standard error.
+    pub stderr: bool,
+    /// The line without its line feed.
+    pub text: Bytes,
+}
+
+/// Receives progress; called from the runtime's own tasks, must not block.
+pub type ProgressSink = Arc<dyn Fn(PullProgress) + Send + Sync>;
+
+/// What runs containers.
+///
+/// All methods may be called for different instances at once; for one instance the caller sends one at a time, except
+/// [`Runtime::wait`] and [`Runtime::logs`]. Every method is cancel-safe in this sense: a dropped call leaves something
+/// that [`Runtime::delete`] removes. Calls that remove are idempotent.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// The word in [`longshore_model::node::NodeInfo::runtime`].
+    fn name(&self) -> &'static str;
+
+    /// What it can do, from the list in `docs/protocol.md`.
+    fn capabilities(&self) -> Vec<String>;
+
+    /// Finds the image by its pull policy and checks that it is for this node's architecture; fetches no layer.
+    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError>;
+
+    /// Fetches and unpacks what is missing of the image.
+    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError>;
+
+    /// Makes the container; nothing of the app runs yet.
+    async fn create(&self, launch: &Launch) -> Result<(), RuntimeError>;
+
+    /// Starts the container that was created last for this instance.
+    async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError>;
+
+    /// Waits until the instance's container has ended.
+    async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError>;
+
+    /// Asks the container to end (SIGTERM, or the image's stop signal), kills it after `grace`, and waits until it ended.
+    async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Deletes the instance's container, killing it if need be. Output and empty directories stay.
+    async fn delete(&self, instance: &InstanceKey) -> Result<(), RuntimeError>;
+
+    /// Removes what the app still holds beside its containers: empty directories, and output after a while.
+    async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError>;
+
+    /// All containers of this node, and nothing of others.
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError>;
+
+    /// Streams an instance's output; `None` where there never was any.
+    async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;
+}

@@ -1,0 +1,212 @@
+//! A job: what it is, and how its state follows from its tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::name::{AppName, JobId};
+use crate::rollout::Rollout;
+use crate::spec::AppSpec;
+use crate::task::{TaskClass, TaskState};
+
+/// One batch operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its identifier.
+    pub id: JobId,
+    /// Name of the app that it deploys.
+    pub app: AppName,
+    /// What runs on each node.
+    pub spec: Arc<AppSpec>,
+    /// How it is paced.
+    pub rollout: Rollout,
+    /// Time to finish in.
+    pub timeout: Duration,
+    /// Whether it was asked to stop.
+    pub control: Control,
+    /// The deadline clock.
+    pub clock: Clock,
+    /// 1, and one more with every retry.
+    pub round: u32,
+    /// Tasks by kind of state; kept equal to the tasks by [`crate::machine`] alone.
+    pub counts: TaskCounts,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When the first task of this round was assigned.
+    pub start_time: Option<Timestamp>,
+    /// When it reached its present final state.
+    pub end_time: Option<Timestamp>,
+    /// Who created it.
+    pub creator: String,
+    /// Grows with every change.
+    pub version: u64,
+    /// Advice about the spec that did not prevent creation.
+    pub warnings: Vec<String>,
+}
+
+/// Whether a job was asked to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// It goes on.
+    #[default]
+    Run,
+    /// No further task is assigned.
+    Stop,
+}
+
+/// The eight states of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum JobState {
+    /// No task has been assigned yet in this round.
+    Queued,
+    /// Tasks are being assigned or done.
+    Running,
+    /// Final: every task succeeded.
+    Succeeded,
+    /// Final: some tasks succeeded, none timed out.
+    PartiallySucceeded,
+    /// Final: no task succeeded, none timed out.
+    Failed,
+    /// Stop was asked for; tasks in flight have not settled yet.
+    Stopping,
+    /// Stopped with work left.
+    Stopped,
+    /// Final: the deadline passed before every task had ended.
+    TimedOut,
+}
+
+impl JobState {
+    /// All of them, in the order of the wire.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::PartiallySucceeded,
+        Self::Failed,
+        Self::Stopping,
+        Self::Stopped,
+        Self::TimedOut,
+    ];
+
+    /// Whether only a retry leads out of it.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::PartiallySucceeded | Self::Failed | Self::TimedOut)
+    }
+
+    /// Whether nothing will happen until somebody asks for it: final, or STOPPED.
+    #[must_use]
+    pub fn is_at_rest(self) -> bool {
+        self.is_final() || self == Self::Stopped
+    }
+
+    /// The name used on the wire and in every text, such as `PARTIALLY_SUCCEEDED`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Running => "RUNNING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::PartiallySucceeded => "PARTIALLY_SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Stopping => "STOPPING",
+            Self::Stopped => "STOPPED",
+            Self::TimedOut => "TIMED_OUT",
+        }
+    }
+}
+
+impl std::fmt::Display for JobState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Number of tasks in each kind of state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCounts {
+    /// Not assigned.
+    pub pending: u32,
+    /// Assigned and not ended.
+    pub active: u32,
+    /// Ended well.
+    pub succeeded: u32,
+    /// Ended with a failure.
+    pub failed: u32,
+    /// Ended by the deadline.
+    pub timed_out: u32,
+    /// Ended by a stop.
+    pub cancelled: u32,
+}
+
+impl TaskCounts {
+    /// All tasks.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.pending + self.active + self.succeeded + self.failed + self.timed_out + self.cancelled
+    }
+
+    /// The number for one kind of state.
+    pub fn of(&mut self, class: TaskClass) -> &mut u32 {
+        match class {
+            TaskClass::Pending => &mut self.pending,
+            TaskClass::Active => &mut self.active,
+            TaskClass::Succeeded => &mut self.succeeded,
+            TaskClass::Failed => &mut self.failed,
+            TaskClass::TimedOut => &mut self.timed_out,
+            TaskClass::Cancelled => &mut self.cancelled,
+        }
+    }
+
+    /// Counts states one by one: the definition that the running counts must equal.
+    #[must_use]
+    pub fn tally(states: impl IntoIterator<Item = TaskState>) -> Self {
+        let mut counts = Self::default();
+        for state in states {
+            *counts.of(state.class()) += 1;
+        }
+        counts
+    }
+}
+
+/// The state of a job as a fold over its tasks.
+///
+/// `started` says whether a task was assigned in this round. The order of the rules is the meaning: a stop request
+/// holds as long as something is left to do; without anything left the outcome of the tasks alone decides.
+#[must_use]
+pub fn fold(counts: &TaskCounts, control: Control, started: bool) -> JobState {
+    let left = counts.pending + counts.cancelled;
+    if counts.active == 0 && left == 0 {
+        return outcome(counts);
+    }
+    match control {
+        Control::Stop if counts.active > 0 => JobState::Stopping,
+        Control::Stop => JobState::Stopped,
+        Control::Run if started => JobState::Running,
+        Control::Run => JobState::Queued,
+    }
+}
+
+fn outcome(counts: &TaskCounts) -> JobState {
+    if counts.timed_out > 0 {
+        JobState::TimedOut
+    } else if counts.failed == 0 {
+        JobState::Succeeded
+    } else if counts.succeeded > 0 {
+        JobState::PartiallySucceeded
+    } else {
+        JobState::Failed
+    }
+}
+
+impl Job {
+    /// The job's state, from its tasks.
+    #[must_use]
+    pub fn state(&self) -> JobState {
+        fold(&self.counts, self.control, self.start_time.is_some())
+    }
+}

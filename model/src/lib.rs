@@ -1,0 +1,27 @@
+//! What a Longshore job is and how it may change.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no async, no clock and no randomness of its own. Time
+//! comes in as a [`jiff::Timestamp`], randomness as a number. Server, agent and command line share these words.
+//!
+//! Read [`machine`] first: it is the one place where jobs and tasks change state.
+
+pub mod app;
+pub mod assignment;
+pub mod backoff;
+pub mod clock;
+pub mod command;
+pub mod failure;
+pub mod identity;
+pub mod job;
+pub mod limits;
+pub mod machine;
+pub mod name;
+pub mod node;
+pub mod quantity;
+pub mod report;
+pub mod rollout;
+pub mod selector;
+pub mod spec;
+pub mod targets;
+pub mod task;
+pub mod validate;

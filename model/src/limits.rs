@@ -1,0 +1,59 @@
+//! Every limit on what a user may ask for, with its reason.
+
+use std::time::Duration;
+
+/// Prefix of an app name: leaves room for `-`, the server's suffix and an instance number in one DNS label.
+pub const MAX_APP_PREFIX: usize = 40;
+/// Copies of an app on one node: a guard against a slip of the keyboard; an edge machine holds no more.
+pub const MAX_INSTANCES: u32 = 64;
+/// Environment variables of a spec: together with the value limit it keeps a spec far below a gRPC message.
+pub const MAX_ENV: usize = 256;
+/// Bytes of one environment value.
+pub const MAX_ENV_VALUE: usize = 32 * 1024;
+/// Command and args, in words: the kernel's own limit is far higher, a spec's need far lower.
+pub const MAX_ARGS: usize = 256;
+/// Bytes of one word of command or args.
+pub const MAX_ARG: usize = 32 * 1024;
+/// Volumes of a spec.
+pub const MAX_VOLUMES: usize = 64;
+/// Mapped ports of a spec: each one costs a listener and a descriptor per instance.
+pub const MAX_PORTS: usize = 64;
+/// Bytes of a path, as the kernel's PATH_MAX.
+pub const MAX_PATH: usize = 4096;
+/// Bytes of an encoded spec: it is sent to every node of a job.
+pub const MAX_SPEC: usize = 512 * 1024;
+/// Nodes of one job.
+pub const MAX_TARGETS: usize = 100_000;
+/// Labels of a node.
+pub const MAX_LABELS: usize = 64;
+/// Smallest memory limit: below it no process starts, and the error would be hard to read.
+pub const MIN_MEMORY: u64 = 4 * 1024 * 1024;
+
+/// Deadline of a job that names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Shortest deadline.
+pub const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest deadline: fleets with nodes that are away for a weekend fit in.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long an app must stay up before it counts as healthy, when the spec does not say.
+pub const DEFAULT_SETTLE: Duration = Duration::from_secs(5);
+/// Longest settle time.
+pub const MAX_SETTLE: Duration = Duration::from_secs(600);
+/// Starts before a task fails, when the spec does not say.
+pub const DEFAULT_MAX_STARTS: u32 = 3;
+/// Most starts before a task fails.
+pub const MAX_MAX_STARTS: u32 = 100;
+
+/// Events kept of a task's past: enough to see what happened, and bounded under any number of retries.
+pub const MAX_TASK_HISTORY: usize = 16;
+
+/// Items of a page when the request does not say.
+pub const DEFAULT_PAGE: usize = 50;
+/// Most items of a page.
+pub const MAX_PAGE: usize = 1000;
+
+/// Lifetime of an enrolment token when the request does not say.
+pub const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(3600);
+/// Longest lifetime of an enrolment token.
+pub const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -1,0 +1,371 @@
+//! The one place where jobs and tasks change state.
+//!
+//! Every function takes the job and the tasks concerned, the present moment, and changes them in step: a task's state,
+//! the job's counts, the clock, the version. What must follow on the node is returned as an [`AppEffect`], for the
+//! caller to store and send. The arrows themselves are in [`TaskState::arrow`]; nothing here makes one that is not there.
+
+use jiff::Timestamp;
+
+use crate::clock::Clock;
+use crate::failure::{Failure, FailureReason};
+use crate::job::{Control, Job, JobState};
+use crate::limits::MAX_TASK_HISTORY;
+use crate::name::NodeName;
+use crate::report::TaskReport;
+use crate::task::{Task, TaskClass, TaskEvent, TaskState};
+
+/// What must follow on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppEffect {
+    /// Nothing.
+    None,
+    /// The app belongs on the node from now on, and its agent is told to deploy it.
+    Deploy,
+    /// The agent is told to give the task up; the app stays listed until it reports.
+    Cancel,
+    /// The app no longer belongs on the node; it stays listed as being removed until the agent confirms.
+    Remove,
+    /// The agent has removed the app already, or there is no agent any more.
+    Forget,
+}
+
+/// A task that a bulk operation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its place in the slice that was given.
+    pub index: usize,
+    /// What must follow on its node.
+    pub effect: AppEffect,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// It changed the task.
+    Counted(AppEffect),
+    /// It came too late to count, and was kept in the task's history.
+    Late,
+    /// It says nothing new; nothing changed.
+    Stale,
+}
+
+/// What people can ask of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Assign nothing further.
+    Stop,
+    /// Go on.
+    Resume,
+    /// Start anew what has not succeeded.
+    Retry,
+}
+
+/// A request that the job's state does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a job that is {state} cannot be {}; {}", participle(.request), allowed(.request))]
+pub struct Refused {
+    /// What was asked for.
+    pub request: Request,
+    /// The state that stands in the way.
+    pub state: JobState,
+}
+
+fn participle(request: &Request) -> &'static str {
+    match request {
+        Request::Stop => "stopped",
+        Request::Resume => "resumed",
+        Request::Retry => "retried",
+    }
+}
+
+fn allowed(request: &Request) -> &'static str {
+    match request {
+        Request::Stop => "only QUEUED and RUNNING jobs can",
+        Request::Resume => "only STOPPED jobs can",
+        Request::Retry => "only FAILED, PARTIALLY_SUCCEEDED and TIMED_OUT jobs can",
+    }
+}
+
+impl Request {
+    /// Whether a job in `state` can be asked for this.
+    #[must_use]
+    pub fn is_allowed_in(self, state: JobState) -> bool {
+        match self {
+            Self::Stop => matches!(state, JobState::Queued | JobState::Running),
+            Self::Resume => state == JobState::Stopped,
+            Self::Retry => matches!(state, JobState::Failed | JobState::PartiallySucceeded | JobState::TimedOut),
+        }
+    }
+
+    fn check(self, job: &Job) -> Result<(), Refused> {
+        let state = job.state();
+        if self.is_allowed_in(state) { Ok(()) } else { Err(Refused { request: self, state }) }
+    }
+}
+
+/// Assigns a pending task to its node, if the job's state and pace allow.
+///
+/// Returns `None`, and changes nothing, where they do not.
+pub fn assign(job: &mut Job, task: &mut Task, now: Timestamp) -> Option<AppEffect> {
+    let open = matches!(job.state(), JobState::Queued | JobState::Running) && !job.clock.has_passed(now);
+    if !open || task.state != TaskState::Pending || job.rollout.room(&job.counts) == 0 {
+        return None;
+    }
+    job.start_time.get_or_insert(now);
+    task.assign_time = Some(now);
+    enter(job, task, TaskState::Assigned, now);
+    settle(job, now);
+    Some(AppEffect::Deploy)
+}
+
+/// Takes an agent's report of a task.
+///
+/// Only a report of the present attempt that moves the task forward counts. One that claims an end after the attempt
+/// ended otherwise, or for an older attempt, is kept as history and flips nothing.
+pub fn report(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestamp) -> Receipt {
+    let is_past = report.attempt < task.attempt || (report.attempt == task.attempt && task.state.is_end());
+    if is_past {
+        return keep_late(job, task, report, now);
+    }
+    if report.attempt > task.attempt || task.state.class() != TaskClass::Active {
+        return Receipt::Stale;
+    }
+    if report.state == TaskState::Pulling && task.state == TaskState::Pulling {
+        return update_pull(job, task, report, now);
+    }
+    let speaks_for_itself = match report.state {
+        TaskState::Cancelled => task.cancel_requested,
+        TaskState::TimedOut => false,
+        _ => task.state.arrow(report.state).is_some(),
+    };
+    if !speaks_for_itself {
+        return Receipt::Stale;
+    }
+    task.pull = if report.state == TaskState::Pulling { report.pull } else { None };
+    task.failure = match report.state {
+        TaskState::Failed => Some(report.failure.clone().unwrap_or_else(|| unexplained(task.state))),
+        _ => None,
+    };
+    enter(job, task, report.state, now);
+    settle(job, now);
+    Receipt::Counted(match report.state {
+        TaskState::Failed | TaskState::Cancelled => AppEffect::Forget,
+        _ => AppEffect::None,
+    })
+}
+
+/// Stops a job: nothing further is assigned, and with `cancel` the tasks in flight are given up.
+///
+/// # Errors
+///
+/// The job's state does not allow it; nothing changed.
+pub fn stop(job: &mut Job, tasks: &mut [Task], cancel: bool, now: Timestamp) -> Result<Vec<Changed>, Refused> {
+    Request::Stop.check(job)?;
+    job.control = Control::Stop;
+    let mut changed = Vec::new();
+    if cancel {
+        for (index, task) in tasks.iter_mut().enumerate() {
+            if task.state.class() == TaskClass::Active && !task.cancel_requested {
+                task.cancel_requested = true;
+                task.update_time = now;
+                changed.push(Changed { index, effect: AppEffect::Cancel });
+            }
+        }
+    }
+    settle(job, now);
+    Ok(changed)
+}
+
+/// Goes on with a stopped job: cancelled tasks start anew, pending ones are assigned again, ended ones stay.
+///
+/// A task whose node no longer `exists` fails.
+///
+/// # Errors
+///
+/// The job's state does not allow it; nothing changed.
+pub fn resume(
+    job: &mut Job,
+    tasks: &mut [Task],
+    exists: impl Fn(&NodeName) -> bool,
+    now: Timestamp,
+) -> Result<Vec<Changed>, Refused> {
+    Request::Resume.check(job)?;
+    job.control = Control::Run;
+    job.clock = job.clock.resume(now);
+    Ok(reopen(job, tasks, |class| class == TaskClass::Cancelled, exists, now))
+}
+
+/// Starts a new attempt for exactly the tasks that have not succeeded, and the clock afresh.
+///
+/// A task whose node no longer `exists` fails again at once.
+///
+/// # Errors
+///
+/// The job's state does not allow it; nothing changed.
+pub fn retry(
+    job: &mut Job,
+    tasks: &mut [Task],
+    exists: impl Fn(&NodeName) -> bool,
+    now: Timestamp,
+) -> Result<Vec<Changed>, Refused> {
+    Request::Retry.check(job)?;
+    job.control = Control::Run;
+    job.clock = Clock::start(now, job.timeout);
+    job.round += 1;
+    job.start_time = None;
+    job.end_time = None;
+    Ok(reopen(job, tasks, |class| class != TaskClass::Succeeded, exists, now))
+}
+
+/// Ends what the deadline found unfinished; does nothing while the clock has time left.
+///
+/// While STOPPING only the tasks in flight time out: those that were never assigned can still be resumed.
+pub fn pass_deadline(job: &mut Job, tasks: &mut [Task], now: Timestamp) -> Vec<Changed> {
+    if !job.clock.has_passed(now) {
+        return Vec::new();
+    }
+    let pending_too = job.control == Control::Run;
+    let mut changed = Vec::new();
+    for (index, task) in tasks.iter_mut().enumerate() {
+        let effect = match task.state.class() {
+            TaskClass::Active => AppEffect::Remove,
+            TaskClass::Pending if pending_too => AppEffect::None,
+            _ => continue,
+        };
+        task.failure = Some(Failure {
+            reason: FailureReason::DeadlineExceeded,
+            message: format!("The job's deadline passed while the task was {}.", task.state),
+            step: task.state,
+        });
+        task.pull = None;
+        enter(job, task, TaskState::TimedOut, now);
+        changed.push(Changed { index, effect });
+    }
+    settle(job, now);
+    changed
+}
+
+/// Ends a task whose node was deleted. Returns whether it was still open.
+pub fn delete_node(job: &mut Job, task: &mut Task, now: Timestamp) -> bool {
+    if task.state.class() == TaskClass::Cancelled {
+        reopen_one(job, task, now);
+    }
+    if task.state.is_end() {
+        return false;
+    }
+    fail_without_node(job, task, now);
+    settle(job, now);
+    true
+}
+
+/// Brings ended tasks of the chosen kinds back as new attempts, and lets those without a node fail.
+fn reopen(
+    job: &mut Job,
+    tasks: &mut [Task],
+    chosen: impl Fn(TaskClass) -> bool,
+    exists: impl Fn(&NodeName) -> bool,
+    now: Timestamp,
+) -> Vec<Changed> {
+    let mut changed = Vec::new();
+    for (index, task) in tasks.iter_mut().enumerate() {
+        let mut touched = false;
+        if task.state.is_end() && chosen(task.state.class()) {
+            reopen_one(job, task, now);
+            touched = true;
+        }
+        if task.state == TaskState::Pending && !exists(&task.node) {
+            fail_without_node(job, task, now);
+            touched = true;
+        }
+        if touched {
+            changed.push(Changed { index, effect: AppEffect::None });
+        }
+    }
+    settle(job, now);
+    changed
+}
+
+fn reopen_one(job: &mut Job, task: &mut Task, now: Timestamp) {
+    let failure = task.failure.take();
+    remember(task, TaskEvent { attempt: task.attempt, state: task.state, failure, time: now, late: false });
+    task.attempt += 1;
+    task.cancel_requested = false;
+    task.assign_time = None;
+    enter(job, task, TaskState::Pending, now);
+}
+
+fn fail_without_node(job: &mut Job, task: &mut Task, now: Timestamp) {
+    task.failure = Some(Failure {
+        reason: FailureReason::NodeDeleted,
+        message: format!("The node {} was deleted.", task.node),
+        step: task.state,
+    });
+    task.pull = None;
+    enter(job, task, TaskState::Failed, now);
+}
+
+fn keep_late(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestamp) -> Receipt {
+    let is_news = |event: &TaskEvent| event.attempt != report.attempt || event.state != report.state;
+    let is_present = report.attempt == task.attempt && report.state == task.state;
+    if !report.state.is_end() || is_present || !task.history.iter().all(is_news) {
+        return Receipt::Stale;
+    }
+    let event = TaskEvent {
+        attempt: report.attempt,
+        state: report.state,
+        failure: report.failure.clone(),
+        time: now,
+        late: true,
+    };
+    remember(task, event);
+    job.version += 1;
+    Receipt::Late
+}
+
+fn update_pull(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestamp) -> Receipt {
+    if report.pull.is_none() || report.pull == task.pull {
+        return Receipt::Stale;
+    }
+    task.pull = report.pull;
+    task.update_time = now;
+    job.version += 1;
+    Receipt::Counted(AppEffect::None)
+}
+
+fn unexplained(step: TaskState) -> Failure {
+    Failure {
+        reason: FailureReason::RuntimeError,
+        message: "The agent reported a failure without saying why.".to_owned(),
+        step,
+    }
+}
+
+/// Keeps an event of a task's past, dropping the oldest beyond the limit.
+fn remember(task: &mut Task, event: TaskEvent) {
+    if task.history.len() >= MAX_TASK_HISTORY {
+        task.history.remove(0);
+    }
+    task.history.push(event);
+}
+
+/// Moves a task along one arrow of the table, and the job's counts with it.
+fn enter(job: &mut Job, task: &mut Task, to: TaskState, now: Timestamp) {
+    debug_assert!(task.state.arrow(to).is_some(), "no arrow from {} to {to}", task.state);
+    *job.counts.of(task.state.class()) -= 1;
+    *job.counts.of(to.class()) += 1;
+    task.state = to;
+    task.update_time = now;
+    task.end_time = to.is_end().then_some(now);
+}
+
+/// Brings clock, end time and version in line with the state that the tasks now give.
+fn settle(job: &mut Job, now: Timestamp) {
+    let state = job.state();
+    if state.is_final() {
+        job.clock = Clock::Over;
+        job.end_time.get_or_insert(now);
+    } else if state == JobState::Stopped {
+        job.clock = job.clock.pause(now);
+    }
+    job.version += 1;
+}

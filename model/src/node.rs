@@ -1,0 +1,61 @@
+//! A node: an enrolled edge machine.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::name::NodeName;
+
+/// Labels of a node.
+pub type Labels = BTreeMap<String, String>;
+
+/// An enrolled edge machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Labels, for selectors.
+    pub labels: Labels,
+    /// When it enrolled.
+    pub enroll_time: Timestamp,
+    /// When the last session ended or the present one began.
+    pub last_seen: Option<Timestamp>,
+    /// What its agent said of it; `None` before the first session.
+    pub info: Option<NodeInfo>,
+}
+
+/// What an agent says of its machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The agent's version.
+    pub agent_version: String,
+    /// CPU architecture in OCI's words.
+    pub architecture: String,
+    /// Kernel release.
+    pub kernel_release: String,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Network interfaces.
+    pub interfaces: Vec<NetworkInterface>,
+    /// What the agent and its runtime can do.
+    pub capabilities: Vec<String>,
+    /// The container runtime.
+    pub runtime: String,
+    /// The IPv4 address by which it reaches the server.
+    pub host_ip: Option<Ipv4Addr>,
+}
+
+/// One network interface of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkInterface {
+    /// Name, such as eth0.
+    pub name: String,
+    /// Its IPv4 addresses.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// Its IPv6 addresses.
+    pub ipv6: Vec<Ipv6Addr>,
+}

@@ -1,0 +1,295 @@
+//! What to run: the app spec, in the form that people write in YAML.
+//!
+//! The types hold what was asked for, including what is wrong with it: [`crate::validate`] finds all violations at once.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+mod text;
+
+/// What to run on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppSpec {
+    /// Prefix of the app's name.
+    pub name: String,
+    /// The image to run.
+    pub image: Image,
+    /// Replaces the image's entry point and its default arguments when not empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Arguments for `command` or for the image's entry point.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment variables, added to those of the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Limits of one instance.
+    #[serde(default, skip_serializing_if = "Resources::is_unlimited")]
+    pub resources: Resources,
+    /// What happens when an instance ends.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// Copies to run on each node.
+    #[serde(default = "one")]
+    pub instances: u32,
+    /// Directories mounted into every instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// How the app is reached.
+    #[serde(default)]
+    pub network: Network,
+    /// When a fresh app counts as healthy, and when to give up.
+    #[serde(default)]
+    pub startup: Startup,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Where the image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "text::Image", into = "text::Image")]
+pub struct Image {
+    /// Exactly one of the two places.
+    pub source: ImageSource,
+    /// When to fetch a reference; `None` leaves it to [`Image::effective_pull_policy`].
+    pub pull_policy: Option<PullPolicy>,
+}
+
+/// The place of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ImageSource {
+    /// A reference by tag or digest in a registry.
+    Reference(String),
+    /// Absolute path, on the node, of an OCI or Docker archive.
+    Archive(String),
+}
+
+/// When the agent asks the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullPolicy {
+    /// At every deployment.
+    Always,
+    /// Only when the reference is not on the node.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "text::EnvVar", into = "text::EnvVar")]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Where its value comes from.
+    pub source: EnvSource,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvSource {
+    /// The value itself.
+    Value(String),
+    /// A fact that the node fills in.
+    NodeField(NodeField),
+}
+
+/// Facts of a node that a value can be taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeField {
+    /// The IPv4 address by which the node reaches its server.
+    #[serde(rename = "hostIP")]
+    HostIp,
+    /// The node's name.
+    #[serde(rename = "nodeName")]
+    Name,
+}
+
+/// Limits of one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// Thousandths of a CPU; in YAML `0.5` or `500m`.
+    #[serde(default, with = "crate::quantity::cpu", skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Bytes of memory; in YAML `64Mi` or a number.
+    #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+}
+
+impl Resources {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What happens when an instance ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Start it again, whatever the exit code.
+    #[default]
+    Always,
+    /// Start it again after an exit code other than 0.
+    OnFailure,
+    /// Leave it ended.
+    Never,
+}
+
+/// A directory inside every instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "text::Volume", into = "text::Volume")]
+pub struct Volume {
+    /// Absolute path inside the container.
+    pub mount_path: String,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+    /// What is mounted.
+    pub source: VolumeSource,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// A path of the node; kept when the app is removed.
+    HostPath(HostPath),
+    /// An empty directory of each instance; survives restarts, gone with the app.
+    EmptyDir(EmptyDir),
+}
+
+/// A path of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostPath {
+    /// Absolute, without `..` segments.
+    pub path: String,
+    /// Whether a missing directory is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create: bool,
+}
+
+/// An empty directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmptyDir {
+    /// Where it lives.
+    #[serde(default)]
+    pub medium: Medium,
+    /// Bytes that a directory in memory may hold.
+    #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
+    pub size_limit: Option<u64>,
+}
+
+/// Where an empty directory lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Medium {
+    /// The agent's data directory.
+    #[default]
+    Disk,
+    /// A tmpfs.
+    Memory,
+}
+
+/// How the app is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Network {
+    /// The node's own network; `network: host` in YAML.
+    Host,
+    /// A network namespace of its own, with ports of the node mapped into it.
+    Ports(Vec<Port>),
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::Ports(Vec::new())
+    }
+}
+
+/// One mapped port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Port {
+    /// Port inside the container.
+    pub container_port: u16,
+    /// Port of the node; `None` (0 on the wire) lets the agent choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
+    /// TCP or UDP.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Interface whose IPv4 address is bound; `None` binds all addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
+}
+
+/// Transport protocols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// When a fresh app counts as healthy, and when to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Startup {
+    /// How long every instance must stay up; in YAML `5s`.
+    #[serde(default = "default_settle", with = "crate::quantity::duration")]
+    pub settle: Duration,
+    /// Starts of one instance before its task fails.
+    #[serde(default = "default_max_starts")]
+    pub max_starts: u32,
+}
+
+fn default_settle() -> Duration {
+    limits::DEFAULT_SETTLE
+}
+
+fn default_max_starts() -> u32 {
+    limits::DEFAULT_MAX_STARTS
+}
+
+impl Default for Startup {
+    fn default() -> Self {
+        Self { settle: limits::DEFAULT_SETTLE, max_starts: limits::DEFAULT_MAX_STARTS }
+    }
+}
+
+impl Image {
+    /// The pull policy in force: as said; else `Always` for the tag `latest` or no tag, and `IfNotPresent` otherwise.
+    #[must_use]
+    pub fn effective_pull_policy(&self) -> PullPolicy {
+        if let Some(policy) = self.pull_policy {
+            return policy;
+        }
+        match &self.source {
+            ImageSource::Reference(reference) if floats(reference) => PullPolicy::Always,
+            _ => PullPolicy::IfNotPresent,
+        }
+    }
+}
+
+/// Whether a reference names the tag `latest`, or no tag and no digest, and so may mean something else tomorrow.
+#[must_use]
+pub fn floats(reference: &str) -> bool {
+    if reference.contains('@') {
+        return false;
+    }
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    match last.split_once(':') {
+        Some((_, tag)) => tag == "latest",
+        None => true,
+    }
+}

@@ -1,0 +1,124 @@
+//! The text form of the parts of a spec that offer a choice.
+//!
+//! `deny_unknown_fields` does not work together with `flatten`, and a misspelt key must be an error with its place. So
+//! a choice is read as a struct with one optional key for each alternative, of which exactly one must be there.
+
+use serde::{Deserialize, Serialize};
+
+use super::{EmptyDir, EnvSource, HostPath, ImageSource, NodeField, PullPolicy, VolumeSource};
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Image {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pull_policy: Option<PullPolicy>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EnvVar {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node_field: Option<NodeField>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Volume {
+    mount_path: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_path: Option<HostPath>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    empty_dir: Option<EmptyDir>,
+}
+
+/// Picks the one alternative that was given.
+fn one_of<A, B, T>(
+    (first_key, first): (&str, Option<A>),
+    (second_key, second): (&str, Option<B>),
+    from_first: impl FnOnce(A) -> T,
+    from_second: impl FnOnce(B) -> T,
+) -> Result<T, String> {
+    match (first, second) {
+        (Some(value), None) => Ok(from_first(value)),
+        (None, Some(value)) => Ok(from_second(value)),
+        (None, None) => Err(format!("one of `{first_key}` and `{second_key}` is needed")),
+        (Some(_), Some(_)) => Err(format!("only one of `{first_key}` and `{second_key}` may be given")),
+    }
+}
+
+impl TryFrom<Image> for super::Image {
+    type Error = String;
+
+    fn try_from(text: Image) -> Result<Self, String> {
+        let source = one_of(
+            ("reference", text.reference),
+            ("archive", text.archive),
+            ImageSource::Reference,
+            ImageSource::Archive,
+        )?;
+        Ok(Self { source, pull_policy: text.pull_policy })
+    }
+}
+
+impl From<super::Image> for Image {
+    fn from(image: super::Image) -> Self {
+        let (reference, archive) = match image.source {
+            ImageSource::Reference(reference) => (Some(reference), None),
+            ImageSource::Archive(path) => (None, Some(path)),
+        };
+        Self { reference, archive, pull_policy: image.pull_policy }
+    }
+}
+
+impl TryFrom<EnvVar> for super::EnvVar {
+    type Error = String;
+
+    fn try_from(text: EnvVar) -> Result<Self, String> {
+        let source =
+            one_of(("value", text.value), ("nodeField", text.node_field), EnvSource::Value, EnvSource::NodeField)?;
+        Ok(Self { name: text.name, source })
+    }
+}
+
+impl From<super::EnvVar> for EnvVar {
+    fn from(env: super::EnvVar) -> Self {
+        let (value, node_field) = match env.source {
+            EnvSource::Value(value) => (Some(value), None),
+            EnvSource::NodeField(field) => (None, Some(field)),
+        };
+        Self { name: env.name, value, node_field }
+    }
+}
+
+impl TryFrom<Volume> for super::Volume {
+    type Error = String;
+
+    fn try_from(text: Volume) -> Result<Self, String> {
+        let source = one_of(
+            ("hostPath", text.host_path),
+            ("emptyDir", text.empty_dir),
+            VolumeSource::HostPath,
+            VolumeSource::EmptyDir,
+        )?;
+        Ok(Self { mount_path: text.mount_path, read_only: text.read_only, source })
+    }
+}
+
+impl From<super::Volume> for Volume {
+    fn from(volume: super::Volume) -> Self {
+        let (host_path, empty_dir) = match volume.source {
+            VolumeSource::HostPath(path) => (Some(path), None),
+            VolumeSource::EmptyDir(dir) => (None, Some(dir)),
+        };
+        Self { mount_path: volume.mount_path, read_only: volume.read_only, host_path, empty_dir }
+    }
+}

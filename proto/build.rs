@@ -1,0 +1,27 @@
+//! Compiles the .proto files without protoc.
+
+use std::path::PathBuf;
+
+const FILES: [&str; 6] = [
+    "longshore/v1/agent.proto",
+    "longshore/v1/app.proto",
+    "longshore/v1/enrollment.proto",
+    "longshore/v1/job.proto",
+    "longshore/v1/node.proto",
+    "longshore/v1/spec.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=longshore");
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // The compiler encodes the set itself: prost's own encoding would drop custom options.
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .codec_path("crate::codec::SmallCodec")
+        .bytes(".longshore.v1.Assignment.app_spec")
+        .bytes(".longshore.v1.LogLine.text")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

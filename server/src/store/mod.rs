@@ -1,0 +1,296 @@
+//! What a server remembers, behind one trait; the only place that knows SQL.
+//!
+//! Writes are acknowledged after their commit. The store decides nothing: it loads rows, lets [`longshore_model::machine`]
+//! change them, and saves them in one transaction. After each commit, in commit order, it tells its [`Observer`] what
+//! changed; everything that is pushed to agents and watchers comes from there, so that nothing is ever sent that could
+//! still be lost, and no two things in the wrong order.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use longshore_model::app::{App, AppStatus};
+use longshore_model::assignment::Order;
+use longshore_model::job::Job;
+use longshore_model::machine::Refused;
+use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::report::TaskReport;
+use longshore_model::task::Task;
+
+/// A job on its way into the store.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// The job, QUEUED, with `counts.pending` equal to the number of nodes.
+    pub job: Job,
+    /// Its spec, encoded once for all the nodes.
+    pub spec: Bytes,
+    /// Its targets; each gets a task.
+    pub nodes: Vec<NodeName>,
+}
+
+/// What people ask of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobRequest {
+    /// Assign nothing further.
+    Stop {
+        /// Give up the tasks in flight too.
+        cancel_in_flight: bool,
+    },
+    /// Go on.
+    Resume,
+    /// Start anew what has not succeeded.
+    Retry,
+}
+
+/// One report of an agent, for [`Store::report`].
+#[derive(Clone, Debug)]
+pub enum NodeReport {
+    /// Of a task.
+    Task(TaskReport),
+    /// Of an app.
+    App {
+        /// The app.
+        app: AppName,
+        /// Revision that it is about.
+        revision: u64,
+        /// Attempt that the agent last acted on.
+        attempt: u32,
+        /// Its state.
+        status: AppStatus,
+    },
+}
+
+/// An assignment as it goes to a session: the spec stays encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedAssignment {
+    /// The app.
+    pub app: AppName,
+    /// Revision of the app on this node.
+    pub revision: u64,
+    /// The job.
+    pub job: JobId,
+    /// The task's attempt.
+    pub attempt: u32,
+    /// What to do.
+    pub order: Order,
+    /// The spec, shared by all nodes of the job.
+    pub spec: Bytes,
+}
+
+/// Something that was committed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A job changed, and these tasks of it. `tasks` may be shared by several changes of one commit.
+    Job {
+        /// Its newest state.
+        job: Arc<Job>,
+        /// Tasks that changed, each in its newest state.
+        tasks: Vec<Task>,
+    },
+    /// A session was opened: this is everything that its node shall run.
+    Opened {
+        /// The node.
+        node: NodeName,
+        /// The session.
+        session: SessionId,
+        /// The full set.
+        assignments: Vec<EncodedAssignment>,
+    },
+    /// A node shall run this from now on.
+    Set {
+        /// The node.
+        node: NodeName,
+        /// What to run.
+        assignment: EncodedAssignment,
+    },
+    /// A node shall no longer run this.
+    Unset {
+        /// The node.
+        node: NodeName,
+        /// The app to remove.
+        app: AppName,
+    },
+    /// A node was deleted: its session must end, its certificate counts no longer.
+    NodeDeleted {
+        /// The node.
+        node: NodeName,
+    },
+    /// Something may have become assignable: a job was created, resumed or retried, or a slot of `max_parallel` is free.
+    Assignable,
+}
+
+/// Is told of every commit, in commit order, on the writer's thread: must neither block nor call the store.
+pub trait Observer: Send + Sync + 'static {
+    /// These changes are durable.
+    fn committed(&self, changes: Vec<Change>);
+}
+
+/// A token as the store keeps it: never the secret itself.
+#[derive(Clone, Debug)]
+pub struct StoredToken {
+    /// Public half, by which it is found.
+    pub id: String,
+    /// SHA-256 of the secret half.
+    pub secret_hash: [u8; 32],
+    /// When it ends.
+    pub expire_time: Timestamp,
+    /// Labels of the node that uses it.
+    pub labels: Labels,
+    /// The only name that may enrol with it.
+    pub node: Option<NodeName>,
+}
+
+/// A page of items and where the next one starts.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// At most as many as were asked for.
+    pub items: Vec<T>,
+    /// Whether there are more after the last of them.
+    pub more: bool,
+}
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such thing.
+    #[error("there is no {kind} {name:?}")]
+    NotFound {
+        /// job, node, app, enrolment token.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// There already is one.
+    #[error("there already is a {kind} {name:?}")]
+    AlreadyExists {
+        /// job, node.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The job's state does not allow the request.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A task of the app is open.
+    #[error("app {app} has an open task of job {job} on node {node}; stop the job first")]
+    AppBusy {
+        /// The app.
+        app: AppName,
+        /// The job.
+        job: JobId,
+        /// The node.
+        node: NodeName,
+    },
+    /// The token is spent or expired, or its secret is wrong; which of these is not said.
+    #[error("the enrolment token is not valid: it may be mistyped, spent or expired")]
+    BadToken,
+    /// The token is for another node.
+    #[error("the enrolment token is for the node {0}")]
+    TokenForOther(NodeName),
+    /// More writes are waiting than the queue holds.
+    #[error("the store is busy: its queue of writes is full")]
+    Busy,
+    /// The store has shut down.
+    #[error("the store is shut down")]
+    Closed,
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a server remembers.
+///
+/// Writes return after their commit and after the observer was told. A dropped write may still be committed.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Stores a job and its tasks.
+    async fn create_job(&self, new: NewJob) -> Result<Arc<Job>, StoreError>;
+
+    /// One job.
+    async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError>;
+
+    /// Jobs, newest first, older than `after`.
+    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError>;
+
+    /// A job's tasks by node name, after `after`.
+    async fn tasks(&self, job: &JobId, after: Option<&NodeName>, limit: usize) -> Result<Page<Task>, StoreError>;
+
+    /// A job and all its tasks as of one moment, for the first message of a watch.
+    async fn job_with_tasks(&self, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError>;
+
+    /// Stops, resumes or retries a job.
+    async fn request(&self, id: &JobId, request: JobRequest, now: Timestamp) -> Result<Arc<Job>, StoreError>;
+
+    /// Pending tasks of jobs that may be assigned now, oldest job first, at most `limit`, each job's no more than its
+    /// `max_parallel` leaves room for among the nodes for which `connected` answers true.
+    async fn assignable(
+        &self,
+        connected: Arc<dyn Fn(&NodeName) -> bool + Send + Sync>,
+        limit: usize,
+    ) -> Result<Vec<(JobId, NodeName)>, StoreError>;
+
+    /// Assigns these tasks; those that can no longer be assigned are passed over. Returns how many were.
+    async fn assign(&self, picks: Vec<(JobId, NodeName)>, now: Timestamp) -> Result<usize, StoreError>;
+
+    /// Ends what is past its deadline, and returns the next deadline.
+    async fn pass_deadlines(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Takes reports of one node, in order. Reports of unknown jobs or apps are acknowledged and dropped.
+    async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Keeps a token.
+    async fn create_token(&self, token: StoredToken) -> Result<(), StoreError>;
+
+    /// Spends a token and adds a node with its labels, in one transaction.
+    async fn enroll(
+        &self,
+        token_id: &str,
+        secret_hash: [u8; 32],
+        node: &NodeName,
+        now: Timestamp,
+    ) -> Result<Node, StoreError>;
+
+    /// One node.
+    async fn node(&self, name: &NodeName) -> Result<Node, StoreError>;
+
+    /// Nodes by name, after `after`.
+    async fn nodes(&self, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError>;
+
+    /// Sets and removes labels.
+    async fn update_labels(&self, name: &NodeName, set: Labels, remove: Vec<String>) -> Result<Node, StoreError>;
+
+    /// Deletes a node, its apps, and fails its open tasks.
+    async fn delete_node(&self, name: &NodeName, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Records a new session; the observer gets [`Change::Opened`] in commit order with all other changes.
+    async fn open_session(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        info: NodeInfo,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Records when a node was last heard of.
+    async fn close_session(&self, node: &NodeName, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Apps by node and name, after `after`, of one node or name where given.
+    async fn apps(
+        &self,
+        node: Option<&NodeName>,
+        app: Option<&AppName>,
+        after: Option<&(NodeName, AppName)>,
+        limit: usize,
+    ) -> Result<Page<App>, StoreError>;
+
+    /// One app.
+    async fn app(&self, node: &NodeName, app: &AppName) -> Result<App, StoreError>;
+
+    /// Marks an app as being removed, on one node or on all that have it; returns on how many.
+    async fn remove_app(&self, app: &AppName, node: Option<&NodeName>, now: Timestamp) -> Result<u32, StoreError>;
+
+    /// Answers when the database does: for health checks.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
