@@ -17,6 +17,7 @@ pub mod limits;
 pub mod machine;
 pub mod name;
 pub mod node;
+pub mod order;
 pub mod quantity;
 pub mod report;
 pub mod rollout;

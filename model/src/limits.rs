@@ -57,3 +57,13 @@ pub const MAX_PAGE: usize = 1000;
 pub const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// Longest lifetime of an enrolment token.
 pub const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Bytes kept of a sentence that an agent reports: it is stored with every attempt of every task.
+pub const MAX_MESSAGE: usize = 2048;
+/// Network interfaces kept of what an agent says of its machine: an edge machine has few, and the rest of a machine
+/// full of virtual ones is of no use as a `host_interface`.
+pub const MAX_INTERFACES: usize = 256;
+/// Addresses kept of one network interface.
+pub const MAX_ADDRESSES: usize = 64;
+/// Capabilities kept of what an agent says.
+pub const MAX_CAPABILITIES: usize = 64;

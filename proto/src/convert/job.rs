@@ -1,0 +1,132 @@
+//! Jobs.
+
+use longshore_model::clock::Clock;
+use longshore_model::job::{Job, JobState, TaskCounts};
+use longshore_model::limits;
+use longshore_model::order::JobOrder;
+use longshore_model::rollout::Rollout;
+use longshore_model::targets::Targets;
+use longshore_model::validate::{Path, Violations};
+
+use super::{FromWire, duration, mirrored, optional, required, timestamp};
+use crate::v1;
+
+mirrored!(JobState, JobState, none: None, {
+    Queued => Queued,
+    Running => Running,
+    Succeeded => Succeeded,
+    PartiallySucceeded => PartiallySucceeded,
+    Failed => Failed,
+    Stopping => Stopping,
+    Stopped => Stopped,
+    TimedOut => TimedOut,
+});
+
+impl From<&Job> for v1::Job {
+    fn from(job: &Job) -> Self {
+        let remaining = match job.clock {
+            Clock::Paused(remaining) => Some(duration(remaining)),
+            Clock::Running(_) | Clock::Over => None,
+        };
+        Self {
+            job_id: job.id.to_string(),
+            app_name: job.app.to_string(),
+            state: v1::JobState::from(job.state()).into(),
+            spec: Some(v1::AppSpec::from(job.spec.as_ref())),
+            rollout: Some(job.rollout.into()),
+            timeout: Some(duration(job.timeout)),
+            counts: Some(job.counts.into()),
+            round: job.round,
+            create_time: Some(timestamp(job.create_time)),
+            start_time: job.start_time.map(timestamp),
+            end_time: job.end_time.map(timestamp),
+            deadline: job.clock.deadline().map(timestamp),
+            remaining,
+            creator: job.creator.clone(),
+            version: job.version,
+            warnings: job.warnings.clone(),
+        }
+    }
+}
+
+impl From<TaskCounts> for v1::TaskCounts {
+    fn from(counts: TaskCounts) -> Self {
+        Self {
+            pending: counts.pending,
+            active: counts.active,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            timed_out: counts.timed_out,
+            cancelled: counts.cancelled,
+        }
+    }
+}
+
+impl From<v1::TaskCounts> for TaskCounts {
+    fn from(wire: v1::TaskCounts) -> Self {
+        Self {
+            pending: wire.pending,
+            active: wire.active,
+            succeeded: wire.succeeded,
+            failed: wire.failed,
+            timed_out: wire.timed_out,
+            cancelled: wire.cancelled,
+        }
+    }
+}
+
+impl From<Rollout> for v1::Rollout {
+    fn from(rollout: Rollout) -> Self {
+        Self { max_parallel: rollout.max_parallel }
+    }
+}
+
+impl From<v1::Rollout> for Rollout {
+    fn from(wire: v1::Rollout) -> Self {
+        Self { max_parallel: wire.max_parallel }
+    }
+}
+
+impl From<&Targets> for v1::Targets {
+    fn from(targets: &Targets) -> Self {
+        Self {
+            node_names: targets.node_names.clone(),
+            selector: targets.selector.clone().unwrap_or_default(),
+            mixed_architectures: targets.mixed_architectures,
+        }
+    }
+}
+
+impl From<v1::Targets> for Targets {
+    fn from(wire: v1::Targets) -> Self {
+        Self {
+            node_names: wire.node_names,
+            selector: Some(wire.selector).filter(|selector| !selector.is_empty()),
+            mixed_architectures: wire.mixed_architectures,
+        }
+    }
+}
+
+impl From<&JobOrder> for v1::CreateJobRequest {
+    fn from(order: &JobOrder) -> Self {
+        Self {
+            spec: Some(v1::AppSpec::from(&order.spec)),
+            targets: Some(v1::Targets::from(&order.targets)),
+            rollout: Some(order.rollout.into()),
+            timeout: Some(duration(order.timeout)),
+        }
+    }
+}
+
+impl FromWire<v1::CreateJobRequest> for JobOrder {
+    fn from_wire(wire: v1::CreateJobRequest, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let spec = required(wire.spec, path.field("spec"), bad);
+        let timeout = optional(wire.timeout, path.field("timeout"), bad);
+        Some(Self {
+            spec: spec?,
+            targets: wire.targets.map(Targets::from).unwrap_or_default(),
+            rollout: wire.rollout.map(Rollout::from).unwrap_or_default(),
+            timeout: timeout?.unwrap_or(limits::DEFAULT_TIMEOUT),
+        })
+    }
+}

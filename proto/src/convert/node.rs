@@ -1,0 +1,107 @@
+//! Nodes.
+
+use jiff::Timestamp;
+use longshore_model::limits;
+use longshore_model::node::{Labels, NetworkInterface, Node, NodeInfo};
+use longshore_model::validate::{Path, Violations};
+
+use super::{FromWire, address, list, message, optional, required, timestamp};
+use crate::v1;
+
+/// The wire form of a node that has a live session or not; a connected one was last seen `now`.
+#[must_use]
+pub fn node(node: &Node, connected: bool, now: Timestamp) -> v1::Node {
+    let last_seen = if connected { Some(now) } else { node.last_seen };
+    v1::Node {
+        name: node.name.to_string(),
+        labels: node.labels.clone().into_iter().collect(),
+        connected,
+        enroll_time: Some(timestamp(node.enroll_time)),
+        last_seen_time: last_seen.map(timestamp),
+        info: node.info.as_ref().map(v1::NodeInfo::from),
+    }
+}
+
+impl FromWire<v1::Node> for Node {
+    fn from_wire(wire: v1::Node, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let name = FromWire::from_wire(wire.name, path.field("name"), bad);
+        let enroll_time = required(wire.enroll_time, path.field("enroll_time"), bad);
+        let last_seen = optional(wire.last_seen_time, path.field("last_seen_time"), bad);
+        let info = optional(wire.info, path.field("info"), bad);
+        Some(Self {
+            name: name?,
+            labels: Labels::from_iter(wire.labels),
+            enroll_time: enroll_time?,
+            last_seen: last_seen?,
+            info: info?,
+        })
+    }
+}
+
+impl From<&NodeInfo> for v1::NodeInfo {
+    fn from(info: &NodeInfo) -> Self {
+        Self {
+            agent_version: info.agent_version.clone(),
+            architecture: info.architecture.clone(),
+            kernel_release: info.kernel_release.clone(),
+            cpus: info.cpus,
+            memory_bytes: info.memory_bytes,
+            interfaces: info.interfaces.iter().map(v1::NetworkInterface::from).collect(),
+            capabilities: info.capabilities.clone(),
+            runtime: info.runtime.clone(),
+            host_ip: info.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+impl FromWire<v1::NodeInfo> for NodeInfo {
+    /// Lists that are too long are cut: a machine with a thousand interfaces may still be a node.
+    fn from_wire(mut wire: v1::NodeInfo, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        wire.interfaces.truncate(limits::MAX_INTERFACES);
+        wire.capabilities.truncate(limits::MAX_CAPABILITIES);
+        let interfaces = list(wire.interfaces, path.field("interfaces"), bad);
+        let host_ip = if wire.host_ip.is_empty() {
+            Some(None)
+        } else {
+            address(&wire.host_ip, path.field("host_ip"), bad).map(Some)
+        };
+        if wire.architecture.is_empty() {
+            bad.add(path.field("architecture"), "must not be empty");
+            return None;
+        }
+        Some(Self {
+            agent_version: message(wire.agent_version),
+            architecture: message(wire.architecture),
+            kernel_release: message(wire.kernel_release),
+            cpus: wire.cpus,
+            memory_bytes: wire.memory_bytes,
+            interfaces: interfaces?,
+            capabilities: wire.capabilities.into_iter().map(message).collect(),
+            runtime: message(wire.runtime),
+            host_ip: host_ip?,
+        })
+    }
+}
+
+impl From<&NetworkInterface> for v1::NetworkInterface {
+    fn from(interface: &NetworkInterface) -> Self {
+        Self {
+            name: interface.name.clone(),
+            ipv4: interface.ipv4.iter().map(ToString::to_string).collect(),
+            ipv6: interface.ipv6.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl FromWire<v1::NetworkInterface> for NetworkInterface {
+    fn from_wire(wire: v1::NetworkInterface, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let ipv4 = addresses(&wire.ipv4, path.field("ipv4"), bad);
+        let ipv6 = addresses(&wire.ipv6, path.field("ipv6"), bad);
+        Some(Self { name: message(wire.name), ipv4: ipv4?, ipv6: ipv6? })
+    }
+}
+
+fn addresses<T: std::str::FromStr>(texts: &[String], path: Path<'_>, bad: &mut Violations) -> Option<Vec<T>> {
+    let read = |(index, text): (usize, &String)| address(text, path.index(index), bad);
+    texts.iter().take(limits::MAX_ADDRESSES).enumerate().map(read).collect()
+}

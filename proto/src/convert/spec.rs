@@ -1,0 +1,265 @@
+//! App specs.
+
+use bytes::Bytes;
+use longshore_model::limits;
+use longshore_model::spec::{
+    AppSpec, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port, Protocol,
+    PullPolicy, Resources, RestartPolicy, Startup, Volume, VolumeSource,
+};
+use longshore_model::validate::{Path, Violations};
+use prost::Message;
+
+use super::{FromWire, list, mirrored, optional, read_with, required};
+use crate::v1;
+
+mirrored!(PullPolicy, PullPolicy, none: None, { Always => Always, IfNotPresent => IfNotPresent, Never => Never });
+mirrored!(NodeField, NodeField, none: None, { HostIp => HostIp, Name => Name });
+mirrored!(RestartPolicy, RestartPolicy, none: Some(Self::Always), {
+    Always => Always, OnFailure => OnFailure, Never => Never,
+});
+mirrored!(Medium, EmptyDirMedium, none: Some(Self::Disk), { Disk => Disk, Memory => Memory });
+mirrored!(Protocol, Protocol, none: Some(Self::Tcp), { Tcp => Tcp, Udp => Udp });
+
+/// The encoded form of a spec, made once and shared by all the nodes of a job.
+#[must_use]
+pub fn encode_spec(spec: &AppSpec) -> Bytes {
+    v1::AppSpec::from(spec).encode_to_vec().into()
+}
+
+/// Reads what [`encode_spec`] made.
+///
+/// # Errors
+///
+/// The bytes are too many or no message, or the message is no spec.
+pub fn decode_spec(bytes: &[u8]) -> Result<AppSpec, Violations> {
+    read_with(|bad| AppSpec::from_wire(bytes, Path::Root.field("spec"), bad))
+}
+
+impl FromWire<&[u8]> for AppSpec {
+    fn from_wire(wire: &[u8], path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        if wire.len() > limits::MAX_SPEC {
+            bad.add(path, format!("is {} bytes long; at most {} are allowed", wire.len(), limits::MAX_SPEC));
+            return None;
+        }
+        let decoded = v1::AppSpec::decode(wire);
+        let message = decoded.map_err(|error| bad.add(path, format!("is not an encoded AppSpec: {error}")));
+        Self::from_wire(message.ok()?, path, bad)
+    }
+}
+
+impl From<&AppSpec> for v1::AppSpec {
+    fn from(spec: &AppSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            image: Some(v1::Image::from(&spec.image)),
+            command: spec.command.clone(),
+            args: spec.args.clone(),
+            env: spec.env.iter().map(v1::EnvVar::from).collect(),
+            resources: (!spec.resources.is_unlimited()).then(|| spec.resources.into()),
+            restart_policy: v1::RestartPolicy::from(spec.restart_policy).into(),
+            instances: spec.instances,
+            volumes: spec.volumes.iter().map(v1::Volume::from).collect(),
+            network: Some(v1::Network::from(&spec.network)),
+            startup: Some(spec.startup.into()),
+        }
+    }
+}
+
+impl FromWire<v1::AppSpec> for AppSpec {
+    fn from_wire(wire: v1::AppSpec, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let image = required(wire.image, path.field("image"), bad);
+        let env = list(wire.env, path.field("env"), bad);
+        let restart_policy = FromWire::from_wire(wire.restart_policy, path.field("restart_policy"), bad);
+        let volumes = list(wire.volumes, path.field("volumes"), bad);
+        let network = optional(wire.network, path.field("network"), bad);
+        let startup = optional(wire.startup, path.field("startup"), bad);
+        Some(Self {
+            name: wire.name,
+            image: image?,
+            command: wire.command,
+            args: wire.args,
+            env: env?,
+            resources: wire.resources.map(Resources::from).unwrap_or_default(),
+            restart_policy: restart_policy?,
+            instances: wire.instances.max(1),
+            volumes: volumes?,
+            network: network?.unwrap_or_default(),
+            startup: startup?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<&Image> for v1::Image {
+    fn from(image: &Image) -> Self {
+        let source = match &image.source {
+            ImageSource::Reference(reference) => v1::image::Source::Reference(reference.clone()),
+            ImageSource::Archive(path) => v1::image::Source::Archive(path.clone()),
+        };
+        let policy = image.pull_policy.map_or(v1::PullPolicy::Unspecified, v1::PullPolicy::from);
+        Self { source: Some(source), pull_policy: policy.into() }
+    }
+}
+
+impl FromWire<v1::Image> for Image {
+    fn from_wire(wire: v1::Image, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let is_said = wire.pull_policy != v1::PullPolicy::Unspecified as i32;
+        let pull_policy = optional(is_said.then_some(wire.pull_policy), path.field("pull_policy"), bad);
+        let Some(source) = wire.source else {
+            bad.add(path, "needs a `reference` or an `archive`");
+            return None;
+        };
+        let source = match source {
+            v1::image::Source::Reference(reference) => ImageSource::Reference(reference),
+            v1::image::Source::Archive(path) => ImageSource::Archive(path),
+        };
+        Some(Self { source, pull_policy: pull_policy? })
+    }
+}
+
+impl From<&EnvVar> for v1::EnvVar {
+    fn from(env: &EnvVar) -> Self {
+        let source = match &env.source {
+            EnvSource::Value(value) => v1::env_var::Source::Value(value.clone()),
+            EnvSource::NodeField(field) => v1::env_var::Source::NodeField(v1::NodeField::from(*field).into()),
+        };
+        Self { name: env.name.clone(), source: Some(source) }
+    }
+}
+
+impl FromWire<v1::EnvVar> for EnvVar {
+    fn from_wire(wire: v1::EnvVar, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let source = match wire.source {
+            Some(v1::env_var::Source::Value(value)) => EnvSource::Value(value),
+            Some(v1::env_var::Source::NodeField(field)) => {
+                EnvSource::NodeField(NodeField::from_wire(field, path.field("node_field"), bad)?)
+            }
+            None => {
+                bad.add(path, "needs a `value` or a `node_field`");
+                return None;
+            }
+        };
+        Some(Self { name: wire.name, source })
+    }
+}
+
+impl From<Resources> for v1::Resources {
+    fn from(resources: Resources) -> Self {
+        Self { cpu_millis: resources.cpu.unwrap_or(0), memory_bytes: resources.memory.unwrap_or(0) }
+    }
+}
+
+impl From<v1::Resources> for Resources {
+    fn from(wire: v1::Resources) -> Self {
+        Self {
+            cpu: (wire.cpu_millis != 0).then_some(wire.cpu_millis),
+            memory: (wire.memory_bytes != 0).then_some(wire.memory_bytes),
+        }
+    }
+}
+
+impl From<&Volume> for v1::Volume {
+    fn from(volume: &Volume) -> Self {
+        let source = match &volume.source {
+            VolumeSource::HostPath(HostPath { path, create }) => {
+                v1::volume::Source::HostPath(v1::HostPath { path: path.clone(), create: *create })
+            }
+            VolumeSource::EmptyDir(EmptyDir { medium, size_limit }) => v1::volume::Source::EmptyDir(v1::EmptyDir {
+                medium: v1::EmptyDirMedium::from(*medium).into(),
+                size_limit_bytes: size_limit.unwrap_or(0),
+            }),
+        };
+        Self { mount_path: volume.mount_path.clone(), read_only: volume.read_only, source: Some(source) }
+    }
+}
+
+impl FromWire<v1::Volume> for Volume {
+    fn from_wire(wire: v1::Volume, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let source = match wire.source {
+            Some(v1::volume::Source::HostPath(v1::HostPath { path, create })) => {
+                VolumeSource::HostPath(HostPath { path, create })
+            }
+            Some(v1::volume::Source::EmptyDir(v1::EmptyDir { medium, size_limit_bytes })) => {
+                let path = path.field("empty_dir");
+                VolumeSource::EmptyDir(EmptyDir {
+                    medium: Medium::from_wire(medium, path.field("medium"), bad)?,
+                    size_limit: (size_limit_bytes != 0).then_some(size_limit_bytes),
+                })
+            }
+            None => {
+                bad.add(path, "needs a `host_path` or an `empty_dir`");
+                return None;
+            }
+        };
+        Some(Self { mount_path: wire.mount_path, read_only: wire.read_only, source })
+    }
+}
+
+impl From<&Network> for v1::Network {
+    fn from(network: &Network) -> Self {
+        let mode = match network {
+            Network::Host => v1::network::Mode::Host(v1::HostNetwork {}),
+            Network::Ports(ports) => {
+                v1::network::Mode::PortMapping(v1::PortMapping { ports: ports.iter().map(v1::Port::from).collect() })
+            }
+        };
+        Self { mode: Some(mode) }
+    }
+}
+
+impl FromWire<v1::Network> for Network {
+    fn from_wire(wire: v1::Network, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        match wire.mode {
+            Some(v1::network::Mode::Host(v1::HostNetwork {})) => Some(Self::Host),
+            Some(v1::network::Mode::PortMapping(mapping)) => {
+                list(mapping.ports, path.field("port_mapping").field("ports"), bad).map(Self::Ports)
+            }
+            None => Some(Self::default()),
+        }
+    }
+}
+
+impl From<&Port> for v1::Port {
+    fn from(port: &Port) -> Self {
+        Self {
+            container_port: port.container_port.into(),
+            host_port: port.host_port.unwrap_or(0).into(),
+            protocol: v1::Protocol::from(port.protocol).into(),
+            host_interface: port.host_interface.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl FromWire<v1::Port> for Port {
+    fn from_wire(wire: v1::Port, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let container_port = port_number(wire.container_port, path.field("container_port"), bad);
+        let host_port = port_number(wire.host_port, path.field("host_port"), bad);
+        let protocol = FromWire::from_wire(wire.protocol, path.field("protocol"), bad);
+        Some(Self {
+            container_port: container_port?,
+            host_port: Some(host_port?).filter(|port| *port != 0),
+            protocol: protocol?,
+            host_interface: Some(wire.host_interface).filter(|name| !name.is_empty()),
+        })
+    }
+}
+
+/// Reads a port; what 0 means is the caller's business.
+pub(super) fn port_number(wire: u32, path: Path<'_>, bad: &mut Violations) -> Option<u16> {
+    u16::try_from(wire).map_err(|_| bad.add(path, format!("is {wire}; ports end at 65535"))).ok()
+}
+
+impl From<Startup> for v1::Startup {
+    fn from(startup: Startup) -> Self {
+        Self { settle: Some(super::duration(startup.settle)), max_starts: startup.max_starts }
+    }
+}
+
+impl FromWire<v1::Startup> for Startup {
+    fn from_wire(wire: v1::Startup, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let settle = optional(wire.settle, path.field("settle"), bad);
+        Some(Self {
+            settle: settle?.unwrap_or(limits::DEFAULT_SETTLE),
+            max_starts: if wire.max_starts == 0 { limits::DEFAULT_MAX_STARTS } else { wire.max_starts },
+        })
+    }
+}
