@@ -1,0 +1,76 @@
+//! Channels to a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use rustls::ClientConfig;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::credentials::Credentials;
+use crate::dial::{ConnectError, Dialer};
+use crate::pin::{Pin, PinVerifier};
+use crate::{ALPN_H2, provider};
+
+/// HTTP/2 PINGs by which a dead connection is noticed, idle or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Time between PINGs.
+    pub interval: Duration,
+    /// Time that an answer may take.
+    pub timeout: Duration,
+}
+
+impl Default for KeepAlive {
+    /// 20 s and 10 s: a cut cable is noticed within half a minute.
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(20), timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Connects to `address` (`host:port`) with mutual TLS and returns once the server has accepted our certificate.
+///
+/// The channel dials again by itself when a call finds the connection lost; [`ConnectError::in_chain`] finds the reason
+/// in the `Status` of a call that failed so. Connections made with clones of the same credentials resume TLS sessions.
+///
+/// # Errors
+///
+/// A malformed address, nobody there, or one side's refusal of the other.
+pub async fn connect(address: &str, credentials: &Credentials, keep_alive: KeepAlive) -> Result<Channel, ConnectError> {
+    open(address, credentials.client(), keep_alive).await
+}
+
+/// Connects without a certificate of one's own to a server whose chain holds the certificate of this pin: for
+/// enrolment.
+///
+/// # Errors
+///
+/// As [`connect`]; a server without that certificate in its chain, or one that does not verify with it, is not trusted.
+pub async fn connect_pinned(address: &str, pin: Pin) -> Result<Channel, ConnectError> {
+    let provider = provider();
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| ConnectError::Credentials(Arc::new(error.into())))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinVerifier::new(pin, provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    open(address, Arc::new(config), KeepAlive::default()).await
+}
+
+async fn open(address: &str, config: Arc<ClientConfig>, keep_alive: KeepAlive) -> Result<Channel, ConnectError> {
+    let dialer = Dialer::new(address, config)?;
+    let uri = |scheme: &str| {
+        format!("{scheme}://{address}").parse::<Uri>().map_err(|_| ConnectError::Address(address.to_owned()))
+    };
+    // tonic refuses to dial `https` when TLS is not its own business; requests say `https` all the same.
+    let endpoint = Endpoint::from(uri("http")?)
+        .origin(uri("https")?)
+        .http2_keep_alive_interval(keep_alive.interval)
+        .keep_alive_timeout(keep_alive.timeout)
+        .keep_alive_while_idle(true);
+    endpoint.connect_with_connector(dialer).await.map_err(|error| {
+        ConnectError::in_chain(&error)
+            .unwrap_or_else(|| ConnectError::Handshake { address: address.to_owned(), source: Arc::new(error) })
+    })
+}

@@ -1,0 +1,77 @@
+//! What a certificate says of whoever showed it.
+
+use jiff::Timestamp;
+use longshore_model::identity::{Identity, IdentityError};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// Why a certificate tells nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// Not a certificate.
+    #[error("the certificate cannot be parsed: {0}")]
+    Malformed(String),
+    /// Not exactly one URI among its names.
+    #[error("the certificate has {0} URIs; exactly 1 is expected")]
+    Uris(usize),
+}
+
+/// The parts of a certificate by which its owner is known. Its signature is not checked here: TLS has done that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// The SAN URI.
+    pub uri: String,
+    /// Not valid before this moment.
+    pub not_before: Timestamp,
+    /// Not valid after this moment.
+    pub not_after: Timestamp,
+    /// SHA-256 of the public key (its SubjectPublicKeyInfo in DER): tells apart two certificates of one name.
+    pub key_hash: [u8; 32],
+}
+
+impl PeerCertificate {
+    /// Reads a certificate in DER.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be parsed, or does not have exactly one SAN URI.
+    pub fn from_der(der: &[u8]) -> Result<Self, PeerError> {
+        let malformed = |why: &dyn std::fmt::Display| PeerError::Malformed(why.to_string());
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|why| malformed(&why))?;
+        if !rest.is_empty() {
+            return Err(malformed(&"there are bytes after its end"));
+        }
+        let names = certificate.subject_alternative_name().map_err(|why| malformed(&why))?;
+        let uris: Vec<&str> = names
+            .iter()
+            .flat_map(|names| &names.value.general_names)
+            .filter_map(|name| match name {
+                GeneralName::URI(uri) => Some(*uri),
+                _ => None,
+            })
+            .collect();
+        let [uri] = uris.as_slice() else { return Err(PeerError::Uris(uris.len())) };
+        let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| malformed(&why));
+        Ok(Self {
+            uri: (*uri).to_owned(),
+            not_before: moment(certificate.validity().not_before.timestamp())?,
+            not_after: moment(certificate.validity().not_after.timestamp())?,
+            key_hash: Sha256::digest(certificate.public_key().raw).into(),
+        })
+    }
+
+    /// Whose certificate it is.
+    ///
+    /// # Errors
+    ///
+    /// Its URI is of another trust domain, or names nobody.
+    pub fn identity(&self, trust_domain: &str) -> Result<Identity, IdentityError> {
+        Identity::from_uri(&self.uri, trust_domain)
+    }
+
+    /// Whether it is valid at this moment. A resumed TLS session skips this check, so that it has to be made again.
+    #[must_use]
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+}

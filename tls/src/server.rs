@@ -1,0 +1,60 @@
+//! What a listener needs.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+
+use crate::credentials::{CredentialError, Credentials};
+use crate::{ALPN_H2, provider};
+
+/// What a listener asks of those who connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// A certificate of our authority.
+    Required,
+    /// A certificate of our authority or none: whoever has none can do only what needs none.
+    Optional,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The root cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// Certificate and key are refused, or do not belong together.
+    #[error("the certificate and key cannot be used")]
+    Tls(#[from] rustls::Error),
+    /// Clients cannot be verified with this root.
+    #[error("the root cannot verify certificates")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+/// The configuration of one listener: TLS 1.3, HTTP/2, sessions resumable by stateless tickets.
+///
+/// Resumption skips the check of the client's chain: hold [`crate::PeerCertificate::is_valid_at`] against every
+/// connection. Each call makes a ticket key of its own, so that a ticket from a listener that asks for no certificate
+/// opens no session on one that does.
+///
+/// # Errors
+///
+/// The credentials cannot be used.
+pub fn server_config(credentials: &Credentials, clients: ClientCertificates) -> Result<Arc<ServerConfig>, ConfigError> {
+    let provider = provider();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(credentials.roots()?), Arc::clone(&provider));
+    let verifier = match clients {
+        ClientCertificates::Required => verifier,
+        ClientCertificates::Optional => verifier.allow_unauthenticated(),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier.build()?)
+        .with_single_cert(credentials.chain(), credentials.key())?;
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    // rustls' default keeps sessions in a small table, of which nothing is left when ten thousand agents come back.
+    config.ticketer = Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
