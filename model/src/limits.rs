@@ -67,3 +67,9 @@ pub const MAX_INTERFACES: usize = 256;
 pub const MAX_ADDRESSES: usize = 64;
 /// Capabilities kept of what an agent says.
 pub const MAX_CAPABILITIES: usize = 64;
+/// Bytes of the name of an environment variable.
+pub const MAX_ENV_NAME: usize = 256;
+/// Smallest CPU limit, in thousandths: the kernel takes no quota below 1 ms of its period of 100 ms.
+pub const MIN_CPU: u32 = 10;
+/// Smallest directory in memory: one page.
+pub const MIN_MEMORY_DIR: u64 = 4096;

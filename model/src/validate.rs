@@ -1,5 +1,254 @@
-//! What is wrong with a request: every violation at once, each with its field.
+//! What is wrong with a request: every violation at once, each with its field, and what would be right.
 
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::host_path;
+use crate::limits;
+use crate::name::check_label;
+use crate::order::JobOrder;
+use crate::quantity;
+use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
+
+mod network;
 mod violation;
 
-pub use violation::{Path, Violation, Violations, cut};
+pub use violation::{Path, Violation, Violations, cut, quoted};
+
+/// Checks all of an order that can be checked without knowing the nodes. Returns advice about it.
+///
+/// # Errors
+///
+/// Everything that is wrong.
+pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
+    let mut bad = Violations::default();
+    app_spec(&order.spec, Path::Root.field("spec"), &mut bad);
+    order.targets.check(Path::Root.field("targets"), &mut bad);
+    span(order.timeout, limits::MIN_TIMEOUT..=limits::MAX_TIMEOUT, Path::Root.field("timeout"), &mut bad);
+    bad.or(advice(&order.spec))
+}
+
+/// Checks a spec, without what depends on a node.
+pub fn app_spec(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
+    if let Err(error) = check_label(&spec.name, limits::MAX_APP_PREFIX) {
+        bad.add(path.field("name"), error.to_string());
+    }
+    image(&spec.image, path.field("image"), bad);
+    words(spec, path, bad);
+    env(&spec.env, path.field("env"), bad);
+    resources(spec.resources, path.field("resources"), bad);
+    within(spec.instances, 1..=limits::MAX_INSTANCES, path.field("instances"), bad);
+    volumes(spec, path.field("volumes"), bad);
+    network::network(spec, path.field("network"), bad);
+    startup(spec.startup, path.field("startup"), bad);
+}
+
+/// Checks how long an enrolment token shall be good for.
+///
+/// # Errors
+///
+/// It is nothing, or more than is allowed.
+pub fn token_ttl(ttl: Duration) -> Result<(), Violations> {
+    let mut bad = Violations::default();
+    span(ttl, Duration::from_secs(1)..=limits::MAX_TOKEN_TTL, Path::Root.field("ttl"), &mut bad);
+    bad.or(())
+}
+
+/// What a person should know about a spec that is valid.
+#[must_use]
+pub fn advice(spec: &AppSpec) -> Vec<String> {
+    match &spec.image.source {
+        ImageSource::Reference(reference) if crate::spec::floats(reference) => vec![format!(
+            "The image {} may mean something else on each node and at each retry; give it a version tag or a digest.",
+            quoted(reference)
+        )],
+        _ => Vec::new(),
+    }
+}
+
+fn within(value: u32, range: RangeInclusive<u32>, path: Path<'_>, bad: &mut Violations) {
+    if !range.contains(&value) {
+        bad.add(path, format!("is {value}; it must be from {} to {}", range.start(), range.end()));
+    }
+}
+
+fn span(value: Duration, range: RangeInclusive<Duration>, path: Path<'_>, bad: &mut Violations) {
+    if !range.contains(&value) {
+        let [value, least, most] = [value, *range.start(), *range.end()].map(quantity::duration::format);
+        bad.add(path, format!("is {value}; it must be from {least} to {most}"));
+    }
+}
+
+fn at_most(count: usize, limit: usize, path: Path<'_>, bad: &mut Violations) {
+    if count > limit {
+        bad.add(path, format!("has {count} entries; at most {limit} are allowed"));
+    }
+}
+
+fn image(image: &Image, path: Path<'_>, bad: &mut Violations) {
+    match &image.source {
+        ImageSource::Reference(reference) => {
+            if let Err(error) = reference.parse::<oci_spec::distribution::Reference>() {
+                let description = format!(
+                    "{} is not an image reference such as registry.example.com/shop/till:1.4.2: {error}",
+                    quoted(reference)
+                );
+                bad.add(path.field("reference"), description);
+            }
+        }
+        ImageSource::Archive(file) => {
+            match host_path::normalise(file) {
+                Err(error) => bad.add(path.field("archive"), error.to_string()),
+                Ok(normal) if normal == "/" => bad.add(path.field("archive"), "must be a file"),
+                Ok(_) => {}
+            }
+            if image.pull_policy.is_some() {
+                bad.add(
+                    path.field("pull_policy"),
+                    "is for references; an archive is on the node already, leave it out",
+                );
+            }
+        }
+    }
+}
+
+fn words(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
+    if spec.command.first().is_some_and(String::is_empty) {
+        bad.add(path.field("command").index(0), "must not be empty: it is what is executed");
+    }
+    let lists = [("command", &spec.command), ("args", &spec.args)];
+    for (field, list) in lists {
+        at_most(list.len(), limits::MAX_ARGS, path.field(field), bad);
+        for (index, word) in list.iter().enumerate() {
+            text(word, limits::MAX_ARG, path.field(field).index(index), bad);
+        }
+    }
+}
+
+/// Checks what is handed to the kernel as a string.
+fn text(text: &str, limit: usize, path: Path<'_>, bad: &mut Violations) {
+    if text.len() > limit {
+        bad.add(path, format!("is {} bytes long; at most {limit} are allowed", text.len()));
+    }
+    if text.contains('\0') {
+        bad.add(path, "must not have a NUL character");
+    }
+}
+
+fn env(vars: &[EnvVar], path: Path<'_>, bad: &mut Violations) {
+    at_most(vars.len(), limits::MAX_ENV, path, bad);
+    let mut seen = HashMap::new();
+    for (index, var) in vars.iter().enumerate() {
+        let entry = path.index(index);
+        env_name(&var.name, entry.field("name"), bad);
+        if let Some(first) = seen.insert(&var.name, index) {
+            bad.add(entry.field("name"), format!("is the same as that of env[{first}]"));
+        }
+        if let EnvSource::Value(value) = &var.source {
+            text(value, limits::MAX_ENV_VALUE, entry.field("value"), bad);
+        }
+    }
+}
+
+fn env_name(name: &str, path: Path<'_>, bad: &mut Violations) {
+    let begins = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let goes_on = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if !begins || !goes_on {
+        let description =
+            format!("{} must begin with a letter or '_' and go on with letters, digits, '_', '.' or '-'", quoted(name));
+        bad.add(path, description);
+    } else if name.len() > limits::MAX_ENV_NAME {
+        bad.add(path, format!("is {} characters long; at most {} are allowed", name.len(), limits::MAX_ENV_NAME));
+    }
+}
+
+fn resources(resources: Resources, path: Path<'_>, bad: &mut Violations) {
+    if let Some(cpu) = resources.cpu.filter(|cpu| *cpu < limits::MIN_CPU) {
+        let [cpu, least] = [cpu, limits::MIN_CPU].map(quantity::cpu::format);
+        bad.add(path.field("cpu_millis"), format!("is {cpu}; at least {least} is needed, or nothing for no limit"));
+    }
+    let memory = path.field("memory_bytes");
+    match resources.memory {
+        Some(bytes) if bytes < limits::MIN_MEMORY => {
+            let [given, least] = [bytes, limits::MIN_MEMORY].map(quantity::bytes::format);
+            bad.add(memory, format!("is {given}; at least {least} is needed, or nothing for no limit"));
+        }
+        Some(bytes) if i64::try_from(bytes).is_err() => bad.add(memory, "is more than any machine has"),
+        _ => {}
+    }
+}
+
+fn volumes(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
+    at_most(spec.volumes.len(), limits::MAX_VOLUMES, path, bad);
+    let mut seen = HashMap::new();
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        let entry = path.index(index);
+        if let Some(mount) = mount_path(&volume.mount_path, entry.field("mount_path"), bad)
+            && let Some(first) = seen.insert(mount, index)
+        {
+            bad.add(entry.field("mount_path"), format!("is the same as that of volumes[{first}]"));
+        }
+        match &volume.source {
+            VolumeSource::HostPath(host) => node_path(&host.path, entry.field("host_path").field("path"), bad),
+            VolumeSource::EmptyDir(dir) => empty_dir(*dir, entry.field("empty_dir").field("size_limit_bytes"), bad),
+        }
+    }
+}
+
+/// What the runtime itself puts into a container.
+const RUNTIME_MOUNTS: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+
+/// Checks a path inside the container; returns its normal form where it has one.
+fn mount_path(given: &str, path: Path<'_>, bad: &mut Violations) -> Option<String> {
+    let normal = match host_path::normalise(given) {
+        Ok(normal) => normal,
+        Err(error) => {
+            bad.add(path, error.to_string());
+            return None;
+        }
+    };
+    let is_kernels = ["/proc", "/sys", "/dev"].iter().any(|system| host_path::is_within(&normal, system));
+    if normal == "/" {
+        bad.add(path, "must not be the container's root; name a directory in it");
+    } else if is_kernels && normal != "/dev/shm" {
+        bad.add(path, format!("is {normal}; nothing can be mounted in /proc, /sys and /dev, except on /dev/shm"));
+    } else if RUNTIME_MOUNTS.contains(&normal.as_str()) {
+        bad.add(path, format!("is {normal}, which the runtime provides"));
+    }
+    Some(normal)
+}
+
+fn node_path(given: &str, path: Path<'_>, bad: &mut Violations) {
+    match host_path::normalise(given) {
+        Err(error) => bad.add(path, error.to_string()),
+        Ok(normal) => {
+            if let Some(system) = host_path::system_directory(&normal) {
+                let description =
+                    format!("is {normal}, which the system directory {system} rules out; use one such as /srv or /opt");
+                bad.add(path, description);
+            }
+        }
+    }
+}
+
+fn empty_dir(dir: EmptyDir, path: Path<'_>, bad: &mut Violations) {
+    match (dir.medium, dir.size_limit) {
+        (Medium::Disk, Some(_)) => bad.add(path, "is enforced in memory only; leave it out for a directory on disk"),
+        (Medium::Memory, None) => bad.add(path, "is needed for a directory in memory, such as 64Mi"),
+        (Medium::Memory, Some(bytes)) if bytes < limits::MIN_MEMORY_DIR => {
+            let [given, least] = [bytes, limits::MIN_MEMORY_DIR].map(quantity::bytes::format);
+            bad.add(path, format!("is {given}; at least {least} is needed"));
+        }
+        (Medium::Memory, Some(bytes)) if i64::try_from(bytes).is_err() => bad.add(path, "is more than any machine has"),
+        _ => {}
+    }
+}
+
+fn startup(startup: Startup, path: Path<'_>, bad: &mut Violations) {
+    span(startup.settle, Duration::ZERO..=limits::MAX_SETTLE, path.field("settle"), bad);
+    within(startup.max_starts, 1..=limits::MAX_MAX_STARTS, path.field("max_starts"), bad);
+}
+
+#[cfg(test)]
+mod tests;

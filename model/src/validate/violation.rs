@@ -126,23 +126,20 @@ impl fmt::Display for Path<'_> {
             Self::Field(Self::Root, name) => f.write_str(name),
             Self::Field(parent, name) => write!(f, "{parent}.{name}"),
             Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
-            Self::Key(parent, key) => write!(f, "{parent}[{}]", Quoted(key)),
+            Self::Key(parent, key) => write!(f, "{parent}[{}]", quoted(key)),
         }
     }
 }
 
-/// A text that somebody gave, in quotes, escaped, and short enough for a message.
-pub(crate) struct Quoted<'a>(pub(crate) &'a str);
-
 /// Characters of a given text that a message repeats.
 const MAX_QUOTED: usize = 80;
 
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(MAX_QUOTED) {
-            Some((end, _)) => write!(f, "{:?}…", &self.0[..end]),
-            None => write!(f, "{:?}", self.0),
-        }
+/// A text that somebody gave, in quotes, escaped, and short enough for a message.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
     }
 }
 

@@ -8,7 +8,7 @@ use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::{PullProgress, TaskState};
 use longshore_model::validate::{Path, Violations};
 
-use super::{FromWire, decode_spec, encode_spec, mirrored, optional, required, timestamp};
+use super::{FromWire, encode_spec, mirrored, optional, required, timestamp};
 use crate::v1;
 
 mirrored!(Order, Order, none: None, { Deploy => Deploy, Keep => Keep, Cancel => Cancel });
@@ -31,15 +31,14 @@ impl FromWire<v1::Assignment> for Assignment {
         let app = FromWire::from_wire(wire.app_name, path.field("app_name"), bad);
         let job = FromWire::from_wire(wire.job_id, path.field("job_id"), bad);
         let order = FromWire::from_wire(wire.order, path.field("order"), bad);
-        let spec =
-            decode_spec(&wire.app_spec).map_err(|violations| bad.add(path.field("app_spec"), violations.to_string()));
+        let spec = FromWire::from_wire(wire.app_spec.as_ref(), path.field("app_spec"), bad);
         Some(Self {
             app: app?,
             revision: wire.revision,
             job: job?,
             attempt: wire.attempt,
             order: order?,
-            spec: Arc::new(spec.ok()?),
+            spec: Arc::new(spec?),
         })
     }
 }

@@ -1,0 +1,270 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop at the first surprise")]
+
+use super::*;
+use crate::spec::{HostPath, Network, NodeField, Port, Protocol, PullPolicy, Volume};
+use crate::targets::Targets;
+
+fn spec() -> AppSpec {
+    AppSpec {
+        name: "till".to_owned(),
+        image: Image {
+            source: ImageSource::Reference("registry.example.com/shop/till:1.4.2".to_owned()),
+            pull_policy: None,
+        },
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        resources: Resources::default(),
+        restart_policy: crate::spec::RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: Network::default(),
+        startup: Startup::default(),
+    }
+}
+
+fn order(spec: AppSpec) -> JobOrder {
+    JobOrder {
+        spec,
+        targets: Targets { selector: Some("role=till".to_owned()), ..Targets::default() },
+        rollout: crate::rollout::Rollout::default(),
+        timeout: limits::DEFAULT_TIMEOUT,
+    }
+}
+
+/// Fields that are wrong after a change of a valid spec.
+fn fields(change: impl FnOnce(&mut AppSpec)) -> Vec<String> {
+    wrong(change).0.into_iter().map(|violation| violation.field).collect()
+}
+
+fn wrong(change: impl FnOnce(&mut AppSpec)) -> Violations {
+    let mut spec = spec();
+    change(&mut spec);
+    job_order(&order(spec)).err().unwrap_or_default()
+}
+
+fn literal(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), source: EnvSource::Value(value.to_owned()) }
+}
+
+fn port(container_port: u16, host_port: Option<u16>, interface: Option<&str>) -> Port {
+    Port { container_port, host_port, protocol: Protocol::Tcp, host_interface: interface.map(str::to_owned) }
+}
+
+fn host_path(mount: &str, path: &str) -> Volume {
+    let source = VolumeSource::HostPath(HostPath { path: path.to_owned(), create: false });
+    Volume { mount_path: mount.to_owned(), read_only: false, source }
+}
+
+fn empty_dir(mount: &str, medium: Medium, size_limit: Option<u64>) -> Volume {
+    let source = VolumeSource::EmptyDir(EmptyDir { medium, size_limit });
+    Volume { mount_path: mount.to_owned(), read_only: false, source }
+}
+
+#[test]
+fn a_good_order_passes_without_advice() {
+    assert_eq!(job_order(&order(spec())), Ok(Vec::new()));
+}
+
+#[test]
+fn a_full_spec_passes() {
+    let found = wrong(|spec| {
+        spec.command = vec!["/app".to_owned()];
+        spec.args = vec![String::new(), "--x".to_owned()];
+        spec.env = vec![
+            literal("A.b-c_1", ""),
+            EnvVar { name: "_HOST".to_owned(), source: EnvSource::NodeField(NodeField::HostIp) },
+        ];
+        spec.resources = Resources { cpu: Some(10), memory: Some(limits::MIN_MEMORY) };
+        spec.volumes = vec![
+            host_path("/data", "/srv/till"),
+            host_path("/data/more", "/opt/more"),
+            empty_dir("/dev/shm", Medium::Memory, Some(1 << 20)),
+            empty_dir("/tmp", Medium::Disk, None),
+        ];
+        spec.network = Network::Ports(vec![
+            port(80, Some(8080), Some("eth0")),
+            port(80, Some(8080), Some("eth1")),
+            Port { protocol: Protocol::Udp, ..port(80, Some(8080), None) },
+            port(81, None, None),
+            port(82, None, None),
+        ]);
+        spec.startup = Startup { settle: Duration::ZERO, max_starts: 1 };
+    });
+    assert_eq!(found, Violations::default());
+}
+
+#[test]
+fn everything_wrong_is_found_at_once() {
+    let mut order = order(spec());
+    order.spec.name = "Till".to_owned();
+    order.spec.instances = 65;
+    order.spec.env = vec![literal("1A", ""), literal("OK", ""), literal("OK", "x\0")];
+    order.targets = Targets::default();
+    order.timeout = Duration::from_millis(1);
+    let violations = job_order(&order).unwrap_err();
+    let fields: Vec<&str> = violations.0.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.name",
+            "spec.env[0].name",
+            "spec.env[2].name",
+            "spec.env[2].value",
+            "spec.instances",
+            "targets",
+            "timeout"
+        ]
+    );
+    assert_eq!(violations.0[6].description, "is 1ms; it must be from 1s to 168h");
+    assert!(violations.to_string().ends_with("(and 6 more)"), "{violations}");
+}
+
+#[test]
+fn names_are_prefixes_of_dns_labels() {
+    for name in ["", "-a", "a-", "A", "a_b", &"x".repeat(41)] {
+        assert_eq!(fields(|spec| spec.name = name.to_owned()), ["spec.name"], "{name}");
+    }
+}
+
+#[test]
+fn images_are_references_or_archives() {
+    let reference = |text: &str| fields(|spec| spec.image.source = ImageSource::Reference(text.to_owned()));
+    for text in ["nginx", "nginx:1.27", "localhost:5000/a/b:c", &format!("a.b/c@sha256:{}", "0".repeat(64))] {
+        assert!(reference(text).is_empty(), "{text}");
+    }
+    for text in ["", "Nginx", "a b", "a:b:c", "nginx@sha256:12", "http://x/y", ":tag"] {
+        assert_eq!(reference(text), ["spec.image.reference"], "{text}");
+    }
+    let archive = |text: &str| fields(|spec| spec.image.source = ImageSource::Archive(text.to_owned()));
+    assert!(archive("/srv/till.tar").is_empty());
+    for text in ["", "till.tar", "/srv/../till.tar", "/"] {
+        assert_eq!(archive(text), ["spec.image.archive"], "{text}");
+    }
+    let policy = fields(|spec| {
+        spec.image = Image { source: ImageSource::Archive("/a.tar".to_owned()), pull_policy: Some(PullPolicy::Never) };
+    });
+    assert_eq!(policy, ["spec.image.pull_policy"]);
+}
+
+#[test]
+fn floating_tags_are_advised_against() {
+    let advised = |reference: &str| {
+        let mut spec = spec();
+        spec.image.source = ImageSource::Reference(reference.to_owned());
+        job_order(&order(spec)).unwrap().len()
+    };
+    assert_eq!(advised("nginx"), 1);
+    assert_eq!(advised("localhost:5000/nginx:latest"), 1);
+    assert_eq!(advised("nginx:1.27"), 0);
+    assert_eq!(advised(&format!("nginx@sha256:{}", "a".repeat(64))), 0);
+}
+
+#[test]
+fn words_have_limits() {
+    assert_eq!(fields(|spec| spec.command = vec![String::new()]), ["spec.command[0]"]);
+    assert_eq!(fields(|spec| spec.args = vec!["x".to_owned(); limits::MAX_ARGS + 1]), ["spec.args"]);
+    assert_eq!(fields(|spec| spec.args = vec!["x".repeat(limits::MAX_ARG + 1)]), ["spec.args[0]"]);
+    assert_eq!(fields(|spec| spec.args = vec!["ok".to_owned(), "a\0".to_owned()]), ["spec.args[1]"]);
+}
+
+#[test]
+fn env_has_limits() {
+    assert_eq!(
+        fields(|spec| spec.env = vec![literal("A", &"x".repeat(limits::MAX_ENV_VALUE + 1))]),
+        ["spec.env[0].value"]
+    );
+    assert_eq!(fields(|spec| spec.env = vec![literal(&"A".repeat(257), "")]), ["spec.env[0].name"]);
+    let many = (0..=limits::MAX_ENV).map(|index| literal(&format!("A{index}"), "")).collect();
+    assert_eq!(fields(|spec| spec.env = many), ["spec.env"]);
+    for name in ["", "1", "A=B", "a b", "-A", "é"] {
+        assert_eq!(fields(|spec| spec.env = vec![literal(name, "")]), ["spec.env[0].name"], "{name}");
+    }
+}
+
+#[test]
+fn resources_have_limits() {
+    assert_eq!(fields(|spec| spec.resources.cpu = Some(9)), ["spec.resources.cpu_millis"]);
+    assert_eq!(fields(|spec| spec.resources.memory = Some(limits::MIN_MEMORY - 1)), ["spec.resources.memory_bytes"]);
+    assert_eq!(fields(|spec| spec.resources.memory = Some(u64::MAX)), ["spec.resources.memory_bytes"]);
+    assert_eq!(fields(|spec| spec.instances = 0), ["spec.instances"]);
+    assert_eq!(fields(|spec| spec.startup.max_starts = 0), ["spec.startup.max_starts"]);
+    assert_eq!(fields(|spec| spec.startup.max_starts = 101), ["spec.startup.max_starts"]);
+    assert_eq!(fields(|spec| spec.startup.settle = Duration::from_secs(601)), ["spec.startup.settle"]);
+}
+
+#[test]
+fn system_directories_are_refused() {
+    for path in
+        ["/", "/etc", "//etc/./ssh/", "/proc/1/root", "/var/run/docker.sock", "/var", "/usr/lib", "/lib64", "/root"]
+    {
+        assert_eq!(
+            fields(|spec| spec.volumes = vec![host_path("/d", path)]),
+            ["spec.volumes[0].host_path.path"],
+            "{path}"
+        );
+    }
+    for path in ["relative", "/srv/../etc", ""] {
+        assert_eq!(
+            fields(|spec| spec.volumes = vec![host_path("/d", path)]),
+            ["spec.volumes[0].host_path.path"],
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn mounts_do_not_collide() {
+    let found = wrong(|spec| spec.volumes = vec![host_path("/data", "/srv/a"), host_path("//data/", "/srv/b")]);
+    assert_eq!(found.to_string(), "spec.volumes[1].mount_path: is the same as that of volumes[0]");
+    for mount in ["/", "data", "/proc", "/sys/fs", "/dev/x", "/etc/hosts", "/a/../b"] {
+        let volumes = vec![host_path(mount, "/srv/a")];
+        assert_eq!(fields(|spec| spec.volumes = volumes), ["spec.volumes[0].mount_path"], "{mount}");
+    }
+    let many = (0..=limits::MAX_VOLUMES).map(|index| host_path(&format!("/{index}"), "/srv")).collect();
+    assert_eq!(fields(|spec| spec.volumes = many), ["spec.volumes"]);
+}
+
+#[test]
+fn empty_directories_have_a_size_in_memory_only() {
+    let size = |medium, limit| fields(|spec| spec.volumes = vec![empty_dir("/d", medium, limit)]);
+    let field = ["spec.volumes[0].empty_dir.size_limit_bytes"];
+    assert_eq!(size(Medium::Disk, Some(1 << 20)), field);
+    assert_eq!(size(Medium::Memory, None), field);
+    assert_eq!(size(Medium::Memory, Some(1)), field);
+    assert_eq!(size(Medium::Memory, Some(u64::MAX)), field);
+}
+
+#[test]
+fn ports_do_not_collide() {
+    let found = |ports| wrong(|spec| spec.network = Network::Ports(ports)).to_string();
+    let path = "spec.network.port_mapping.ports";
+    assert_eq!(
+        found(vec![port(80, Some(8080), None), port(81, Some(8080), Some("eth0"))]),
+        format!("{path}[1]: takes the same host port as ports[0]")
+    );
+    assert_eq!(found(vec![port(80, None, None), port(80, None, None)]), format!("{path}[1]: is the same as ports[0]"));
+    assert_eq!(found(vec![port(0, None, None)]), format!("{path}[0].container_port: is needed, from 1 to 65535"));
+    assert!(found(vec![port(1, Some(0), None)]).starts_with(&format!("{path}[0].host_port")));
+    for name in ["", "with space", "a/b", "sixteen-letters-", "."] {
+        assert!(found(vec![port(1, None, Some(name))]).starts_with(&format!("{path}[0].host_interface")), "{name}");
+    }
+    let many: Vec<Port> = (1..=65).map(|number| port(number, None, None)).collect();
+    assert_eq!(found(many), format!("{path}: has 65 entries; at most 64 are allowed"));
+}
+
+#[test]
+fn a_fixed_port_is_for_one_instance() {
+    let found = fields(|spec| {
+        spec.instances = 2;
+        spec.network = Network::Ports(vec![port(80, Some(8080), None), port(80, None, None)]);
+    });
+    assert_eq!(found, ["spec.network.port_mapping.ports[0].host_port"]);
+}
+
+#[test]
+fn tokens_live_for_at_most_a_month() {
+    assert!(token_ttl(limits::DEFAULT_TOKEN_TTL).is_ok());
+    assert!(token_ttl(Duration::ZERO).is_err());
+    assert!(token_ttl(limits::MAX_TOKEN_TTL + Duration::from_nanos(1)).is_err());
+}
