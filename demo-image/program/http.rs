@@ -4,6 +4,7 @@
 //! GET  /                    who answers, in words
 //! GET  /healthz             200
 //! GET  /args                the program's words, one a line
+//! GET  /started             when the server started, in nanoseconds since 1970: another number is another process
 //! GET  /env/NAME            an environment variable, or 404
 //! GET  /read?path=P         a file's content, or 404
 //! POST /write?path=P        writes the body to a file
@@ -15,8 +16,9 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of a request's first line and headers: far more than any client of a demo sends.
 const MAX_HEAD: u64 = 16 * 1024;
@@ -25,8 +27,12 @@ const MAX_BODY: u64 = 1024 * 1024;
 /// Time for a client to send its request and take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// When the server started.
+static STARTED: OnceLock<Duration> = OnceLock::new();
+
 /// Answers requests for ever.
 pub(crate) fn serve(listener: &TcpListener) {
+    started();
     for stream in listener.incoming() {
         match stream {
             Ok(stream) => {
@@ -38,6 +44,10 @@ pub(crate) fn serve(listener: &TcpListener) {
             Err(error) => eprintln!("app: cannot accept: {error}"),
         }
     }
+}
+
+fn started() -> Duration {
+    *STARTED.get_or_init(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn converse(stream: &TcpStream) -> io::Result<()> {
@@ -175,6 +185,7 @@ fn answer(request: &Request) -> Answer {
         ("GET", "/") => Answer::text(200, greeting()),
         ("GET", "/healthz") => Answer::text(200, "ok"),
         ("GET", "/args") => Answer::text(200, std::env::args().collect::<Vec<_>>().join("\n")),
+        ("GET", "/started") => Answer::text(200, started().as_nanos().to_string()),
         ("GET", "/read") => file(request, |path| Answer::of_io(fs::read(path), |content| Answer::bytes(200, content))),
         ("POST", "/write") => {
             file(request, |path| Answer::of_io(fs::write(path, &request.body), |()| Answer::text(200, "written")))

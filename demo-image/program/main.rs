@@ -18,8 +18,8 @@ mod signals;
 const USAGE: &str = "\
 usage: /app COMMAND
 
-  serve [--port N] [--udp-port N] [--bind ADDRESS] [--ignore-term]
-                            answer HTTP (port 8080), and echo datagrams
+  serve [--port N] [--udp-port N] [--bind ADDRESS] [--note TEXT] [--ignore-term]
+                            answer HTTP (port 8080), and echo datagrams; a note is for whoever reads /args
   tcp-echo PORT             send back what connections send
   udp-echo PORT             send back datagrams
   exit CODE [AFTER_MS]      end with that exit code
@@ -121,6 +121,9 @@ impl ServeOptions {
                 "--bind" => options.bind = argument(words, at + 1, "--bind")?,
                 "--port" => options.port = argument(words, at + 1, "--port")?,
                 "--udp-port" => options.udp_port = Some(argument(words, at + 1, "--udp-port")?),
+                "--note" => {
+                    argument::<String>(words, at + 1, "--note")?;
+                }
                 "--ignore-term" => {
                     at += 1;
                     continue;
