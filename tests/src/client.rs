@@ -7,7 +7,7 @@ use longshore_proto::v1;
 use longshore_proto::v1::app_service_client::AppServiceClient;
 use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
-use longshore_tls::Credentials;
+use longshore_tls::{Credentials, KeepAlive};
 use tonic::transport::Channel;
 
 use crate::wait;
@@ -37,7 +37,7 @@ impl Client {
             &directory.join("client.key"),
         )
         .unwrap();
-        let channel = longshore_tls::connect(address, &credentials).await.unwrap();
+        let channel = longshore_tls::connect(address, &credentials, KeepAlive::default()).await.unwrap();
         Self {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),

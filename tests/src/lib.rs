@@ -2,7 +2,13 @@
 //!
 //! A [`cluster::Cluster`] owns everything that it starts: processes, data directories, hosts. Dropping it ends the
 //! processes by their pids, resets the nodes and deletes the directories, also when a test panics.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on should say where"
+)]
 
 pub mod client;
 pub mod cluster;
