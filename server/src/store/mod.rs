@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+pub use self::sqlite::{OpenError, SqliteStore};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -18,6 +20,10 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::report::TaskReport;
 use longshore_model::task::Task;
+
+#[cfg(test)]
+mod conformance;
+mod sqlite;
 
 /// A job on its way into the store.
 #[derive(Clone, Debug)]
@@ -142,6 +148,9 @@ pub struct StoredToken {
     pub node: Option<NodeName>,
 }
 
+/// Answers whether a node has a session now; called on a blocking thread.
+pub type Connected = Arc<dyn Fn(&NodeName) -> bool + Send + Sync>;
+
 /// A page of items and where the next one starts.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
@@ -225,11 +234,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Pending tasks of jobs that may be assigned now, oldest job first, at most `limit`, each job's no more than its
     /// `max_parallel` leaves room for among the nodes for which `connected` answers true.
-    async fn assignable(
-        &self,
-        connected: Arc<dyn Fn(&NodeName) -> bool + Send + Sync>,
-        limit: usize,
-    ) -> Result<Vec<(JobId, NodeName)>, StoreError>;
+    async fn assignable(&self, connected: Connected, limit: usize) -> Result<Vec<(JobId, NodeName)>, StoreError>;
 
     /// Assigns these tasks; those that can no longer be assigned are passed over. Returns how many were.
     async fn assign(&self, picks: Vec<(JobId, NodeName)>, now: Timestamp) -> Result<usize, StoreError>;

@@ -1,0 +1,233 @@
+//! Jobs: creation, pages, assignment, requests, deadlines.
+
+use std::sync::Arc;
+
+use longshore_model::app::Desired;
+use longshore_model::assignment::Order;
+use longshore_model::clock::Clock;
+use longshore_model::failure::FailureReason;
+use longshore_model::job::{JobState, TaskCounts};
+use longshore_model::task::TaskState;
+
+use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress, spec_bytes};
+use crate::store::{Change, JobRequest, StoreError};
+
+pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    let new = new_job(1, &["b", "a"], 0);
+    let expected = new.job.clone();
+    let created = bed.store.create_job(new).await.unwrap();
+    assert_eq!(created.id, expected.id);
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 QUEUED: a PENDING, b PENDING", "assignable"]);
+
+    assert_eq!(*bed.job(1).await, expected);
+    let (job, tasks) = bed.store.job_with_tasks(&job_id(1)).await.unwrap();
+    assert_eq!(*job, expected);
+    let seen: Vec<_> = tasks.iter().map(|task| (task.node.as_str(), task.attempt, task.state)).collect();
+    assert_eq!(seen, [("a", 1, TaskState::Pending), ("b", 1, TaskState::Pending)]);
+    assert_eq!(tasks.first().unwrap().update_time, at(0));
+}
+
+pub(crate) async fn creation_is_refused(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    bed.store.create_job(new_job(1, &["a"], 0)).await.unwrap();
+    bed.seen.take();
+    let twice = bed.store.create_job(new_job(1, &["a"], 0)).await.unwrap_err();
+    assert!(matches!(twice, StoreError::AlreadyExists { kind: "job", .. }), "{twice:?}");
+    let gone = bed.store.create_job(new_job(2, &["a", "gone"], 0)).await.unwrap_err();
+    assert!(is_not_found(&gone, "node"), "{gone:?}");
+    assert!(is_not_found(&bed.store.job(&job_id(2)).await.unwrap_err(), "job"));
+    assert!(lines(&bed.seen.take()).is_empty());
+}
+
+pub(crate) async fn jobs_are_paged_newest_first(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    for number in [2, 5, 1, 4, 3] {
+        bed.store.create_job(new_job(number, &["a"], 0)).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = bed.store.jobs(after.as_ref(), 2).await.unwrap();
+        assert!(page.items.len() <= 2);
+        seen.extend(page.items.iter().map(|job| job.id.clone()));
+        after = seen.last().cloned();
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen, [5, 4, 3, 2, 1].map(job_id));
+    assert!(!bed.store.jobs(None, 5).await.unwrap().more);
+}
+
+pub(crate) async fn tasks_are_paged_by_name(factory: &dyn Factory) {
+    let nodes = ["a", "b", "c", "d"];
+    let bed = Bed::with_nodes(factory, &nodes).await;
+    bed.store.create_job(new_job(1, &["d", "b", "a", "c"], 0)).await.unwrap();
+    bed.store.create_job(new_job(2, &["a"], 0)).await.unwrap();
+    let first = bed.store.tasks(&job_id(1), None, 3).await.unwrap();
+    assert!(first.more);
+    let rest = bed.store.tasks(&job_id(1), first.items.last().map(|task| &task.node), 3).await.unwrap();
+    assert!(!rest.more);
+    let seen: Vec<_> = first.items.iter().chain(&rest.items).map(|task| task.node.as_str().to_owned()).collect();
+    assert_eq!(seen, nodes);
+}
+
+pub(crate) async fn only_connected_nodes_are_assigned(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
+    bed.store.create_job(new_job(2, &["a", "b", "c"], 0)).await.unwrap();
+    bed.store.create_job(new_job(1, &["c"], 0)).await.unwrap();
+    let picks = bed.store.assignable(Arc::new(|node| node.as_str() != "b"), 10).await.unwrap();
+    let expected = [(1, "c"), (2, "a"), (2, "c")].map(|(job, node)| (job_id(job), node_name(node)));
+    assert_eq!(picks, expected, "the oldest job comes first");
+    let limited = bed.store.assignable(Arc::new(|_| true), 2).await.unwrap();
+    assert_eq!(limited.len(), 2);
+}
+
+pub(crate) async fn max_parallel_paces(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c", "d"]).await;
+    assert_eq!(bed.assigned(1, &["a", "b", "c", "d"], 2).await, 2);
+    assert!(bed.store.assignable(Arc::new(|_| true), 10).await.unwrap().is_empty());
+    let beyond = ["c", "d"].map(|node| (job_id(1), node_name(node))).to_vec();
+    assert_eq!(bed.store.assign(beyond, at(2)).await.unwrap(), 0, "no more than two at once, whatever is picked");
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 3).await;
+    let next = bed.store.assignable(Arc::new(|_| true), 10).await.unwrap();
+    assert_eq!(next, [(job_id(1), node_name("c"))]);
+}
+
+pub(crate) async fn assignment_deploys(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    bed.store.create_job(new_job(1, &["a"], 0)).await.unwrap();
+    bed.seen.take();
+    assert_eq!(bed.assign_all(5).await, 1);
+    let changes = bed.seen.take();
+    assert_eq!(lines(&changes), ["job web-1 RUNNING: a ASSIGNED", "set a web-1 Deploy attempt 1"]);
+    let Some(Change::Set { assignment, .. }) = changes.get(1) else { panic!("{changes:?}") };
+    assert_eq!((assignment.revision, &assignment.job, &assignment.spec), (1, &job_id(1), &spec_bytes(1)));
+
+    let task = bed.task(1, "a").await;
+    assert_eq!((task.state, task.assign_time), (TaskState::Assigned, Some(at(5))));
+    assert_eq!(bed.job(1).await.start_time, Some(at(5)));
+    let app = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap();
+    assert_eq!((app.job, app.attempt, app.revision, app.desired), (job_id(1), 1, 1, Desired::Present));
+}
+
+pub(crate) async fn assignment_passes_over_what_is_not_pending(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a"], 0).await;
+    let picks = [(1, "a"), (1, "b"), (9, "a")].map(|(job, node)| (job_id(job), node_name(node))).to_vec();
+    assert_eq!(bed.store.assign(picks, at(2)).await.unwrap(), 0);
+    assert!(lines(&bed.seen.take()).is_empty());
+}
+
+pub(crate) async fn stop_and_resume(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a", "b"], 1).await;
+    let stop = JobRequest::Stop { cancel_in_flight: false };
+    let stopping = bed.store.request(&job_id(1), stop, at(10)).await.unwrap();
+    assert_eq!(stopping.state(), JobState::Stopping);
+    assert!(bed.store.assignable(Arc::new(|_| true), 10).await.unwrap().is_empty());
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 20).await;
+    assert_eq!(
+        lines(&bed.seen.take()),
+        ["job web-1 STOPPING: ", "job web-1 STOPPED: a SUCCEEDED"],
+        "a stopped job has nothing to assign"
+    );
+    let stopped = bed.job(1).await;
+    assert!(matches!(stopped.clock, Clock::Paused(left) if left.as_secs() == 580), "{:?}", stopped.clock);
+
+    let resumed = bed.store.request(&job_id(1), JobRequest::Resume, at(100)).await.unwrap();
+    assert_eq!((resumed.state(), resumed.clock.deadline()), (JobState::Running, Some(at(680))));
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 RUNNING: ", "assignable"]);
+    assert_eq!(bed.assign_all(101).await, 1);
+    bed.report("b", progress(1, 1, TaskState::Succeeded), 110).await;
+    let job = bed.job(1).await;
+    assert_eq!((job.state(), job.end_time, job.clock), (JobState::Succeeded, Some(at(110)), Clock::Over));
+}
+
+pub(crate) async fn stop_with_cancel(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a", "b"], 0).await;
+    bed.report("b", progress(1, 1, TaskState::Succeeded), 2).await;
+    bed.seen.take();
+    bed.store.request(&job_id(1), JobRequest::Stop { cancel_in_flight: true }, at(10)).await.unwrap();
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: a ASSIGNED", "set a web-1 Cancel attempt 1"]);
+    let full = bed.open_session("a", 1).await;
+    assert_eq!(full.first().map(|assignment| assignment.order), Some(Order::Cancel));
+
+    bed.report("a", progress(1, 1, TaskState::Cancelled), 11).await;
+    assert_eq!(bed.job(1).await.state(), JobState::Stopped);
+    let gone = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap_err();
+    assert!(is_not_found(&gone, "app"));
+
+    bed.store.request(&job_id(1), JobRequest::Resume, at(20)).await.unwrap();
+    let task = bed.task(1, "a").await;
+    assert_eq!((task.state, task.attempt, task.history.len()), (TaskState::Pending, 2, 1));
+    assert_eq!(bed.task(1, "b").await.state, TaskState::Succeeded);
+}
+
+pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
+    bed.assigned(1, &["a", "b", "c"], 0).await;
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
+    bed.report("b", progress(1, 1, TaskState::Failed), 3).await;
+    bed.report("c", progress(1, 1, TaskState::Failed), 4).await;
+    assert_eq!(bed.job(1).await.state(), JobState::PartiallySucceeded);
+    bed.store.delete_node(&node_name("c"), at(5)).await.unwrap();
+    bed.seen.take();
+
+    let job = bed.store.request(&job_id(1), JobRequest::Retry, at(1000)).await.unwrap();
+    assert_eq!((job.state(), job.round), (JobState::Queued, 2));
+    assert_eq!(job.clock.deadline(), Some(at(1600)));
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 QUEUED: b PENDING, c FAILED", "assignable"]);
+    let failed = bed.task(1, "c").await;
+    assert_eq!(failed.failure.unwrap().reason, FailureReason::NodeDeleted);
+    assert_eq!(bed.assign_all(1001).await, 1);
+    bed.report("b", progress(1, 2, TaskState::Succeeded), 1002).await;
+    let counts = TaskCounts { succeeded: 2, failed: 1, ..TaskCounts::default() };
+    assert_eq!(bed.job(1).await.counts, counts);
+}
+
+pub(crate) async fn requests_are_refused(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    bed.assigned(1, &["a"], 0).await;
+    let before = bed.store.job_with_tasks(&job_id(1)).await.unwrap();
+    for request in [JobRequest::Resume, JobRequest::Retry] {
+        let refused = bed.store.request(&job_id(1), request, at(2)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
+    }
+    assert_eq!(bed.store.job_with_tasks(&job_id(1)).await.unwrap(), before);
+    assert!(lines(&bed.seen.take()).is_empty());
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 3).await;
+    for request in [JobRequest::Stop { cancel_in_flight: true }, JobRequest::Resume, JobRequest::Retry] {
+        bed.store.request(&job_id(1), request, at(4)).await.unwrap_err();
+    }
+}
+
+pub(crate) async fn deadlines_pass(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
+    assert_eq!(bed.store.pass_deadlines(at(0)).await.unwrap(), None);
+    bed.assigned(1, &["a", "b", "c"], 2).await;
+    bed.report("b", progress(1, 1, TaskState::Succeeded), 2).await;
+    bed.seen.take();
+    assert_eq!(bed.store.pass_deadlines(at(599)).await.unwrap(), Some(at(600)));
+    assert!(lines(&bed.seen.take()).is_empty());
+    assert_eq!(bed.store.pass_deadlines(at(600)).await.unwrap(), None);
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 TIMED_OUT: a TIMED_OUT, c TIMED_OUT", "unset a web-1"]);
+    let app = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap();
+    assert_eq!(app.desired, Desired::Removing);
+    assert_eq!(bed.store.app(&node_name("b"), &app_name("web-1")).await.unwrap().desired, Desired::Present);
+    let failure = bed.task(1, "a").await.failure.unwrap();
+    assert_eq!((failure.reason, failure.step), (FailureReason::DeadlineExceeded, TaskState::Assigned));
+}
+
+pub(crate) async fn unknown_jobs_are_not_found(factory: &dyn Factory) {
+    let bed = Bed::open(factory);
+    let id = job_id(1);
+    assert!(is_not_found(&bed.store.job(&id).await.unwrap_err(), "job"));
+    assert!(is_not_found(&bed.store.tasks(&id, None, 1).await.unwrap_err(), "job"));
+    assert!(is_not_found(&bed.store.job_with_tasks(&id).await.unwrap_err(), "job"));
+    assert!(is_not_found(&bed.store.request(&id, JobRequest::Retry, at(1)).await.unwrap_err(), "job"));
+    assert!(bed.store.jobs(None, 5).await.unwrap().items.is_empty());
+    bed.store.ping().await.unwrap();
+}

@@ -1,0 +1,257 @@
+//! What every store must do, written once and run for each of them.
+//!
+//! A case is a function of a [`Factory`]; [`conformance_suite!`] makes a test of each of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test that meets the unexpected must fail"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use longshore_model::clock::Clock;
+use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::node::NodeInfo;
+use longshore_model::report::TaskReport;
+use longshore_model::rollout::Rollout;
+use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::task::{Task, TaskState};
+
+use super::{Change, EncodedAssignment, NewJob, NodeReport, Observer, Store, StoreError, StoredToken};
+
+pub(super) mod jobs;
+
+/// Makes stores for the suite.
+pub(super) trait Factory: Send + Sync {
+    /// Opens the store; again, after the last one was dropped, with everything that it remembered.
+    fn open(&self, observer: Arc<dyn Observer>) -> Arc<dyn Store>;
+}
+
+/// Makes a test of every case for one factory.
+macro_rules! conformance_suite {
+    ($factory:expr) => {
+        conformance_suite! { $factory;
+            jobs: created_jobs_are_found, creation_is_refused, jobs_are_paged_newest_first, tasks_are_paged_by_name,
+                only_connected_nodes_are_assigned, max_parallel_paces, assignment_deploys,
+                assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, retry_starts_anew,
+                requests_are_refused, deadlines_pass, unknown_jobs_are_not_found;
+        }
+    };
+    ($factory:expr; $($module:ident: $($case:ident),+;)+) => {
+        $($(
+            #[tokio::test]
+            async fn $case() {
+                $crate::store::conformance::$module::$case(&$factory).await;
+            }
+        )+)+
+    };
+}
+pub(super) use conformance_suite;
+
+/// An observer that keeps what it is told.
+#[derive(Default)]
+pub(super) struct Recorder(Mutex<Vec<Change>>);
+
+impl Observer for Recorder {
+    fn committed(&self, changes: Vec<Change>) {
+        self.0.lock().unwrap().extend(changes);
+    }
+}
+
+impl Recorder {
+    /// What was told since the last call.
+    pub(super) fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// A store and what its observer was told.
+pub(super) struct Bed {
+    /// The store.
+    pub(super) store: Arc<dyn Store>,
+    /// Its observer.
+    pub(super) seen: Arc<Recorder>,
+}
+
+/// A moment, in seconds since the suite's own beginning of time.
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+pub(super) fn node_name(name: &str) -> NodeName {
+    NodeName::parse(name).unwrap()
+}
+
+pub(super) fn app_name(name: &str) -> AppName {
+    AppName::parse(name).unwrap()
+}
+
+/// Identifiers that sort by `number`.
+pub(super) fn job_id(number: u32) -> JobId {
+    JobId::parse(&format!("{number:026}")).unwrap()
+}
+
+pub(super) fn session_id(number: u32) -> SessionId {
+    SessionId::parse(&format!("{number:026}")).unwrap()
+}
+
+pub(super) fn spec() -> AppSpec {
+    AppSpec {
+        name: "web".to_owned(),
+        image: Image { source: ImageSource::Reference("registry.test/web:1".to_owned()), pull_policy: None },
+        command: Vec::new(),
+        args: vec!["serve".to_owned()],
+        env: Vec::new(),
+        resources: Resources::default(),
+        restart_policy: RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: Network::Host,
+        startup: Startup::default(),
+    }
+}
+
+/// Seconds that jobs of the suite have.
+pub(super) const TIMEOUT: i64 = 600;
+
+/// A job of app `web-<number>`, created at second 0.
+pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob {
+    let timeout = Duration::from_secs(TIMEOUT.unsigned_abs());
+    let job = Job {
+        id: job_id(number),
+        app: app_name(&format!("web-{number}")),
+        spec: Arc::new(spec()),
+        rollout: Rollout { max_parallel },
+        timeout,
+        control: Control::Run,
+        clock: Clock::start(at(0), timeout),
+        round: 1,
+        counts: TaskCounts { pending: u32::try_from(nodes.len()).unwrap(), ..TaskCounts::default() },
+        create_time: at(0),
+        start_time: None,
+        end_time: None,
+        creator: "anna".to_owned(),
+        version: 1,
+        warnings: vec!["mind the gap".to_owned()],
+    };
+    NewJob { job, spec: spec_bytes(number), nodes: nodes.iter().map(|name| node_name(name)).collect() }
+}
+
+/// The encoded spec of a job of [`new_job`].
+pub(super) fn spec_bytes(number: u32) -> Bytes {
+    Bytes::from(format!("spec of {number}"))
+}
+
+pub(super) fn info() -> NodeInfo {
+    NodeInfo {
+        agent_version: "0.1.0".to_owned(),
+        architecture: "amd64".to_owned(),
+        kernel_release: "6.1".to_owned(),
+        cpus: 4,
+        memory_bytes: 1 << 32,
+        interfaces: Vec::new(),
+        capabilities: vec!["embedded".to_owned()],
+        runtime: "fake".to_owned(),
+        host_ip: None,
+    }
+}
+
+pub(super) fn token(id: &str, expire_time: Timestamp) -> StoredToken {
+    let labels = BTreeMap::from([("role".to_owned(), "edge".to_owned())]);
+    StoredToken { id: id.to_owned(), secret_hash: [7; 32], expire_time, labels, node: None }
+}
+
+pub(super) fn progress(job: u32, attempt: u32, state: TaskState) -> NodeReport {
+    NodeReport::Task(TaskReport { job: job_id(job), attempt, state, pull: None, failure: None })
+}
+
+impl Bed {
+    /// A store of `factory` with these nodes, and nothing observed yet.
+    pub(super) async fn with_nodes(factory: &dyn Factory, nodes: &[&str]) -> Self {
+        let bed = Self::open(factory);
+        bed.enroll(nodes).await;
+        bed
+    }
+
+    /// A store of `factory`, as it was left.
+    pub(super) fn open(factory: &dyn Factory) -> Self {
+        let seen = Arc::new(Recorder::default());
+        Self { store: factory.open(seen.clone()), seen }
+    }
+
+    pub(super) async fn enroll(&self, nodes: &[&str]) {
+        for name in nodes {
+            self.store.create_token(token(name, at(1000))).await.unwrap();
+            self.store.enroll(name, [7; 32], &node_name(name), at(0)).await.unwrap();
+        }
+    }
+
+    /// Creates a job, assigns all its tasks that may be assigned, and forgets what was observed.
+    pub(super) async fn assigned(&self, number: u32, nodes: &[&str], max_parallel: u32) -> usize {
+        self.store.create_job(new_job(number, nodes, max_parallel)).await.unwrap();
+        let count = self.assign_all(1).await;
+        self.seen.take();
+        count
+    }
+
+    pub(super) async fn assign_all(&self, second: i64) -> usize {
+        let picks = self.store.assignable(Arc::new(|_| true), 1000).await.unwrap();
+        self.store.assign(picks, at(second)).await.unwrap()
+    }
+
+    pub(super) async fn report(&self, node: &str, report: NodeReport, second: i64) {
+        self.store.report(&node_name(node), vec![report], at(second)).await.unwrap();
+    }
+
+    pub(super) async fn job(&self, number: u32) -> Arc<Job> {
+        self.store.job(&job_id(number)).await.unwrap()
+    }
+
+    pub(super) async fn task(&self, number: u32, node: &str) -> Task {
+        let (_, tasks) = self.store.job_with_tasks(&job_id(number)).await.unwrap();
+        tasks.into_iter().find(|task| task.node.as_str() == node).unwrap()
+    }
+
+    /// Opens a session and returns the full set that was told.
+    pub(super) async fn open_session(&self, node: &str, number: u32) -> Vec<EncodedAssignment> {
+        self.seen.take();
+        self.store.open_session(&node_name(node), &session_id(number), info(), at(500)).await.unwrap();
+        match self.seen.take().as_slice() {
+            [Change::Opened { assignments, .. }] => assignments.clone(),
+            other => panic!("one Change::Opened was expected: {other:?}"),
+        }
+    }
+}
+
+/// One line for each change, for comparison.
+pub(super) fn lines(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(line).collect()
+}
+
+fn line(change: &Change) -> String {
+    match change {
+        Change::Job { job, tasks } => {
+            let tasks: Vec<String> = tasks.iter().map(|task| format!("{} {}", task.node, task.state)).collect();
+            format!("job {} {}: {}", job.app, job.state(), tasks.join(", "))
+        }
+        Change::Opened { node, assignments, .. } => format!("opened {node} with {}", assignments.len()),
+        Change::Set { node, assignment } => {
+            format!("set {node} {} {:?} attempt {}", assignment.app, assignment.order, assignment.attempt)
+        }
+        Change::Unset { node, app } => format!("unset {node} {app}"),
+        Change::NodeDeleted { node } => format!("deleted {node}"),
+        Change::Assignable => "assignable".to_owned(),
+    }
+}
+
+/// Whether this is the error for something of this kind that is not there.
+pub(super) fn is_not_found(error: &StoreError, expected: &str) -> bool {
+    matches!(error, StoreError::NotFound { kind, .. } if *kind == expected)
+}

@@ -1,0 +1,264 @@
+//! Writes about jobs: creation, requests, assignment, deadlines.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use longshore_model::app::{App, AppStatus, Desired};
+use longshore_model::assignment::Order;
+use longshore_model::clock::Clock;
+use longshore_model::job::Job;
+use longshore_model::machine::{self, AppEffect, Changed};
+use longshore_model::name::{JobId, NodeName};
+use longshore_model::task::{Task, TaskState};
+use rusqlite::params;
+
+use super::batch::{AppRow, Batch};
+use super::{no_node, rows};
+use crate::store::{Change, EncodedAssignment, JobRequest, NewJob, StoreError};
+
+/// SQL for the kinds of tasks that a request looks at; the numbers are those of [`rows::state_number`].
+const ACTIVE: &str = "state BETWEEN 1 AND 6";
+const OPEN: &str = "state <= 6";
+const PENDING_OR_CANCELLED: &str = "state IN (0, 10)";
+const NOT_SUCCEEDED: &str = "state <> 7";
+
+impl Batch<'_> {
+    /// Stores a job and its tasks.
+    pub(super) fn create_job(&mut self, new: NewJob) -> Result<Arc<Job>, StoreError> {
+        let NewJob { mut job, spec, mut nodes } = new;
+        if self.sql.prepare_cached("SELECT 1 FROM job WHERE id = ?1")?.exists([job.id.as_str()])? {
+            return Err(StoreError::AlreadyExists { kind: "job", name: job.id.to_string() });
+        }
+        nodes.sort_unstable();
+        for node in &nodes {
+            // One that was deleted since the targets were resolved.
+            if !self.node_exists(node)? {
+                return Err(no_node(node));
+            }
+        }
+        job.create_time = rows::rounded(job.create_time);
+        job.timeout = rows::rounded_duration(job.timeout);
+        if let Clock::Running(deadline) = job.clock {
+            job.clock = Clock::Running(rows::rounded(deadline));
+        }
+        let job = Arc::new(job);
+        let key = self.insert_job(&job, &spec)?;
+        self.add_job(key, job.clone(), spec);
+        let mut insert = self.sql.prepare_cached(
+            "INSERT INTO task (job, node, attempt, state, cancel_requested, update_time) VALUES (?1, ?2, 1, 0, 0, ?3)",
+        )?;
+        for node in nodes {
+            insert.execute(params![key, node.as_str(), rows::micros(job.create_time)])?;
+            let task = Task {
+                job: job.id.clone(),
+                node,
+                attempt: 1,
+                state: TaskState::Pending,
+                pull: None,
+                failure: None,
+                cancel_requested: false,
+                assign_time: None,
+                update_time: job.create_time,
+                end_time: None,
+                history: Vec::new(),
+            };
+            self.task_added(&job.id, task);
+        }
+        self.job_changed(&job.id);
+        self.tell_assignable();
+        Ok(job)
+    }
+
+    fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8]) -> Result<i64, StoreError> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO job (id, app, max_parallel, timeout, create_time, creator, warnings, control, round, \
+                 version, pending, active, succeeded, failed, timed_out, cancelled) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+            )?
+            .execute(params![
+                job.id.as_str(),
+                job.app.as_str(),
+                job.rollout.max_parallel,
+                rows::nanos(job.timeout),
+                rows::micros(job.create_time),
+                job.creator,
+                rows::to_json(&job.warnings)?,
+            ])?;
+        let key = self.sql.last_insert_rowid();
+        self.sql.prepare_cached("INSERT INTO job_spec (job, model, encoded) VALUES (?1, ?2, ?3)")?.execute(params![
+            key,
+            rows::to_json(&job.spec)?,
+            spec
+        ])?;
+        Ok(key)
+    }
+
+    /// Stops, resumes or retries a job.
+    pub(super) fn request(&mut self, id: &JobId, request: JobRequest, now: Timestamp) -> Result<Arc<Job>, StoreError> {
+        let filter = match request {
+            JobRequest::Stop { cancel_in_flight: true } => Some(ACTIVE),
+            JobRequest::Stop { cancel_in_flight: false } => None,
+            JobRequest::Resume => Some(PENDING_OR_CANCELLED),
+            JobRequest::Retry => Some(NOT_SUCCEEDED),
+        };
+        let mut tasks = filter.map_or_else(|| Ok(Vec::new()), |filter| self.tasks(id, filter))?;
+        let mut existing = HashSet::new();
+        if !matches!(request, JobRequest::Stop { .. }) {
+            for task in &tasks {
+                if self.node_exists(&task.node)? {
+                    existing.insert(task.node.clone());
+                }
+            }
+        }
+        let exists = |node: &NodeName| existing.contains(node);
+        let job = Arc::make_mut(&mut self.job(id)?.job);
+        let changed = match request {
+            JobRequest::Stop { cancel_in_flight } => machine::stop(job, &mut tasks, cancel_in_flight, now)?,
+            JobRequest::Resume => machine::resume(job, &mut tasks, exists, now)?,
+            JobRequest::Retry => machine::retry(job, &mut tasks, exists, now)?,
+        };
+        if !matches!(request, JobRequest::Stop { .. }) {
+            self.tell_assignable();
+        }
+        self.job_changed(id);
+        self.take_changed(id, tasks, &changed, now)?;
+        Ok(self.job(id)?.job.clone())
+    }
+
+    /// Assigns tasks; returns how many could be.
+    pub(super) fn assign(&mut self, picks: &[(JobId, NodeName)], now: Timestamp) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for (id, node) in picks {
+            let Some((job, task)) = self.task(id, node)? else { continue };
+            let Some(effect) = machine::assign(job, task, now) else { continue };
+            self.task_changed(id, node);
+            self.follow(id, node, effect, now)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Ends what is past its deadline; returns the next deadline. Purges expired tokens on the way.
+    pub(super) fn pass_deadlines(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.write_rows()?;
+        self.purge_tokens(now)?;
+        let passed: Vec<JobId> = self
+            .sql
+            .prepare_cached("SELECT id FROM job WHERE deadline IS NOT NULL AND deadline <= ?1 ORDER BY deadline")?
+            .query_map([rows::micros(now)], |row| rows::name(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for id in &passed {
+            let mut tasks = self.tasks(id, OPEN)?;
+            let job = Arc::make_mut(&mut self.job(id)?.job);
+            let changed = machine::pass_deadline(job, &mut tasks, now);
+            self.job_changed(id);
+            self.take_changed(id, tasks, &changed, now)?;
+        }
+        self.write_rows()?;
+        let next = self
+            .sql
+            .prepare_cached("SELECT min(deadline) FROM job WHERE deadline IS NOT NULL")?
+            .query_row([], |row| rows::optional_time(row, 0))?;
+        Ok(next)
+    }
+
+    fn take_changed(
+        &mut self,
+        id: &JobId,
+        tasks: Vec<Task>,
+        changed: &[Changed],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut changed = changed.iter().peekable();
+        for (index, task) in tasks.into_iter().enumerate() {
+            let Some(Changed { effect, .. }) = changed.next_if(|changed| changed.index == index) else { continue };
+            let node = task.node.clone();
+            self.replace_task(id, task);
+            self.follow(id, &node, *effect, now)?;
+        }
+        Ok(())
+    }
+
+    /// Does on the node's list of apps what must follow from a change of its task.
+    pub(super) fn follow(
+        &mut self,
+        id: &JobId,
+        node: &NodeName,
+        effect: AppEffect,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        match effect {
+            AppEffect::None => Ok(()),
+            AppEffect::Deploy => self.deploy(id, node, now),
+            AppEffect::Cancel => self.cancel(id, node),
+            AppEffect::Remove => self.remove(id, node, now),
+            AppEffect::Forget => self.forget(id, node),
+        }
+    }
+
+    fn deploy(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let Some((job, task)) = self.task(id, node)? else { return Ok(()) };
+        let (name, attempt) = (job.app.clone(), task.attempt);
+        let entry = self.job(id)?;
+        let (key, spec) = (entry.key, entry.spec.clone());
+        let row = self.app(&name, node)?;
+        let (revision, status) = match row.take() {
+            // The same job runs the same spec: an agent that has it at this revision already has nothing to do.
+            Some(AppRow { app, job_key }) if job_key == key => (app.revision, app.status),
+            Some(AppRow { app, .. }) => (app.revision + 1, app.status),
+            None => (1, AppStatus::default()),
+        };
+        let app = App {
+            node: node.clone(),
+            name: name.clone(),
+            job: id.clone(),
+            attempt,
+            revision,
+            desired: Desired::Present,
+            status,
+            update_time: now,
+        };
+        *row = Some(AppRow { app, job_key: key });
+        self.app_changed(&name, node);
+        let assignment =
+            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Deploy, spec };
+        self.tell_node(Change::Set { node: node.clone(), assignment });
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
+        let entry = self.job(id)?;
+        let (name, spec) = (entry.job.app.clone(), entry.spec.clone());
+        let Some(AppRow { app, .. }) = self.app(&name, node)?.as_ref().filter(|row| row.app.job == *id) else {
+            return Ok(());
+        };
+        let (revision, attempt) = (app.revision, app.attempt);
+        let assignment =
+            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Cancel, spec };
+        self.tell_node(Change::Set { node: node.clone(), assignment });
+        Ok(())
+    }
+
+    fn remove(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let name = self.job(id)?.job.app.clone();
+        if let Some(row) = self.app(&name, node)?.as_mut().filter(|row| row.app.job == *id) {
+            row.app.desired = Desired::Removing;
+            row.app.update_time = now;
+            self.app_changed(&name, node);
+            self.tell_node(Change::Unset { node: node.clone(), app: name });
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
+        let name = self.job(id)?.job.app.clone();
+        let row = self.app(&name, node)?;
+        if row.as_ref().is_some_and(|row| row.app.job == *id) {
+            *row = None;
+            self.app_changed(&name, node);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! The store on SQLite: one writer with group commit, and a few readers beside it.
+//!
+//! All writes go through one thread ([`writer`]), which takes whatever is queued, lets the model decide on rows that it
+//! keeps in memory ([`batch`]), and commits once. Reads go to connections of their own ([`read`]), each in one
+//! transaction, and never wait for the writer.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use longshore_model::app::App;
+use longshore_model::job::Job;
+use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::task::Task;
+
+use self::read::Readers;
+use self::rows::rounded;
+use self::writer::Writer;
+use super::{Connected, JobRequest, NewJob, NodeReport, Observer, Page, Store, StoreError, StoredToken};
+
+mod apps;
+mod batch;
+mod jobs;
+mod nodes;
+mod read;
+mod reports;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file cannot be made or opened.
+    #[error("{} cannot be opened", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("{} is in use by another server", .0.display())]
+    InUse(PathBuf),
+    /// A newer server wrote it.
+    #[error("the database has schema {found}, and this server knows none beyond {known}: a newer server wrote it")]
+    NewerSchema {
+        /// Of the database.
+        found: u32,
+        /// The newest known.
+        known: u32,
+    },
+    /// SQLite failed.
+    #[error("SQLite failed")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The writer's thread did not start.
+    #[error("the writer's thread did not start")]
+    Thread(#[source] std::io::Error),
+}
+
+impl From<OpenError> for StoreError {
+    fn from(error: OpenError) -> Self {
+        Self::Database(Box::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(Box::new(error))
+    }
+}
+
+fn no_job(id: &JobId) -> StoreError {
+    StoreError::NotFound { kind: "job", name: id.to_string() }
+}
+
+fn no_node(name: &NodeName) -> StoreError {
+    StoreError::NotFound { kind: "node", name: name.to_string() }
+}
+
+fn no_app(name: &AppName) -> StoreError {
+    StoreError::NotFound { kind: "app", name: name.to_string() }
+}
+
+/// The store on SQLite.
+///
+/// Dropping it commits the writes that are queued, and blocks until that is done.
+pub struct SqliteStore {
+    // Dropped in this order: nobody else may open the database before the writer has ended.
+    writer: Writer,
+    readers: Readers,
+    _claim: File,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, making it when there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] around an [`OpenError`]: another process uses the database, a newer server wrote it,
+    /// or it cannot be opened.
+    pub fn open(path: &Path, observer: Arc<dyn Observer>) -> Result<Self, StoreError> {
+        let claim = schema::claim(path)?;
+        let writer = Writer::start(schema::open_writer(path)?, observer).map_err(OpenError::Thread)?;
+        Ok(Self { writer, readers: Readers::new(path), _claim: claim })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create_job(&self, new: NewJob) -> Result<Arc<Job>, StoreError> {
+        self.writer.write(move |batch| batch.create_job(new)).await
+    }
+
+    async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |sql| read::job(sql, &id)).await
+    }
+
+    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError> {
+        let after = after.cloned();
+        self.readers.read(move |sql| read::jobs(sql, after.as_ref(), limit)).await
+    }
+
+    async fn tasks(&self, job: &JobId, after: Option<&NodeName>, limit: usize) -> Result<Page<Task>, StoreError> {
+        let (job, after) = (job.clone(), after.cloned());
+        self.readers.read(move |sql| read::tasks(sql, &job, after.as_ref(), limit)).await
+    }
+
+    async fn job_with_tasks(&self, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
+        let id = id.clone();
+        self.readers.read(move |sql| read::job_with_tasks(sql, &id)).await
+    }
+
+    async fn request(&self, id: &JobId, request: JobRequest, now: Timestamp) -> Result<Arc<Job>, StoreError> {
+        let id = id.clone();
+        self.writer.write(move |batch| batch.request(&id, request, rounded(now))).await
+    }
+
+    async fn assignable(&self, connected: Connected, limit: usize) -> Result<Vec<(JobId, NodeName)>, StoreError> {
+        self.readers.read(move |sql| read::assignable(sql, &*connected, limit)).await
+    }
+
+    async fn assign(&self, picks: Vec<(JobId, NodeName)>, now: Timestamp) -> Result<usize, StoreError> {
+        self.writer.write(move |batch| batch.assign(&picks, rounded(now))).await
+    }
+
+    async fn pass_deadlines(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.writer.write(move |batch| batch.pass_deadlines(rounded(now))).await
+    }
+
+    async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError> {
+        let node = node.clone();
+        self.writer.write(move |batch| batch.report(&node, reports, rounded(now))).await
+    }
+
+    async fn create_token(&self, token: StoredToken) -> Result<(), StoreError> {
+        self.writer.write(move |batch| batch.create_token(&token)).await
+    }
+
+    async fn enroll(
+        &self,
+        token_id: &str,
+        secret_hash: [u8; 32],
+        node: &NodeName,
+        now: Timestamp,
+    ) -> Result<Node, StoreError> {
+        let (token_id, node) = (token_id.to_owned(), node.clone());
+        self.writer.write(move |batch| batch.enroll(&token_id, &secret_hash, &node, rounded(now))).await
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Node, StoreError> {
+        let name = name.clone();
+        self.readers.read(move |sql| read::node(sql, &name)).await
+    }
+
+    async fn nodes(&self, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError> {
+        let after = after.cloned();
+        self.readers.read(move |sql| read::nodes(sql, after.as_ref(), limit)).await
+    }
+
+    async fn update_labels(&self, name: &NodeName, set: Labels, remove: Vec<String>) -> Result<Node, StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.update_labels(&name, set, &remove)).await
+    }
+
+    async fn delete_node(&self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.delete_node(&name, rounded(now))).await
+    }
+
+    async fn open_session(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        info: NodeInfo,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (node, session) = (node.clone(), session.clone());
+        self.writer.write(move |batch| batch.open_session(&node, &session, &info, rounded(now))).await
+    }
+
+    async fn close_session(&self, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let node = node.clone();
+        self.writer.write(move |batch| batch.close_session(&node, rounded(now))).await
+    }
+
+    async fn apps(
+        &self,
+        node: Option<&NodeName>,
+        app: Option<&AppName>,
+        after: Option<&(NodeName, AppName)>,
+        limit: usize,
+    ) -> Result<Page<App>, StoreError> {
+        let (node, app, after) = (node.cloned(), app.cloned(), after.cloned());
+        self.readers.read(move |sql| read::apps(sql, node.as_ref(), app.as_ref(), after.as_ref(), limit)).await
+    }
+
+    async fn app(&self, node: &NodeName, app: &AppName) -> Result<App, StoreError> {
+        let (node, app) = (node.clone(), app.clone());
+        self.readers.read(move |sql| read::app(sql, &node, &app)).await
+    }
+
+    async fn remove_app(&self, app: &AppName, node: Option<&NodeName>, now: Timestamp) -> Result<u32, StoreError> {
+        let (app, node) = (app.clone(), node.cloned());
+        self.writer.write(move |batch| batch.remove_app(&app, node.as_ref(), rounded(now))).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.write(|_| Ok(())).await?;
+        self.readers.read(read::ping).await
+    }
+}

@@ -1,0 +1,194 @@
+//! Writes about nodes, their tokens and sessions.
+
+use jiff::Timestamp;
+use longshore_model::assignment::Order;
+use longshore_model::machine;
+use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::node::{Labels, Node, NodeInfo};
+use rusqlite::{OptionalExtension, params};
+
+use super::batch::Batch;
+use super::{no_node, rows};
+use crate::store::{Change, EncodedAssignment, StoreError, StoredToken};
+
+/// Compares hashes in a time that does not depend on where they differ.
+fn equal_hashes(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    let difference = one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+impl Batch<'_> {
+    /// Keeps a token.
+    pub(super) fn create_token(&mut self, token: &StoredToken) -> Result<(), StoreError> {
+        if self.sql.prepare_cached("SELECT 1 FROM token WHERE id = ?1")?.exists([&token.id])? {
+            return Err(StoreError::AlreadyExists { kind: "enrolment token", name: token.id.clone() });
+        }
+        self.sql
+            .prepare_cached(
+                "INSERT INTO token (id, secret_hash, expire_time, labels, node) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                token.id,
+                token.secret_hash,
+                rows::micros(token.expire_time),
+                rows::to_json(&token.labels)?,
+                token.node.as_ref().map(NodeName::as_str),
+            ])?;
+        Ok(())
+    }
+
+    /// Deletes the tokens that can no longer be spent.
+    pub(super) fn purge_tokens(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut statement = self.sql.prepare_cached("DELETE FROM token WHERE expire_time <= ?1")?;
+        statement.execute([rows::micros(now)])?;
+        Ok(())
+    }
+
+    /// Spends a token and adds a node with its labels.
+    pub(super) fn enroll(
+        &mut self,
+        token_id: &str,
+        secret_hash: &[u8; 32],
+        name: &NodeName,
+        now: Timestamp,
+    ) -> Result<Node, StoreError> {
+        let token = self
+            .sql
+            .prepare_cached("SELECT id, secret_hash, expire_time, labels, node FROM token WHERE id = ?1")?
+            .query_row([token_id], rows::token)
+            .optional()?
+            .filter(|token| equal_hashes(&token.secret_hash, secret_hash) && token.expire_time > now)
+            .ok_or(StoreError::BadToken)?;
+        if let Some(only) = token.node.filter(|only| only != name) {
+            return Err(StoreError::TokenForOther(only));
+        }
+        if self.node_exists(name)? {
+            return Err(StoreError::AlreadyExists { kind: "node", name: name.to_string() });
+        }
+        self.sql.prepare_cached("DELETE FROM token WHERE id = ?1")?.execute([token_id])?;
+        let node = Node { name: name.clone(), labels: token.labels, enroll_time: now, last_seen: None, info: None };
+        self.sql
+            .prepare_cached("INSERT INTO node (name, labels, enroll_time) VALUES (?1, ?2, ?3)")?
+            .execute(params![name.as_str(), rows::to_json(&node.labels)?, rows::micros(now)])?;
+        Ok(node)
+    }
+
+    fn enrolled(&self, name: &NodeName) -> Result<Node, StoreError> {
+        self.sql
+            .prepare_cached(concat!("SELECT ", rows::node_columns!(), " FROM node WHERE name = ?1"))?
+            .query_row([name.as_str()], rows::node)
+            .optional()?
+            .ok_or_else(|| no_node(name))
+    }
+
+    /// Removes labels, then sets others.
+    pub(super) fn update_labels(
+        &mut self,
+        name: &NodeName,
+        set: Labels,
+        remove: &[String],
+    ) -> Result<Node, StoreError> {
+        let mut node = self.enrolled(name)?;
+        for key in remove {
+            node.labels.remove(key);
+        }
+        node.labels.extend(set);
+        self.sql
+            .prepare_cached("UPDATE node SET labels = ?2 WHERE name = ?1")?
+            .execute([name.as_str(), &rows::to_json(&node.labels)?])?;
+        Ok(node)
+    }
+
+    /// Deletes a node and its apps, and ends its tasks.
+    pub(super) fn delete_node(&mut self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        if !self.node_exists(name)? {
+            return Err(no_node(name));
+        }
+        self.write_rows()?;
+        // Only jobs that are not final have tasks that could still do something.
+        let jobs: Vec<JobId> = self
+            .sql
+            .prepare_cached(
+                "SELECT job.id FROM job JOIN task ON task.job = job.key AND task.node = ?1 \
+                 WHERE job.pending + job.active + job.cancelled > 0 ORDER BY job.id",
+            )?
+            .query_map([name.as_str()], |row| rows::name(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for id in &jobs {
+            let Some((job, task)) = self.task(id, name)? else { continue };
+            let active_before = job.counts.active;
+            if machine::delete_node(job, task, now) {
+                self.task_changed(id, name);
+                self.tell_free_slot(id, active_before);
+            }
+        }
+        let apps: Vec<AppName> = self
+            .sql
+            .prepare_cached("SELECT name FROM app WHERE node = ?1")?
+            .query_map([name.as_str()], |row| rows::name(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for app in &apps {
+            *self.app(app, name)? = None;
+            self.app_changed(app, name);
+        }
+        // The node's row is what those of its apps refer to, so they go first.
+        self.write_rows()?;
+        self.sql.prepare_cached("DELETE FROM node WHERE name = ?1")?.execute([name.as_str()])?;
+        self.tell_node(Change::NodeDeleted { node: name.clone() });
+        Ok(())
+    }
+
+    /// Records a new session and tells what its node shall run.
+    pub(super) fn open_session(
+        &mut self,
+        name: &NodeName,
+        session: &SessionId,
+        info: &NodeInfo,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let updated = self
+            .sql
+            .prepare_cached("UPDATE node SET last_seen = ?2, info = ?3 WHERE name = ?1")?
+            .execute(params![name.as_str(), rows::micros(now), rows::to_json(info)?])?;
+        if updated == 0 {
+            return Err(no_node(name));
+        }
+        let assignments = self.assignments(name)?;
+        self.tell_node(Change::Opened { node: name.clone(), session: session.clone(), assignments });
+        Ok(())
+    }
+
+    fn assignments(&mut self, name: &NodeName) -> Result<Vec<EncodedAssignment>, StoreError> {
+        self.write_rows()?;
+        let mut assignments: Vec<EncodedAssignment> = self
+            .sql
+            .prepare_cached(
+                "SELECT app.name, app.revision, job.id, app.attempt, task.state, task.cancel_requested FROM app \
+                 JOIN job ON job.key = app.job JOIN task ON task.job = app.job AND task.node = app.node \
+                 WHERE app.node = ?1 AND app.desired = 0 ORDER BY app.name",
+            )?
+            .query_map([name.as_str()], |row| {
+                Ok(EncodedAssignment {
+                    app: rows::name(row, 0)?,
+                    revision: rows::unsigned(row, 1)?,
+                    job: rows::name(row, 2)?,
+                    attempt: row.get(3)?,
+                    order: Order::of(rows::state(row, 4)?, row.get(5)?),
+                    spec: bytes::Bytes::new(),
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        for assignment in &mut assignments {
+            assignment.spec = self.job(&assignment.job)?.spec.clone();
+        }
+        Ok(assignments)
+    }
+
+    /// Records when a node was last heard of; one that was deleted meanwhile needs no record.
+    pub(super) fn close_session(&mut self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached("UPDATE node SET last_seen = ?2 WHERE name = ?1")?
+            .execute(params![name.as_str(), rows::micros(now)])?;
+        Ok(())
+    }
+}

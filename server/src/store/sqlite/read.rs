@@ -1,0 +1,233 @@
+//! Reads, on connections of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use longshore_model::app::App;
+use longshore_model::job::{Job, TaskCounts};
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::node::Node;
+use longshore_model::rollout::Rollout;
+use longshore_model::task::Task;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Semaphore;
+
+use super::{no_app, no_job, no_node, rows, schema};
+use crate::store::{Page, StoreError};
+
+/// Reads that run at once: each holds a blocking thread and a connection with its page cache of 2 MB.
+const READERS: usize = 4;
+/// Reads that run or wait: beyond this the server is not keeping up, and saying so is better than a longer wait.
+const MAX_READS: usize = 1024;
+/// Greater than every identifier: where pages of newest-first start.
+const AFTER_ALL: &str = "~";
+
+/// A few connections that only read.
+pub(super) struct Readers {
+    path: Arc<PathBuf>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    places: Semaphore,
+    turns: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// Connections are opened when they are first needed.
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: Arc::new(path.to_owned()),
+            idle: Arc::new(Mutex::new(Vec::new())),
+            places: Semaphore::new(MAX_READS),
+            turns: Arc::new(Semaphore::new(READERS)),
+        }
+    }
+
+    /// Runs a query on a blocking thread, in one transaction: everything that it sees is of one moment.
+    pub(super) async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let _place = self.places.try_acquire().map_err(|_| StoreError::Busy)?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (path, idle) = (self.path.clone(), self.idle.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            // Held until the connection is back, also when the caller has gone away.
+            let _turn = turn;
+            let free = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut connection = match free {
+                Some(connection) => connection,
+                None => schema::open_reader(&path)?,
+            };
+            let transaction = connection.transaction()?;
+            let answer = query(&transaction);
+            transaction.finish()?;
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            answer
+        });
+        task.await.map_err(|error| StoreError::Database(Box::new(error)))?
+    }
+}
+
+fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    Page { items, more }
+}
+
+/// One more than was asked for, to see whether there are more.
+fn one_more(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+pub(super) fn ping(sql: &Connection) -> Result<(), StoreError> {
+    sql.query_row("SELECT count(*) FROM (SELECT 1 FROM job LIMIT 1)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn job_and_key(sql: &Connection, id: &JobId) -> Result<(i64, Job), StoreError> {
+    sql.prepare_cached(concat!(
+        "SELECT ",
+        rows::job_columns!(),
+        " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
+    ))?
+    .query_row([id.as_str()], rows::job)
+    .optional()?
+    .ok_or_else(|| no_job(id))
+}
+
+pub(super) fn job(sql: &Connection, id: &JobId) -> Result<Arc<Job>, StoreError> {
+    job_and_key(sql, id).map(|(_, job)| Arc::new(job))
+}
+
+pub(super) fn jobs(sql: &Connection, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError> {
+    let items = sql
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::job_columns!(),
+            " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id < ?1 ORDER BY job.id DESC LIMIT ?2"
+        ))?
+        .query_map(params![after.map_or(AFTER_ALL, JobId::as_str), one_more(limit)], |row| {
+            rows::job(row).map(|(_, job)| Arc::new(job))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(page(items, limit))
+}
+
+pub(super) fn tasks(
+    sql: &Connection,
+    id: &JobId,
+    after: Option<&NodeName>,
+    limit: usize,
+) -> Result<Page<Task>, StoreError> {
+    let key: Option<i64> = sql
+        .prepare_cached("SELECT key FROM job WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?;
+    let key = key.ok_or_else(|| no_job(id))?;
+    Ok(page(tasks_after(sql, id, key, after.map_or("", NodeName::as_str), one_more(limit))?, limit))
+}
+
+fn tasks_after(sql: &Connection, id: &JobId, key: i64, after: &str, limit: i64) -> Result<Vec<Task>, StoreError> {
+    let tasks = sql
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::task_columns!(),
+            " FROM task WHERE job = ?1 AND node > ?2 ORDER BY node LIMIT ?3"
+        ))?
+        .query_map(params![key, after, limit], |row| rows::task(row, id))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(tasks)
+}
+
+pub(super) fn job_with_tasks(sql: &Connection, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
+    let (key, job) = job_and_key(sql, id)?;
+    let tasks = tasks_after(sql, id, key, "", i64::MAX)?;
+    Ok((Arc::new(job), tasks))
+}
+
+/// Walks open jobs, oldest first, and their pending tasks alone.
+pub(super) fn assignable(
+    sql: &Connection,
+    connected: &(dyn Fn(&NodeName) -> bool + Send + Sync),
+    limit: usize,
+) -> Result<Vec<(JobId, NodeName)>, StoreError> {
+    let mut picks = Vec::new();
+    // The conditions repeat those of the partial indexes word for word, or these would not be used.
+    let mut jobs = sql.prepare_cached(
+        "SELECT key, id, max_parallel, pending, active FROM job WHERE control = 0 AND pending > 0 ORDER BY id",
+    )?;
+    let mut pending = sql.prepare_cached("SELECT node FROM task WHERE job = ?1 AND state = 0 ORDER BY node")?;
+    let mut jobs = jobs.query([])?;
+    while let Some(job) = jobs.next()? {
+        if picks.len() >= limit {
+            break;
+        }
+        let (key, id): (i64, JobId) = (job.get(0)?, rows::name(job, 1)?);
+        let counts = TaskCounts { pending: job.get(3)?, active: job.get(4)?, ..TaskCounts::default() };
+        let room = Rollout { max_parallel: job.get(2)? }.room(&counts);
+        let most = picks.len().saturating_add(usize::try_from(room).unwrap_or(usize::MAX)).min(limit);
+        let mut nodes = pending.query([key])?;
+        while picks.len() < most {
+            let Some(row) = nodes.next()? else { break };
+            let node: NodeName = rows::name(row, 0)?;
+            if connected(&node) {
+                picks.push((id.clone(), node));
+            }
+        }
+    }
+    Ok(picks)
+}
+
+pub(super) fn node(sql: &Connection, name: &NodeName) -> Result<Node, StoreError> {
+    sql.prepare_cached(concat!("SELECT ", rows::node_columns!(), " FROM node WHERE name = ?1"))?
+        .query_row([name.as_str()], rows::node)
+        .optional()?
+        .ok_or_else(|| no_node(name))
+}
+
+pub(super) fn nodes(sql: &Connection, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError> {
+    let items = sql
+        .prepare_cached(concat!("SELECT ", rows::node_columns!(), " FROM node WHERE name > ?1 ORDER BY name LIMIT ?2"))?
+        .query_map(params![after.map_or("", NodeName::as_str), one_more(limit)], rows::node)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(page(items, limit))
+}
+
+pub(super) fn apps(
+    sql: &Connection,
+    node: Option<&NodeName>,
+    app: Option<&AppName>,
+    after: Option<&(NodeName, AppName)>,
+    limit: usize,
+) -> Result<Page<App>, StoreError> {
+    const FROM: &str = concat!("SELECT ", rows::app_columns!(), " FROM app JOIN job ON job.key = app.job WHERE ");
+    const AFTER: &str = "app.node >= ?1 AND (app.node, app.name) > (?1, ?2)";
+    const ORDER: &str = "ORDER BY app.node, app.name LIMIT ?3";
+    let (after_node, after_name) = after.map_or(("", ""), |(node, name)| (node.as_str(), name.as_str()));
+    let limited = one_more(limit);
+    let chosen = match (node, app) {
+        (None, None) => "",
+        (Some(_), None) => " AND app.node = ?4",
+        (None, Some(_)) => " AND app.name = ?4",
+        (Some(_), Some(_)) => " AND app.node = ?4 AND app.name = ?5",
+    };
+    let mut statement = sql.prepare_cached(&format!("{FROM}{AFTER}{chosen} {ORDER}"))?;
+    let names: Vec<&str> = node.map(NodeName::as_str).into_iter().chain(app.map(AppName::as_str)).collect();
+    let mut values: Vec<&dyn rusqlite::ToSql> = vec![&after_node, &after_name, &limited];
+    values.extend(names.iter().map(|name| name as &dyn rusqlite::ToSql));
+    let items = statement
+        .query_map(values.as_slice(), |row| rows::app(row).map(|(app, _)| app))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(page(items, limit))
+}
+
+pub(super) fn app(sql: &Connection, node: &NodeName, name: &AppName) -> Result<App, StoreError> {
+    sql.prepare_cached(concat!(
+        "SELECT ",
+        rows::app_columns!(),
+        " FROM app JOIN job ON job.key = app.job WHERE app.name = ?1 AND app.node = ?2"
+    ))?
+    .query_row([name.as_str(), node.as_str()], |row| rows::app(row).map(|(app, _)| app))
+    .optional()?
+    .ok_or_else(|| no_app(name))
+}

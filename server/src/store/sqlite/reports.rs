@@ -1,0 +1,71 @@
+//! What agents report.
+
+use jiff::Timestamp;
+use longshore_model::app::{AppState, AppStatus, Desired};
+use longshore_model::machine::{self, Receipt};
+use longshore_model::name::{AppName, NodeName};
+use longshore_model::report::TaskReport;
+
+use super::batch::Batch;
+use crate::store::{NodeReport, StoreError};
+
+impl Batch<'_> {
+    /// Takes reports of one node, in order.
+    pub(super) fn report(
+        &mut self,
+        node: &NodeName,
+        reports: Vec<NodeReport>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for report in reports {
+            match report {
+                NodeReport::Task(report) => self.task_report(node, &report, now)?,
+                NodeReport::App { app, revision, attempt, status } => {
+                    self.app_report(node, &app, (revision, attempt), status, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn task_report(&mut self, node: &NodeName, report: &TaskReport, now: Timestamp) -> Result<(), StoreError> {
+        let Some((job, task)) = self.task(&report.job, node)? else { return Ok(()) };
+        let active_before = job.counts.active;
+        match machine::report(job, task, report, now) {
+            Receipt::Stale => {}
+            Receipt::Late => self.task_changed(&report.job, node),
+            Receipt::Counted(effect) => {
+                self.task_changed(&report.job, node);
+                self.follow(&report.job, node, effect, now)?;
+                self.tell_free_slot(&report.job, active_before);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps an app's status, unless it is of an older deployment; an app that is being removed goes once it is gone.
+    fn app_report(
+        &mut self,
+        node: &NodeName,
+        name: &AppName,
+        (revision, attempt): (u64, u32),
+        status: AppStatus,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let row = self.app(name, node)?;
+        let Some(known) = row.as_mut().map(|row| &mut row.app) else { return Ok(()) };
+        if revision < known.revision || attempt < known.attempt {
+            return Ok(());
+        }
+        if status.state == AppState::Removed && known.desired == Desired::Removing {
+            *row = None;
+        } else if status == known.status {
+            return Ok(());
+        } else {
+            known.status = status;
+            known.update_time = now;
+        }
+        self.app_changed(name, node);
+        Ok(())
+    }
+}

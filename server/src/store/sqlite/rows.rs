@@ -1,0 +1,307 @@
+//! Rows and what they mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_model::app::{App, AppStatus, Desired};
+use longshore_model::clock::Clock;
+use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::name::{JobId, NameError};
+use longshore_model::node::Node;
+use longshore_model::rollout::Rollout;
+use longshore_model::spec::AppSpec;
+use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use rusqlite::types::Type;
+use rusqlite::{Error, Result, Row};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::store::StoredToken;
+
+// Columns of `job` and `job_spec`, in the order of `job`. Macros, so that statements are put together at compile time.
+macro_rules! job_columns {
+    () => {
+        "job.key, job.id, job.app, job_spec.model, job.max_parallel, job.timeout, \
+     job.control, job.deadline, job.remaining, job.round, job.pending, job.active, job.succeeded, job.failed, \
+     job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job.warnings"
+    };
+}
+pub(super) use job_columns;
+
+// Columns of `task`, in the order of `task`; the job's identifier is the caller's.
+macro_rules! task_columns {
+    () => {
+        "task.node, task.attempt, task.state, task.cancel_requested, task.pull_done, \
+     task.pull_total, task.assign_time, task.update_time, task.end_time, task.failure, task.history"
+    };
+}
+pub(super) use task_columns;
+
+// Columns of `app` and `job`, in the order of `app`.
+macro_rules! app_columns {
+    () => {
+        "app.node, app.name, job.id, app.attempt, app.revision, app.desired, app.status, \
+     app.update_time, app.job"
+    };
+}
+pub(super) use app_columns;
+
+// Columns of `node`, in the order of `node`.
+macro_rules! node_columns {
+    () => {
+        "name, labels, enroll_time, last_seen, info"
+    };
+}
+pub(super) use node_columns;
+
+/// A moment as it is kept: microseconds since 1970.
+pub(super) fn micros(time: Timestamp) -> i64 {
+    time.as_microsecond()
+}
+
+/// A moment with the precision that rows have, so that what is in memory equals what is read back.
+pub(super) fn rounded(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+/// A duration with the precision that moments have.
+pub(super) fn rounded_duration(duration: Duration) -> Duration {
+    u64::try_from(duration.as_micros()).map_or(duration, Duration::from_micros)
+}
+
+/// An unsigned number as SQLite can keep it; nothing that is counted here comes near the end of the range.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A duration as it is kept: nanoseconds, of which the range holds 292 years.
+pub(super) fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The number that stands for a task's state: its position in [`TaskState::ALL`]. The schema's index says 0 for PENDING.
+pub(super) fn state_number(state: TaskState) -> i64 {
+    TaskState::ALL.iter().zip(0..).find(|(known, _)| **known == state).map_or(-1, |(_, number)| number)
+}
+
+/// The number that stands for what was asked of a job.
+pub(super) fn control_number(control: Control) -> i64 {
+    match control {
+        Control::Run => 0,
+        Control::Stop => 1,
+    }
+}
+
+/// The number that stands for whether an app belongs on its node.
+pub(super) fn desired_number(desired: Desired) -> i64 {
+    match desired {
+        Desired::Present => 0,
+        Desired::Removing => 1,
+    }
+}
+
+/// A value as JSON text.
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| unreadable(column, error))
+}
+
+fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        Some(text) => serde_json::from_str(text).map(Some).map_err(|error| unreadable(column, error)),
+        None => Ok(None),
+    }
+}
+
+/// A name or identifier.
+pub(super) fn name<T: std::str::FromStr<Err = NameError>>(row: &Row<'_>, column: usize) -> Result<T> {
+    row.get_ref(column)?.as_str()?.parse().map_err(|error| unreadable(column, error))
+}
+
+fn out_of_range(column: usize, number: i64) -> Error {
+    Error::IntegralValueOutOfRange(column, number)
+}
+
+/// A number that is never negative.
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| out_of_range(column, number))
+}
+
+/// A moment.
+pub(super) fn time(row: &Row<'_>, column: usize) -> Result<Timestamp> {
+    let number: i64 = row.get(column)?;
+    Timestamp::from_microsecond(number).map_err(|_| out_of_range(column, number))
+}
+
+/// A moment that may not have come.
+pub(super) fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>> {
+    match row.get::<_, Option<i64>>(column)? {
+        Some(number) => Timestamp::from_microsecond(number).map(Some).map_err(|_| out_of_range(column, number)),
+        None => Ok(None),
+    }
+}
+
+fn duration(row: &Row<'_>, column: usize) -> Result<Duration> {
+    unsigned(row, column).map(Duration::from_nanos)
+}
+
+/// A task's state.
+pub(super) fn state(row: &Row<'_>, column: usize) -> Result<TaskState> {
+    let number: i64 = row.get(column)?;
+    let position = usize::try_from(number).map_err(|_| out_of_range(column, number))?;
+    TaskState::ALL.get(position).copied().ok_or_else(|| out_of_range(column, number))
+}
+
+fn control(row: &Row<'_>, column: usize) -> Result<Control> {
+    match row.get(column)? {
+        0 => Ok(Control::Run),
+        1 => Ok(Control::Stop),
+        other => Err(out_of_range(column, other)),
+    }
+}
+
+fn desired(row: &Row<'_>, column: usize) -> Result<Desired> {
+    match row.get(column)? {
+        0 => Ok(Desired::Present),
+        1 => Ok(Desired::Removing),
+        other => Err(out_of_range(column, other)),
+    }
+}
+
+fn clock(row: &Row<'_>, deadline: usize, remaining: usize) -> Result<Clock> {
+    if let Some(deadline) = optional_time(row, deadline)? {
+        return Ok(Clock::Running(deadline));
+    }
+    match row.get::<_, Option<i64>>(remaining)? {
+        Some(_) => duration(row, remaining).map(Clock::Paused),
+        None => Ok(Clock::Over),
+    }
+}
+
+/// A job and its key.
+pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
+    let spec: AppSpec = json(row, 3)?;
+    let job = Job {
+        id: name(row, 1)?,
+        app: name(row, 2)?,
+        spec: Arc::new(spec),
+        rollout: Rollout { max_parallel: row.get(4)? },
+        timeout: duration(row, 5)?,
+        control: control(row, 6)?,
+        clock: clock(row, 7, 8)?,
+        round: row.get(9)?,
+        counts: TaskCounts {
+            pending: row.get(10)?,
+            active: row.get(11)?,
+            succeeded: row.get(12)?,
+            failed: row.get(13)?,
+            timed_out: row.get(14)?,
+            cancelled: row.get(15)?,
+        },
+        create_time: time(row, 16)?,
+        start_time: optional_time(row, 17)?,
+        end_time: optional_time(row, 18)?,
+        creator: row.get(19)?,
+        version: unsigned(row, 20)?,
+        warnings: json(row, 21)?,
+    };
+    Ok((row.get(0)?, job))
+}
+
+/// A task of the job with this identifier.
+pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
+    let pull = match row.get::<_, Option<i64>>(4)? {
+        Some(_) => Some(PullProgress { done: unsigned(row, 4)?, total: unsigned(row, 5)? }),
+        None => None,
+    };
+    Ok(Task {
+        job: job.clone(),
+        node: name(row, 0)?,
+        attempt: row.get(1)?,
+        state: state(row, 2)?,
+        pull,
+        failure: optional_json(row, 9)?,
+        cancel_requested: row.get(3)?,
+        assign_time: optional_time(row, 6)?,
+        update_time: time(row, 7)?,
+        end_time: optional_time(row, 8)?,
+        history: optional_json::<Vec<TaskEvent>>(row, 10)?.unwrap_or_default(),
+    })
+}
+
+/// An app and the key of its job.
+pub(super) fn app(row: &Row<'_>) -> Result<(App, i64)> {
+    let status: AppStatus = json(row, 6)?;
+    let app = App {
+        node: name(row, 0)?,
+        name: name(row, 1)?,
+        job: name(row, 2)?,
+        attempt: row.get(3)?,
+        revision: unsigned(row, 4)?,
+        desired: desired(row, 5)?,
+        status,
+        update_time: time(row, 7)?,
+    };
+    Ok((app, row.get(8)?))
+}
+
+/// A node.
+pub(super) fn node(row: &Row<'_>) -> Result<Node> {
+    Ok(Node {
+        name: name(row, 0)?,
+        labels: json(row, 1)?,
+        enroll_time: time(row, 2)?,
+        last_seen: optional_time(row, 3)?,
+        info: optional_json(row, 4)?,
+    })
+}
+
+/// A token.
+pub(super) fn token(row: &Row<'_>) -> Result<StoredToken> {
+    Ok(StoredToken {
+        id: row.get(0)?,
+        secret_hash: row.get(1)?,
+        expire_time: time(row, 2)?,
+        labels: json(row, 3)?,
+        node: row
+            .get_ref(4)?
+            .as_str_or_null()?
+            .map(str::parse)
+            .transpose()
+            .map_err(|error: NameError| unreadable(4, error))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_states_never_change_in_a_stored_database() {
+        let numbers = TaskState::ALL.map(|state| (state.as_str(), state_number(state)));
+        let expected = [
+            ("PENDING", 0),
+            ("ASSIGNED", 1),
+            ("CHECKING", 2),
+            ("PULLING", 3),
+            ("CREATING", 4),
+            ("STARTING", 5),
+            ("SETTLING", 6),
+            ("SUCCEEDED", 7),
+            ("FAILED", 8),
+            ("TIMED_OUT", 9),
+            ("CANCELLED", 10),
+        ];
+        assert_eq!(numbers, expected);
+    }
+}
