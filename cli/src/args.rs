@@ -1,0 +1,108 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::output::Format;
+
+/// Where a server listens for people unless it is told otherwise.
+const DEFAULT_SERVER: &str = "localhost:7440";
+
+/// Deploys containers to fleets of edge machines in batches.
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 partially succeeded, 4 failed, 5 timed out, \
+                        6 not found, 7 denied, 8 unreachable, 130 interrupted.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+
+    /// Form of results.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which server, and as whom.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Connection {
+    /// Address of the server, HOST:PORT.
+    #[arg(long, global = true, env = "LONGSHORE_SERVER", default_value = DEFAULT_SERVER, value_name = "HOST:PORT")]
+    pub(crate) server: String,
+
+    /// Directory with root.crt, client.crt and client.key [default: ~/.config/longshore].
+    #[arg(long, global = true, env = "LONGSHORE_CREDENTIALS", value_name = "DIR")]
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+impl Connection {
+    /// The directory with the credentials.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        match &self.credentials {
+            Some(directory) => directory.clone(),
+            None => {
+                let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+                let home = || std::env::home_dir().unwrap_or_default().join(".config");
+                config.unwrap_or_else(home).join("longshore")
+            }
+        }
+    }
+
+    /// The beginning of a command line that reaches the same server, for advice on what to run next.
+    pub(crate) fn command(&self) -> String {
+        let from_environment = |name: &str| std::env::var(name).ok();
+        let mut words = vec!["longshore".to_owned()];
+        if self.server != DEFAULT_SERVER && from_environment("LONGSHORE_SERVER").as_ref() != Some(&self.server) {
+            words.extend(["--server".to_owned(), self.server.clone()]);
+        }
+        if let Some(directory) = self.credentials.as_ref().map(|path| path.display().to_string())
+            && from_environment("LONGSHORE_CREDENTIALS").as_ref() != Some(&directory)
+        {
+            words.extend(["--credentials".to_owned(), directory]);
+        }
+        shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit a job and wait for it, showing how it goes on.
+    Apply(commands::apply::Apply),
+    /// Jobs: one spec, many nodes.
+    #[command(subcommand)]
+    Job(commands::job::Job),
+    /// Nodes: enrolled machines.
+    #[command(subcommand)]
+    Node(commands::node::Node),
+    /// Apps: what jobs left on nodes.
+    #[command(subcommand)]
+    App(commands::app::App),
+    /// Show the version.
+    Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn advice_repeats_what_was_given() {
+        let connection =
+            Connection { server: "ship:7440".to_owned(), credentials: Some(PathBuf::from("/tmp/with blank")) };
+        assert_eq!(connection.command(), "longshore --server ship:7440 --credentials '/tmp/with blank'");
+        let default = Connection { server: DEFAULT_SERVER.to_owned(), credentials: None };
+        assert_eq!(default.command(), "longshore");
+    }
+}

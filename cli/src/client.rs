@@ -1,0 +1,112 @@
+//! The way to the server: credentials, one channel, one client for each service.
+
+use std::path::Path;
+use std::time::Duration;
+
+use longshore_proto::v1;
+use longshore_proto::v1::app_service_client::AppServiceClient;
+use longshore_proto::v1::job_service_client::JobServiceClient;
+use longshore_proto::v1::node_service_client::NodeServiceClient;
+use longshore_tls::{Credentials, KeepAlive};
+use tonic::Request;
+use tonic::transport::Channel;
+
+use crate::args::Connection;
+use crate::error::Error;
+
+/// Items asked for at once: the most that a server gives.
+const PAGE: i32 = 1000;
+/// How long a call may take that answers at once: longer than the server's longest commit under load, shorter than
+/// people's patience.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The clients of all services, on one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// Jobs.
+    pub(crate) jobs: JobServiceClient<Channel>,
+    /// Nodes.
+    pub(crate) nodes: NodeServiceClient<Channel>,
+    /// Apps.
+    pub(crate) apps: AppServiceClient<Channel>,
+}
+
+/// A request with the deadline of calls that answer at once.
+pub(crate) fn call<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+impl Client {
+    /// Reads the credentials and connects.
+    pub(crate) async fn connect(connection: &Connection) -> Result<Self, Error> {
+        let directory = connection.credentials();
+        let credentials = load(&directory)?;
+        let channel = longshore_tls::connect(&connection.server, &credentials, KeepAlive::default()).await?;
+        Ok(Self {
+            jobs: JobServiceClient::new(channel.clone()),
+            nodes: NodeServiceClient::new(channel.clone()),
+            apps: AppServiceClient::new(channel),
+        })
+    }
+
+    /// One job and all its tasks.
+    pub(crate) async fn job_with_tasks(&mut self, job_id: &str) -> Result<(v1::Job, Vec<v1::Task>), Error> {
+        let request = v1::GetJobRequest { job_id: job_id.to_owned() };
+        let job = self.jobs.get_job(call(request)).await?.into_inner().job.unwrap_or_default();
+        let mut tasks = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListTasksRequest { job_id: job_id.to_owned(), page_size: PAGE, page_token };
+            let page = self.jobs.list_tasks(call(request)).await?.into_inner();
+            tasks.extend(page.tasks);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok((job, tasks));
+            }
+        }
+    }
+
+    /// All nodes that match a selector; an empty one matches all.
+    pub(crate) async fn list_nodes(&mut self, selector: &str) -> Result<Vec<v1::Node>, Error> {
+        let mut nodes = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListNodesRequest { page_size: PAGE, page_token, selector: selector.to_owned() };
+            let page = self.nodes.list_nodes(call(request)).await?.into_inner();
+            nodes.extend(page.nodes);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(nodes);
+            }
+        }
+    }
+
+    /// All apps of a node and of a name; an empty one means all.
+    pub(crate) async fn list_apps(&mut self, node_name: &str, app_name: &str) -> Result<Vec<v1::App>, Error> {
+        let mut apps = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let (node_name, app_name) = (node_name.to_owned(), app_name.to_owned());
+            let request = v1::ListAppsRequest { page_size: PAGE, page_token, node_name, app_name };
+            let page = self.apps.list_apps(call(request)).await?.into_inner();
+            apps.extend(page.apps);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(apps);
+            }
+        }
+    }
+}
+
+fn load(directory: &Path) -> Result<Credentials, Error> {
+    let file = |name: &str| directory.join(name);
+    Credentials::load(&file("root.crt"), &file("client.crt"), &file("client.key")).map_err(|error| {
+        Error::new(format!(
+            "{}\nCredentials are root.crt, client.crt and client.key in the directory given by --credentials or \
+             LONGSHORE_CREDENTIALS; `longshore-server init` makes the first ones, in `admin` of its data directory.",
+            crate::error::with_causes(&error)
+        ))
+    })
+}

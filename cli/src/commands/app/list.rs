@@ -1,0 +1,93 @@
+//! `longshore app list`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{App, ListAppsResponse};
+
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, text};
+
+/// List apps by node and name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only those of this node.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    node: String,
+
+    /// Only those of this name.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    name: String,
+}
+
+pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let apps = context.client.list_apps(&list.node, &list.name).await?;
+    let page = ListAppsResponse { apps, ..Default::default() };
+    context.output.show(|| json::of("ListAppsResponse", &page), || table(&page.apps, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+/// Apps as people see them.
+pub(crate) fn table(apps: &[App], now: Timestamp) -> String {
+    let row = |app: &App| {
+        [
+            app.node_name.clone(),
+            app.app_name.clone(),
+            text::app_state(app),
+            starts(app).to_string(),
+            text::ports(app),
+            text::age(app.update_time.as_ref(), now),
+        ]
+    };
+    text::table(["NODE", "APP", "STATE", "STARTS", "PORTS", "SINCE"], apps.iter().map(row))
+}
+
+/// Starts of all instances.
+fn starts(app: &App) -> u32 {
+    app.status.iter().flat_map(|status| &status.instances).map(|instance| instance.starts).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::v1::{
+        AppSpec, AppState, AppStatus, BoundPort, HostNetwork, InstanceStatus, Network, Protocol, network,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_apps() {
+        let port = BoundPort {
+            container_port: 8080,
+            host_port: 32768,
+            protocol: Protocol::Tcp.into(),
+            host_ip: "0.0.0.0".to_owned(),
+            ..Default::default()
+        };
+        let mapped = App {
+            node_name: "store-1".to_owned(),
+            app_name: "till-x1".to_owned(),
+            status: Some(AppStatus {
+                state: AppState::BackOff.into(),
+                instances: vec![InstanceStatus { starts: 4, ..Default::default() }],
+                ports: vec![port],
+            }),
+            ..Default::default()
+        };
+        let host = App {
+            node_name: "store-2".to_owned(),
+            app_name: "vpn-y2".to_owned(),
+            removing: true,
+            spec: Some(AppSpec {
+                network: Some(Network { mode: Some(network::Mode::Host(HostNetwork {})) }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let expected = "\
+NODE     APP      STATE     STARTS  PORTS                    SINCE
+store-1  till-x1  BACK_OFF  4       0.0.0.0:32768->8080/tcp  -
+store-2  vpn-y2   REMOVING  0       host                     -";
+        assert_eq!(table(&[mapped, host], Timestamp::UNIX_EPOCH), expected);
+    }
+}

@@ -1,0 +1,55 @@
+//! `longshore app logs`
+
+use longshore_proto::v1::{LogLine, ReadLogsRequest};
+
+use super::node_of;
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::json;
+
+/// Show an app's output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// The app's name.
+    name: String,
+
+    /// The node; may be left out when only one has it.
+    #[arg(long)]
+    node: Option<String>,
+
+    /// The instance, counted from 0.
+    #[arg(long, default_value_t = 0)]
+    instance: u32,
+
+    /// Newest lines to start with; all that are kept when left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    tail: Option<u32>,
+
+    /// Go on with new lines until Ctrl-C.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+pub(super) async fn run(logs: Logs, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let node_name = node_of(context, &logs.name, logs.node).await?;
+    let request = ReadLogsRequest {
+        node_name,
+        app_name: logs.name,
+        instance: logs.instance,
+        tail_lines: logs.tail.unwrap_or_default(),
+        follow: logs.follow,
+    };
+    let mut pieces = context.client.apps.read_logs(request).await?.into_inner();
+    while let Some(piece) = pieces.message().await? {
+        for line in piece.lines {
+            show(context, &line)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// The line as the container wrote it: output may hold colours, and may go into a file.
+fn show(context: &mut Context<'_>, line: &LogLine) -> Result<(), Error> {
+    context.output.show_item(|| json::of("LogLine", line), || line.text.to_vec())
+}

@@ -1,0 +1,103 @@
+//! `longshore app show`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{App, AppStatus, GetAppRequest, InstanceState, InstanceStatus};
+
+use super::node_of;
+use crate::client::call;
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, text};
+
+/// Show an app on one node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The app's name.
+    name: String,
+
+    /// The node; may be left out when only one has it.
+    #[arg(long)]
+    node: Option<String>,
+}
+
+pub(super) async fn run(show: Show, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let node_name = node_of(context, &show.name, show.node).await?;
+    let request = GetAppRequest { node_name, app_name: show.name };
+    let answer = context.client.apps.get_app(call(request)).await?.into_inner();
+    let app = answer.app.clone().unwrap_or_default();
+    context.output.show(|| json::of("GetAppResponse", &answer), || text(&app, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+fn text(app: &App, now: Timestamp) -> String {
+    let status = app.status.clone().unwrap_or_default();
+    let facts = text::pairs(&[
+        ("App", app.app_name.clone()),
+        ("Node", app.node_name.clone()),
+        ("State", text::app_state(app)),
+        ("Image", text::image(app.spec.as_ref())),
+        ("Ports", text::ports(app).replace(' ', "\n")),
+        ("Job", app.job_id.clone()),
+        ("Revision", app.revision.to_string()),
+        ("Since", text::moment(app.update_time.as_ref(), now)),
+    ]);
+    if status.instances.is_empty() { facts } else { format!("{facts}\n\n{}", instances(app, &status, now)) }
+}
+
+fn instances(app: &App, status: &AppStatus, now: Timestamp) -> String {
+    let row = |instance: &InstanceStatus| {
+        let state: InstanceState = instance.state();
+        [
+            format!("{}-{}", app.app_name, instance.index),
+            text::word(state.as_str_name(), "INSTANCE_STATE_"),
+            instance.starts.to_string(),
+            text::age(instance.start_time.as_ref(), now),
+            last_exit(instance, now),
+        ]
+    };
+    text::table(["INSTANCE", "STATE", "STARTS", "STARTED", "LAST EXIT"], status.instances.iter().map(row))
+}
+
+fn last_exit(instance: &InstanceStatus, now: Timestamp) -> String {
+    let Some(exit) = &instance.last_exit else { return "-".to_owned() };
+    let reason = if exit.out_of_memory { ", out of memory" } else { "" };
+    format!("code {}{reason}, {} ago", exit.code, text::age(exit.time.as_ref(), now))
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::v1::{AppState, InstanceExit};
+
+    use super::*;
+
+    #[test]
+    fn an_app_that_was_killed_for_its_memory() {
+        let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let instance = InstanceStatus {
+            state: InstanceState::BackOff.into(),
+            starts: 2,
+            start_time: time(100),
+            last_exit: Some(InstanceExit { code: 137, out_of_memory: true, time: time(130) }),
+            ..Default::default()
+        };
+        let app = App {
+            node_name: "store-1".to_owned(),
+            app_name: "till-x1".to_owned(),
+            revision: 3,
+            status: Some(AppStatus { state: AppState::BackOff.into(), instances: vec![instance], ports: Vec::new() }),
+            ..Default::default()
+        };
+        let expected = "\
+App:       till-x1
+Node:      store-1
+State:     BACK_OFF
+Image:     -
+Ports:     -
+Revision:  3
+
+INSTANCE   STATE     STARTS  STARTED  LAST EXIT
+till-x1-0  BACK_OFF  2       60s      code 137, out of memory, 30s ago";
+        assert_eq!(text(&app, Timestamp::from_second(160).unwrap_or_default()), expected);
+    }
+}

@@ -1,0 +1,66 @@
+//! `longshore job list`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{Job, ListJobsRequest, ListJobsResponse};
+
+use crate::client::call;
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, progress, text};
+
+/// List jobs, newest first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Most jobs to list.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    limit: i32,
+}
+
+pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let request = ListJobsRequest { page_size: list.limit, ..Default::default() };
+    let page = context.client.jobs.list_jobs(call(request)).await?.into_inner();
+    context.output.show(|| json::of("ListJobsResponse", &page), || table(&page, Timestamp::now()))?;
+    if !page.next_page_token.is_empty() && context.output.is_for_people() {
+        context.output.note("There are older jobs; --limit shows more.");
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(page: &ListJobsResponse, now: Timestamp) -> String {
+    let row = |job: &Job| {
+        [
+            job.job_id.clone(),
+            job.app_name.clone(),
+            text::job_state(job.state()),
+            progress::counts(job),
+            text::age(job.create_time.as_ref(), now),
+        ]
+    };
+    text::table(["JOB", "APP", "STATE", "TASKS", "AGE"], page.jobs.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::v1::{JobState, TaskCounts};
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_jobs() {
+        let job = Job {
+            job_id: "01jd".to_owned(),
+            app_name: "till-x1".to_owned(),
+            state: JobState::PartiallySucceeded.into(),
+            counts: Some(TaskCounts { succeeded: 2, failed: 1, ..Default::default() }),
+            create_time: Some(prost_types::Timestamp { seconds: 1000, nanos: 0 }),
+            ..Default::default()
+        };
+        let page = ListJobsResponse { jobs: vec![job], ..Default::default() };
+        let now = Timestamp::from_second(1300).unwrap_or_default();
+        assert_eq!(
+            table(&page, now),
+            "JOB   APP      STATE                TASKS                  AGE\n01jd  till-x1  PARTIALLY_SUCCEEDED  2 succeeded, 1 failed  5m"
+        );
+    }
+}

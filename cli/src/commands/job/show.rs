@@ -1,0 +1,136 @@
+//! `longshore job show`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{Job, JobState, Task, TaskState, WatchJobResponse, network};
+
+use super::{has_telling_logs, is_retryable};
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, progress, text};
+
+/// Failures told one by one; of more, the rest is counted.
+const MAX_FAILURES: usize = 20;
+
+/// Show a job, its tasks, and why those failed that did.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The job's identifier.
+    job: String,
+}
+
+pub(super) async fn run(show: Show, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let (job, tasks) = context.client.job_with_tasks(&show.job).await?;
+    let command = context.connection.command();
+    let message = WatchJobResponse { job: Some(job.clone()), tasks: tasks.clone() };
+    context
+        .output
+        .show(|| json::of("WatchJobResponse", &message), || text(&job, &tasks, &command, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+/// Everything about a job.
+fn text(job: &Job, tasks: &[Task], command: &str, now: Timestamp) -> String {
+    let rows = tasks.iter().map(|task| {
+        [
+            task.node_name.clone(),
+            text::task_state(task.state()),
+            task.attempt.to_string(),
+            text::age(task.update_time.as_ref(), now),
+        ]
+    });
+    let mut parts = vec![facts(job, now), text::table(["NODE", "STATE", "ATTEMPT", "SINCE"], rows)];
+    parts.extend(Some(failures(tasks)).filter(|part| !part.is_empty()));
+    parts.extend(Some(late(tasks)).filter(|part| !part.is_empty()));
+    parts.push(advice(job, tasks, command));
+    parts.join("\n\n")
+}
+
+fn facts(job: &Job, now: Timestamp) -> String {
+    let remaining = match job.remaining {
+        Some(left) => format!("{} on the clock when resumed", text::span(left.seconds)),
+        None => String::new(),
+    };
+    text::pairs(&[
+        ("Job", job.job_id.clone()),
+        ("App", job.app_name.clone()),
+        ("State", format!("{} ({})", text::job_state(job.state()), progress::counts(job))),
+        ("Image", text::image(job.spec.as_ref())),
+        ("Network", network_of(job)),
+        ("Round", if job.round > 1 { job.round.to_string() } else { String::new() }),
+        ("Created", text::moment(job.create_time.as_ref(), now)),
+        ("By", job.creator.clone()),
+        ("Started", text::moment(job.start_time.as_ref(), now)),
+        ("Ended", text::moment(job.end_time.as_ref(), now)),
+        ("Deadline", text::moment(job.deadline.as_ref(), now)),
+        ("Time left", remaining),
+        ("Warnings", job.warnings.join("\n")),
+    ])
+}
+
+fn network_of(job: &Job) -> String {
+    let mode = job.spec.as_ref().and_then(|spec| spec.network.as_ref()).and_then(|network| network.mode.as_ref());
+    match mode {
+        Some(network::Mode::Host(_)) => "host".to_owned(),
+        Some(network::Mode::PortMapping(mapping)) if !mapping.ports.is_empty() => {
+            let ports = mapping.ports.iter().map(|port| {
+                let host = if port.host_port == 0 { "automatic".to_owned() } else { port.host_port.to_string() };
+                format!("{host}->{}", port.container_port)
+            });
+            format!("ports {}", ports.collect::<Vec<_>>().join(", "))
+        }
+        _ => "of its own, no ports".to_owned(),
+    }
+}
+
+/// Why those tasks did not succeed that did not; empty when there is none.
+pub(crate) fn failures(tasks: &[Task]) -> String {
+    let bad = || tasks.iter().filter(|task| matches!(task.state(), TaskState::Failed | TaskState::TimedOut));
+    let mut lines: Vec<String> =
+        bad().take(MAX_FAILURES).map(|task| format!("  {}: {}", task.node_name, progress::describe(task))).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let more = bad().count().saturating_sub(MAX_FAILURES);
+    if more > 0 {
+        lines.push(format!("  … and {more} more: -o json shows all"));
+    }
+    format!("What went wrong:\n{}", lines.join("\n"))
+}
+
+/// Reports that came too late to count; empty when there is none.
+fn late(tasks: &[Task]) -> String {
+    let events = tasks.iter().flat_map(|task| task.history.iter().map(move |event| (task, event)));
+    let lines: Vec<String> = events
+        .filter(|(_, event)| event.late)
+        .take(MAX_FAILURES)
+        .map(|(task, event)| {
+            let state = text::task_state(event.state());
+            format!("  {}: attempt {} reported {state} after it had ended here", task.node_name, event.attempt)
+        })
+        .collect();
+    if lines.is_empty() { String::new() } else { format!("Too late to count:\n{}", lines.join("\n")) }
+}
+
+/// What to run next.
+pub(crate) fn advice(job: &Job, tasks: &[Task], command: &str) -> String {
+    let id = &job.job_id;
+    let mut next = Vec::new();
+    if let Some(task) = tasks.iter().find(|task| has_telling_logs(task)) {
+        next.push((format!("app logs {} --node {}", job.app_name, task.node_name), "shows its last output"));
+    }
+    match job.state() {
+        JobState::Succeeded => next.push((format!("app list --name {}", job.app_name), "shows it on each node")),
+        JobState::Stopped => next.push((format!("job resume {id} --wait"), "goes on with what is left")),
+        state if is_retryable(state) => {
+            next.push((format!("job retry {id} --wait"), "starts anew what has not succeeded"));
+        }
+        _ => next.push((format!("job watch {id}"), "follows it to its end")),
+    }
+    let width = next.iter().map(|(rest, _)| rest.chars().count()).max().unwrap_or_default();
+    let lines = next.iter().map(|(rest, why)| format!("  {command} {rest:width$}  # {why}"));
+    format!("Next:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests;

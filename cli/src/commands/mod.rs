@@ -1,0 +1,39 @@
+//! One file for each command.
+
+pub(crate) mod app;
+pub(crate) mod apply;
+pub(crate) mod job;
+pub(crate) mod node;
+mod version;
+
+use crate::args::{Args, Command, Connection};
+use crate::client::Client;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// What a command works with.
+pub(crate) struct Context<'a> {
+    /// The server.
+    pub(crate) client: Client,
+    /// How it was reached, for advice on what to run next.
+    pub(crate) connection: &'a Connection,
+    /// Where everything is printed.
+    pub(crate) output: &'a mut Output,
+}
+
+/// Runs the command that the arguments name.
+pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> {
+    let connection = &args.connection;
+    match args.command {
+        Command::Version => version::run(output),
+        Command::Apply(apply) => apply::run(apply, connection, output).await,
+        Command::Job(job) => job::run(job, context(connection, output).await?).await,
+        Command::Node(node) => node::run(node, context(connection, output).await?).await,
+        Command::App(app) => app::run(app, context(connection, output).await?).await,
+    }
+}
+
+async fn context<'a>(connection: &'a Connection, output: &'a mut Output) -> Result<Context<'a>, Error> {
+    Ok(Context { client: Client::connect(connection).await?, connection, output })
+}

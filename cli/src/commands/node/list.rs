@@ -1,0 +1,75 @@
+//! `longshore node list`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{ListNodesResponse, Node};
+
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, text};
+
+/// List nodes by name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only nodes whose labels match, such as `role=gateway,site in (hh, b)`.
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    selector: String,
+}
+
+pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let nodes = context.client.list_nodes(&list.selector).await?;
+    let page = ListNodesResponse { nodes, ..Default::default() };
+    context.output.show(|| json::of("ListNodesResponse", &page), || table(&page.nodes, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+fn table(nodes: &[Node], now: Timestamp) -> String {
+    let row = |node: &Node| {
+        let info = node.info.clone().unwrap_or_default();
+        let seen = if node.connected { "now".to_owned() } else { text::age(node.last_seen_time.as_ref(), now) };
+        let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+        [
+            node.name.clone(),
+            if node.connected { "yes" } else { "no" }.to_owned(),
+            seen,
+            or_dash(info.architecture),
+            or_dash(info.host_ip),
+            or_dash(info.agent_version),
+            text::labels(node),
+        ]
+    };
+    text::table(["NAME", "CONNECTED", "SEEN", "ARCH", "ADDRESS", "AGENT", "LABELS"], nodes.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use longshore_proto::v1::NodeInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_nodes() {
+        let nodes = [
+            Node {
+                name: "gateway-1".to_owned(),
+                connected: true,
+                labels: HashMap::from([("role".to_owned(), "gateway".to_owned())]),
+                info: Some(NodeInfo {
+                    architecture: "amd64".to_owned(),
+                    host_ip: "192.0.2.7".to_owned(),
+                    agent_version: "0.1.0".to_owned(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            Node { name: "store-1".to_owned(), ..Default::default() },
+        ];
+        let expected = "\
+NAME       CONNECTED  SEEN  ARCH   ADDRESS    AGENT  LABELS
+gateway-1  yes        now   amd64  192.0.2.7  0.1.0  role=gateway
+store-1    no         -     -      -          -      -";
+        assert_eq!(table(&nodes, Timestamp::UNIX_EPOCH), expected);
+    }
+}

@@ -1,0 +1,200 @@
+//! The job file: YAML as people write it, and the request that it means.
+//!
+//! The schema is the model's own ([`JobOrder`]); here it only gains what is for the convenience of writers: a command as
+//! one string, split as a shell does.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::time::Duration;
+
+use longshore_model::limits;
+use longshore_model::order::JobOrder;
+use longshore_model::rollout::Rollout;
+use longshore_model::spec::{AppSpec, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Volume};
+use longshore_model::targets::Targets;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+
+/// Bytes of a job file: far more than the largest spec that a server takes, far less than what hurts.
+pub(crate) const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// What a job file says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct JobFile {
+    spec: SpecText,
+    targets: Targets,
+    #[serde(default)]
+    rollout: Rollout,
+    #[serde(default = "default_timeout", with = "longshore_model::quantity::duration")]
+    timeout: Duration,
+}
+
+fn default_timeout() -> Duration {
+    limits::DEFAULT_TIMEOUT
+}
+
+/// An [`AppSpec`] whose command and args may be strings.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SpecText {
+    name: String,
+    image: Image,
+    #[serde(default)]
+    command: Words,
+    #[serde(default)]
+    args: Words,
+    #[serde(default)]
+    env: Vec<EnvVar>,
+    #[serde(default)]
+    resources: Resources,
+    #[serde(default)]
+    restart_policy: RestartPolicy,
+    #[serde(default = "one")]
+    instances: u32,
+    #[serde(default)]
+    volumes: Vec<Volume>,
+    #[serde(default)]
+    network: Network,
+    #[serde(default)]
+    startup: Startup,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl From<SpecText> for AppSpec {
+    fn from(text: SpecText) -> Self {
+        Self {
+            name: text.name,
+            image: text.image,
+            command: text.command.0,
+            args: text.args.0,
+            env: text.env,
+            resources: text.resources,
+            restart_policy: text.restart_policy,
+            instances: text.instances,
+            volumes: text.volumes,
+            network: text.network,
+            startup: text.startup,
+        }
+    }
+}
+
+/// Words of a command line: a list, or one string that is split as a shell does, with its quotes but without its
+/// variables and patterns.
+#[derive(Debug, Default)]
+struct Words(Vec<String>);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordsVisitor;
+
+        impl<'de> Visitor<'de> for WordsVisitor {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a command line as one string, or a list of words")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Words, E> {
+                match shlex::split(text) {
+                    Some(words) => Ok(Words(words)),
+                    None => Err(E::custom("the command line ends inside quotes or with a backslash")),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = seq.next_element()? {
+                    words.push(word);
+                }
+                Ok(Words(words))
+            }
+        }
+
+        deserializer.deserialize_any(WordsVisitor)
+    }
+}
+
+/// Reads a job file's text; `name` is what the file is called in messages.
+///
+/// # Errors
+///
+/// One sentence that begins with `name:line:column`.
+pub(crate) fn parse(name: &str, text: &str) -> Result<JobOrder, String> {
+    let file: JobFile = serde_saphyr::from_str(text).map_err(|error| explain(name, &error))?;
+    Ok(JobOrder { spec: file.spec.into(), targets: file.targets, rollout: file.rollout, timeout: file.timeout })
+}
+
+/// Words the errors of the YAML library without the place, which stands in front of the sentence.
+struct Sentence;
+
+impl serde_saphyr::Localizer for Sentence {
+    fn attach_location<'a>(&self, base: Cow<'a, str>, _: serde_saphyr::Location) -> Cow<'a, str> {
+        base
+    }
+}
+
+impl serde_saphyr::MessageFormatter for Sentence {
+    fn localizer(&self) -> &dyn serde_saphyr::Localizer {
+        self
+    }
+
+    fn format_message<'a>(&self, error: &'a serde_saphyr::Error) -> Cow<'a, str> {
+        serde_saphyr::UserMessageFormatter.format_message(error)
+    }
+}
+
+fn explain(name: &str, error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().render_with_formatter(&Sentence);
+    match error.location() {
+        Some(place) => format!("{name}:{}:{}: {text}", place.line(), place.column()),
+        None => format!("{name}: {text}"),
+    }
+}
+
+/// A time on the command line, in the same form as in the file: `90s`, `1m30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let text: de::value::StrDeserializer<'_, de::value::Error> = text.into_deserializer();
+    longshore_model::quantity::duration::deserialize(text).map_err(|error| error.to_string())
+}
+
+/// What a file is called in messages.
+pub(crate) fn display_name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// The place in a job file that a field of the wire was written at: `spec.resources.memory_bytes` is
+/// `spec.resources.memory` there.
+pub(crate) fn yaml_path(field: &str) -> String {
+    let path = field.replace("network.port_mapping.ports", "network.ports").replace("network.host", "network");
+    let parts = path.split('.').map(|part| {
+        let (name, index) = part.split_at(part.find('[').unwrap_or(part.len()));
+        let name = match name {
+            "node_names" => "nodes".to_owned(),
+            "cpu_millis" => "cpu".to_owned(),
+            "memory_bytes" => "memory".to_owned(),
+            "size_limit_bytes" => "sizeLimit".to_owned(),
+            other => camel_case(other),
+        };
+        format!("{name}{index}")
+    });
+    parts.collect::<Vec<_>>().join(".")
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let mut text = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        text.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        text.push_str(letters.as_str());
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot read its input shall fail")]
+mod tests;

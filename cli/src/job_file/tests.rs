@@ -1,0 +1,107 @@
+use longshore_model::spec::{ImageSource, Network, VolumeSource};
+use longshore_proto::v1;
+
+use super::*;
+
+const WHOLE: &str = r#"
+spec:
+  name: till
+  image: {archive: /srv/till.tar}
+  command: /bin/till --name "Main Street" 'a b'
+  args: [--verbose, "2"]
+  env:
+    - {name: SITE, value: hamburg}
+    - {name: HOST, nodeField: hostIP}
+  resources: {cpu: 500m, memory: 64Mi}
+  restartPolicy: OnFailure
+  instances: 1
+  volumes:
+    - {mountPath: /data, hostPath: {path: /srv/data, create: true}}
+    - {mountPath: /tmp, emptyDir: {medium: Memory, sizeLimit: 16Mi}}
+  network:
+    ports:
+      - {containerPort: 8080}
+      - {containerPort: 53, hostPort: 5353, protocol: udp, hostInterface: eth0}
+  startup: {settle: 1s, maxStarts: 2}
+targets:
+  selector: role=gateway
+rollout: {maxParallel: 4}
+timeout: 2m
+"#;
+
+#[test]
+fn a_whole_file_becomes_the_request() {
+    let order = parse("job.yaml", WHOLE).unwrap();
+    assert_eq!(order.spec.command, ["/bin/till", "--name", "Main Street", "a b"]);
+    assert_eq!(order.spec.args, ["--verbose", "2"]);
+    assert_eq!(order.spec.image.source, ImageSource::Archive("/srv/till.tar".to_owned()));
+    assert_eq!(order.spec.resources.cpu, Some(500));
+    assert_eq!(order.spec.resources.memory, Some(64 << 20));
+    assert!(matches!(&order.spec.volumes[0].source, VolumeSource::HostPath(host) if host.create));
+    assert!(matches!(&order.spec.network, Network::Ports(ports) if ports[1].host_port == Some(5353)));
+    assert_eq!(order.targets.selector.as_deref(), Some("role=gateway"));
+    let request = v1::CreateJobRequest::from(&order);
+    assert_eq!(request.timeout.map(|timeout| timeout.seconds), Some(120));
+    assert_eq!(request.rollout.map(|rollout| rollout.max_parallel), Some(4));
+    assert_eq!(request.targets.map(|targets| targets.selector), Some("role=gateway".to_owned()));
+}
+
+#[test]
+fn what_is_left_out_has_defaults() {
+    let order =
+        parse("job.yaml", "spec: {name: a, image: {reference: r:1}, network: host}\ntargets: {nodes: [n1, n2]}")
+            .unwrap();
+    assert_eq!(order.timeout, Duration::from_secs(600));
+    assert_eq!(order.rollout.max_parallel, 0);
+    assert_eq!(order.spec.network, Network::Host);
+    assert_eq!(order.targets.node_names, ["n1", "n2"]);
+    assert_eq!(order.spec.instances, 1);
+}
+
+#[track_caller]
+fn refuses(text: &str, expected: &str) {
+    let message = parse("job.yaml", text).unwrap_err();
+    assert!(message.starts_with(expected), "{message}");
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    refuses(
+        "spec:\n  name: a\n  image: {reference: r:1}\n  restartpolicy: Never\ntargets: {nodes: [n]}\n",
+        "job.yaml:4:3: unknown field `restartpolicy`",
+    );
+    refuses("spec: {name: a, image: {reference: r:1}}\ntarget: {nodes: [n]}\n", "job.yaml:2:1: unknown field `target`");
+    refuses(
+        "spec:\n  name: a\n  image: {reference: r:1}\n  instances: many\ntargets: {nodes: [n]}\n",
+        "job.yaml:4:14: ",
+    );
+    refuses(
+        "spec:\n  name: a\n  image: {reference: r:1}\n  command: sh -c 'oops\ntargets: {nodes: [n]}\n",
+        "job.yaml:4:12: the command line ends inside quotes or with a backslash",
+    );
+    refuses(
+        "spec:\n  name: a\n  image:\n    reference: r:1\n    archive: /x\ntargets: {nodes: [n]}\n",
+        "job.yaml:4:5: only one of `reference` and `archive` may be given",
+    );
+    refuses("spec: {name: a, image: {reference: r:1}}\n", "job.yaml:1:1: missing field `targets`");
+    refuses("spec: [\n", "job.yaml:");
+}
+
+#[test]
+fn fields_of_the_wire_are_found_in_the_file() {
+    let pairs = [
+        ("spec.name", "spec.name"),
+        ("spec.image.pull_policy", "spec.image.pullPolicy"),
+        ("spec.env[2].name", "spec.env[2].name"),
+        ("spec.resources.memory_bytes", "spec.resources.memory"),
+        ("spec.resources.cpu_millis", "spec.resources.cpu"),
+        ("spec.volumes[0].empty_dir.size_limit_bytes", "spec.volumes[0].emptyDir.sizeLimit"),
+        ("spec.network.port_mapping.ports[1].host_port", "spec.network.ports[1].hostPort"),
+        ("targets.node_names[3]", "targets.nodes[3]"),
+        ("rollout.max_parallel", "rollout.maxParallel"),
+        ("timeout", "timeout"),
+    ];
+    for (field, path) in pairs {
+        assert_eq!(yaml_path(field), path);
+    }
+}
