@@ -1,0 +1,80 @@
+//! Random histories of a job: whatever happens in whatever order, the invariants hold.
+
+mod world;
+
+use longshore_model::job::JobState;
+use longshore_model::task::TaskState;
+use proptest::prelude::*;
+use world::{Event, TIMEOUT, World};
+
+const NODES: usize = 4;
+
+fn any_state() -> impl Strategy<Value = TaskState> {
+    proptest::sample::select(TaskState::ALL.to_vec())
+}
+
+/// Mostly what a working fleet does, so that histories get far, and everything else in between.
+fn event() -> impl Strategy<Value = Event> {
+    let task = || 0..NODES;
+    prop_oneof![
+        6 => task().prop_map(Event::Assign),
+        8 => (task(), any_state(), 0..100u64)
+            .prop_map(|(task, state, done)| Event::Report { task, attempts_ago: 0, state, done }),
+        2 => (task(), -2..4i64, any_state(), 0..100u64)
+            .prop_map(|(task, attempts_ago, state, done)| Event::Report { task, attempts_ago, state, done }),
+        1 => any::<bool>().prop_map(|cancel| Event::Stop { cancel }),
+        2 => Just(Event::Resume),
+        2 => Just(Event::Retry),
+        1 => Just(Event::Deadline),
+        1 => task().prop_map(Event::DeleteNode),
+        2 => (0..TIMEOUT.as_secs() / 2).prop_map(Event::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_and_every_job_ends(
+        nodes in 1..=NODES,
+        max_parallel in 0..3u32,
+        events in proptest::collection::vec(event(), 0..120),
+    ) {
+        let mut world = World::new(nodes, max_parallel);
+        for event in &events {
+            let is_for_absent = match event {
+                Event::Assign(task) | Event::DeleteNode(task) | Event::Report { task, .. } => *task >= nodes,
+                _ => false,
+            };
+            if !is_for_absent {
+                world.apply(event);
+            }
+        }
+        // Whatever happened: once it goes on, the deadline ends it, with no help from any agent.
+        if world.job.state() == JobState::Stopped {
+            world.apply(&Event::Resume);
+        }
+        world.apply(&Event::Wait(TIMEOUT.as_secs()));
+        world.apply(&Event::Deadline);
+        if world.job.state() == JobState::Stopped {
+            world.apply(&Event::Resume);
+            world.apply(&Event::Deadline);
+        }
+        prop_assert!(world.job.state().is_final());
+        prop_assert!(world.tasks.iter().all(|task| task.state.is_end()));
+    }
+
+    #[test]
+    fn a_working_fleet_finishes_by_itself(
+        max_parallel in 0..3u32,
+        rounds in proptest::collection::vec(Just((0..NODES).collect::<Vec<_>>()).prop_shuffle(), 8 * NODES),
+    ) {
+        let mut world = World::new(NODES, max_parallel);
+        for node in rounds.into_iter().flatten() {
+            world.apply(&Event::Assign(node));
+            let next = TaskState::ALL[usize::from(world.tasks[node].state.rank().min(6)) + 1];
+            world.apply(&Event::Report { task: node, attempts_ago: 0, state: next, done: 0 });
+        }
+        prop_assert_eq!(world.job.state(), JobState::Succeeded);
+    }
+}

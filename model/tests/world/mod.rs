@@ -1,0 +1,230 @@
+//! A job, its nodes and a clock, to which anything can happen; after each event every invariant is checked.
+
+#![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and may stop at the first surprise")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_model::clock::Clock;
+use longshore_model::failure::{Failure, FailureReason};
+use longshore_model::job::{Control, Job, JobState, TaskCounts};
+use longshore_model::machine::{self, AppEffect, Receipt, Request};
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::report::TaskReport;
+use longshore_model::rollout::Rollout;
+use longshore_model::spec::{AppSpec, Image, ImageSource};
+use longshore_model::task::{PullProgress, Task, TaskClass, TaskState};
+
+mod check;
+
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What can happen to a job. Tasks are named by their place.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Assign(usize),
+    /// A report, so many attempts before the present one (negative: an attempt that never was).
+    Report {
+        task: usize,
+        attempts_ago: i64,
+        state: TaskState,
+        done: u64,
+    },
+    Stop {
+        cancel: bool,
+    },
+    Resume,
+    Retry,
+    Deadline,
+    DeleteNode(usize),
+    Wait(u64),
+}
+
+impl Event {
+    /// The word in `docs/states.md`.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Self::Assign(_) => "assign",
+            Self::Report { .. } => "report",
+            Self::Stop { .. } => "stop",
+            Self::Resume => "resume",
+            Self::Retry => "retry",
+            Self::Deadline => "deadline",
+            Self::DeleteNode(_) => "node deleted",
+            Self::Wait(_) => "time",
+        }
+    }
+}
+
+/// What the machine answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Assigned(Option<AppEffect>),
+    Received(Receipt),
+    Changed(Vec<machine::Changed>),
+    Refused,
+    Deleted(bool),
+    Nothing,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) job: Job,
+    pub(crate) tasks: Vec<Task>,
+    /// Nodes that were deleted.
+    pub(crate) gone: Vec<bool>,
+    pub(crate) now: Timestamp,
+    /// Time spent under the clock in this round, counted apart from the machine.
+    pub(crate) spent: Duration,
+}
+
+impl World {
+    pub(crate) fn new(nodes: usize, max_parallel: u32) -> Self {
+        let id = JobId::parse("01jd8x3k5m7n9p2q4r6s8t0v1w").unwrap();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let tasks: Vec<Task> = (0..nodes).map(|index| task(&id, index, now)).collect();
+        let job = Job {
+            id,
+            app: AppName::parse("till-00000000").unwrap(),
+            spec: Arc::new(spec()),
+            rollout: Rollout { max_parallel },
+            timeout: TIMEOUT,
+            control: Control::Run,
+            clock: Clock::start(now, TIMEOUT),
+            round: 1,
+            counts: TaskCounts::tally(tasks.iter().map(|task| task.state)),
+            create_time: now,
+            start_time: None,
+            end_time: None,
+            creator: "admin".to_owned(),
+            version: 1,
+            warnings: Vec::new(),
+        };
+        Self { job, tasks, gone: vec![false; nodes], now, spent: Duration::ZERO }
+    }
+
+    /// Lets an event happen and checks everything.
+    pub(crate) fn apply(&mut self, event: &Event) -> Answer {
+        let before = self.clone();
+        let answer = self.happen(event);
+        self.account(&before, event);
+        check::every_state(self);
+        check::step(&before, self, event, &answer);
+        answer
+    }
+
+    fn happen(&mut self, event: &Event) -> Answer {
+        let now = self.now;
+        let gone = self.gone.clone();
+        let exists = |node: &NodeName| !gone[index_of(node)];
+        match *event {
+            Event::Assign(index) => Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], now)),
+            Event::Report { task, attempts_ago, state, done } => {
+                let attempt = i64::from(self.tasks[task].attempt) - attempts_ago;
+                let report = report(&self.job.id, u32::try_from(attempt).unwrap_or(0), state, done);
+                Answer::Received(machine::report(&mut self.job, &mut self.tasks[task], &report, now))
+            }
+            Event::Stop { cancel } => changed(machine::stop(&mut self.job, &mut self.tasks, cancel, now)),
+            Event::Resume => changed(machine::resume(&mut self.job, &mut self.tasks, exists, now)),
+            Event::Retry => changed(machine::retry(&mut self.job, &mut self.tasks, exists, now)),
+            Event::Deadline => Answer::Changed(machine::pass_deadline(&mut self.job, &mut self.tasks, now)),
+            Event::DeleteNode(index) => {
+                self.gone[index] = true;
+                Answer::Deleted(machine::delete_node(&mut self.job, &mut self.tasks[index], now))
+            }
+            Event::Wait(seconds) => {
+                self.now = now + Duration::from_secs(seconds);
+                Answer::Nothing
+            }
+        }
+    }
+
+    /// Keeps the time under the clock by DESIGN's rule alone: it counts, except while STOPPED and when final.
+    fn account(&mut self, before: &Self, event: &Event) {
+        if let Event::Wait(seconds) = event
+            && !before.job.state().is_at_rest()
+        {
+            self.spent += Duration::from_secs(*seconds);
+        }
+        if self.job.state() == JobState::Stopped {
+            self.spent = self.spent.min(TIMEOUT);
+        }
+        if self.job.round > before.job.round {
+            self.spent = Duration::ZERO;
+        }
+    }
+
+    pub(crate) fn states(&self) -> Vec<TaskState> {
+        self.tasks.iter().map(|task| task.state).collect()
+    }
+
+    pub(crate) fn active(&self) -> usize {
+        self.tasks.iter().filter(|task| task.state.class() == TaskClass::Active).count()
+    }
+}
+
+fn changed(result: Result<Vec<machine::Changed>, machine::Refused>) -> Answer {
+    result.map_or(Answer::Refused, Answer::Changed)
+}
+
+pub(crate) fn index_of(node: &NodeName) -> usize {
+    node.as_str().trim_start_matches("node-").parse().unwrap()
+}
+
+fn task(job: &JobId, index: usize, now: Timestamp) -> Task {
+    Task {
+        job: job.clone(),
+        node: NodeName::parse(&format!("node-{index}")).unwrap(),
+        attempt: 1,
+        state: TaskState::Pending,
+        pull: None,
+        failure: None,
+        cancel_requested: false,
+        assign_time: None,
+        update_time: now,
+        end_time: None,
+        history: Vec::new(),
+    }
+}
+
+fn report(job: &JobId, attempt: u32, state: TaskState, done: u64) -> TaskReport {
+    // An odd number leaves out what should be there, as a broken agent might.
+    let whole = done % 2 == 0;
+    let failure = Failure {
+        reason: FailureReason::ImageNotFound,
+        message: "There is no such image.".to_owned(),
+        step: TaskState::Checking,
+    };
+    TaskReport {
+        job: job.clone(),
+        attempt,
+        state,
+        pull: (state == TaskState::Pulling && whole).then_some(PullProgress { done, total: 100 }),
+        failure: (state == TaskState::Failed && whole).then_some(failure),
+    }
+}
+
+fn spec() -> AppSpec {
+    AppSpec {
+        name: "till".to_owned(),
+        image: Image { source: ImageSource::Reference("example.com/till:1".to_owned()), pull_policy: None },
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        resources: longshore_model::spec::Resources::default(),
+        restart_policy: longshore_model::spec::RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: longshore_model::spec::Network::Host,
+        startup: longshore_model::spec::Startup::default(),
+    }
+}
+
+pub(crate) fn is_allowed(request: Request, state: JobState) -> bool {
+    match request {
+        Request::Stop => [JobState::Queued, JobState::Running].contains(&state),
+        Request::Resume => state == JobState::Stopped,
+        Request::Retry => [JobState::Failed, JobState::PartiallySucceeded, JobState::TimedOut].contains(&state),
+    }
+}
