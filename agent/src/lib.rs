@@ -1,2 +1,17 @@
-//! The agent.
+//! The agent: runs what the server assigns to this node, and reports every step back.
+//!
+//! [`session`] hears what the server wants, [`supervisor`] makes it so with a [`runtime`], [`ledger`] remembers it, and
+//! [`reporter`] says what came of it. The rules of the conversation are comments in `agent.proto`.
+
+pub mod clock;
+pub mod durable;
+pub mod environment;
+pub mod host_path;
+pub mod ledger;
+pub mod node;
+pub mod ports;
+pub mod reporter;
 pub mod runtime;
+pub mod supervisor;
+#[cfg(test)]
+mod testing;

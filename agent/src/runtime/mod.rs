@@ -15,6 +15,9 @@ use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
+use serde::{Deserialize, Serialize};
+
+pub mod fake;
 
 /// One instance of an app on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +29,7 @@ pub struct InstanceKey {
 }
 
 /// An image that the runtime has found, though perhaps not fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedImage {
     /// Digest of its manifest for this node's architecture, `sha256:…`.
     pub digest: String,

@@ -1,0 +1,247 @@
+//! What the agent remembers: one file for each app, written before the agent acts.
+//!
+//! A file is written by the worker of its app alone. It is versioned JSON, replaced as a whole; one that cannot be read
+//! is set aside under another name and does not keep the other apps from coming up.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use longshore_model::app::{BoundPort, InstanceExit};
+use longshore_model::assignment::Assignment;
+use longshore_model::backoff::Crashes;
+use longshore_model::name::AppName;
+use longshore_model::report::TaskReport;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::runtime::ResolvedImage;
+
+/// Version of the files that this agent writes, and the only one that it reads.
+const VERSION: u32 = 1;
+/// Ending of a file's name.
+const ENDING: &str = ".json";
+/// Ending of the name of a file that was set aside.
+const DAMAGED: &str = ".damaged";
+
+/// What is remembered of one app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The last assignment received.
+    pub assignment: Assignment,
+    /// Where the app stands between being wanted and being gone.
+    pub wish: Wish,
+    /// How the assignment's attempt ended.
+    pub outcome: Option<Outcome>,
+    /// What was checked and pulled.
+    pub prepared: Option<Prepared>,
+    /// Host ports, chosen ones included: they stay the same for the app's life.
+    pub ports: Vec<BoundPort>,
+    /// The node's address when it was last known, for instances that start while no server can be reached.
+    pub host_ip: Option<std::net::Ipv4Addr>,
+    /// Each instance, by index.
+    pub instances: Vec<Record>,
+}
+
+/// Whether an app is wanted on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wish {
+    /// It is.
+    Present,
+    /// It is not, and something of it may still be here.
+    Absent,
+    /// Nothing of it is here any more; kept until the server has acknowledged that.
+    Gone,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The report, in an end state.
+    pub report: TaskReport,
+    /// Whether the server has it.
+    pub acknowledged: bool,
+}
+
+/// What was checked and pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// For this revision of the app.
+    pub revision: u64,
+    /// By this attempt.
+    pub attempt: u32,
+    /// The image: restarts use it without asking a registry, so that a tag that moves changes nothing that runs.
+    pub image: ResolvedImage,
+}
+
+/// What is remembered of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Number of the last container that was made; never goes back.
+    pub run: u32,
+    /// Starts since the attempt began.
+    pub starts: u32,
+    /// Ends in a row, which the next delay follows from.
+    pub crashes: Crashes,
+    /// Whether a container was told to start and its end has not been seen.
+    pub live: bool,
+    /// Whether the restart policy leaves it ended.
+    pub ended: bool,
+    /// When it was last started, by the wall clock.
+    pub start_time: Option<Timestamp>,
+    /// Not to be started before.
+    pub not_before: Option<Timestamp>,
+    /// How it last ended.
+    pub last_exit: Option<InstanceExit>,
+}
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct LedgerError {
+    /// What was tried.
+    action: &'static str,
+    /// On what.
+    path: PathBuf,
+    /// What the file system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl LedgerError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// What was found at start.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Entries that could be read.
+    pub entries: Vec<Entry>,
+    /// Apps whose file was set aside: what they run must not be taken for unwanted.
+    pub damaged: Vec<AppName>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File<E> {
+    version: u32,
+    entry: E,
+}
+
+/// The directory of the files.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    directory: PathBuf,
+}
+
+impl Entry {
+    /// The entry of an app that was never here before.
+    #[must_use]
+    pub fn new(assignment: Assignment) -> Self {
+        let instances = vec![Record::default(); assignment.spec.instances as usize];
+        Self {
+            assignment,
+            wish: Wish::Present,
+            outcome: None,
+            prepared: None,
+            ports: Vec::new(),
+            host_ip: None,
+            instances,
+        }
+    }
+}
+
+impl Ledger {
+    /// Opens the directory, making it where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn open(directory: PathBuf) -> Result<Self, LedgerError> {
+        std::fs::create_dir_all(&directory).map_err(at("make", &directory))?;
+        Ok(Self { directory })
+    }
+
+    /// Reads every file. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read, or a damaged file cannot be set aside.
+    pub fn load(&self) -> Result<Loaded, LedgerError> {
+        let mut loaded = Loaded::default();
+        for item in std::fs::read_dir(&self.directory).map_err(at("read", &self.directory))? {
+            let path = item.map_err(at("read", &self.directory))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            // A temporary file is what a crash left of a write that never counted.
+            if name.starts_with('.') {
+                std::fs::remove_file(&path).map_err(at("remove", &path))?;
+                continue;
+            }
+            let Some(app) = name.strip_suffix(ENDING).and_then(|stem| AppName::parse(stem).ok()) else { continue };
+            match read(&path, &app) {
+                Ok(entry) => loaded.entries.push(entry),
+                Err(error) => {
+                    tracing::error!(
+                        %app, path = %path.display(), %error,
+                        "this app's ledger file is damaged and was set aside; the server will be asked what to run"
+                    );
+                    self.set_aside(&path)?;
+                    loaded.damaged.push(app);
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Writes an app's file durably. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written; the file still holds what it held before.
+    pub fn write(&self, entry: &Entry) -> Result<(), LedgerError> {
+        let path = self.path(&entry.assignment.app);
+        let text = serde_json::to_vec_pretty(&File { version: VERSION, entry }).map_err(io::Error::from);
+        text.and_then(|text| durable::replace(&path, &text, 0o600)).map_err(at("write", &path))
+    }
+
+    /// Forgets an app durably. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be removed.
+    pub fn forget(&self, app: &AppName) -> Result<(), LedgerError> {
+        let path = self.path(app);
+        durable::remove(&path).map_err(at("remove", &path))
+    }
+
+    fn path(&self, app: &AppName) -> PathBuf {
+        self.directory.join(format!("{app}{ENDING}"))
+    }
+
+    fn set_aside(&self, path: &Path) -> Result<(), LedgerError> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(DAMAGED);
+        std::fs::rename(path, aside).map_err(at("set aside", path))?;
+        durable::sync_directory(&self.directory).map_err(at("sync", &self.directory))
+    }
+}
+
+fn read(path: &Path, app: &AppName) -> io::Result<Entry> {
+    let text = std::fs::read(path)?;
+    let file: File<serde_json::Value> = serde_json::from_slice(&text)?;
+    if file.version != VERSION {
+        return Err(io::Error::other(format!("it has version {}, this agent reads {VERSION}", file.version)));
+    }
+    let entry: Entry = serde_json::from_value(file.entry)?;
+    if entry.assignment.app != *app {
+        return Err(io::Error::other(format!("it is about the app {}", entry.assignment.app)));
+    }
+    Ok(entry)
+}
+
+fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LedgerError + use<'a> {
+    move |source| LedgerError { action, path: path.to_owned(), source }
+}

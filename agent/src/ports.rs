@@ -1,0 +1,258 @@
+//! Host ports: which of them an app gets, and that no two get the same.
+//!
+//! One table holds the ports of all apps of this node, so that deployments that run at once cannot race for one. What
+//! other programs hold is found by binding, once, while the task is CHECKING: before anything is fetched or started.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use longshore_model::app::BoundPort;
+use longshore_model::failure::FailureReason;
+use longshore_model::name::AppName;
+use longshore_model::node::NetworkInterface;
+use longshore_model::spec::{AppSpec, Network, Port, Protocol};
+
+/// Ports that the agent chooses from: below the kernel's usual ephemeral range (32768 and up), so that no outgoing
+/// connection holds one by chance.
+const FIRST_AUTOMATIC: u16 = 20_000;
+/// How many there are.
+const AUTOMATIC: u16 = 12_768;
+
+/// Why an app cannot have its ports.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// There is no such interface.
+    #[error("The node has no network interface named {interface:?}; it has {known}.")]
+    NoInterface {
+        /// Asked for.
+        interface: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// The interface has no IPv4 address.
+    #[error("The network interface {interface:?} has no IPv4 address.")]
+    NoIpv4 {
+        /// Asked for.
+        interface: String,
+    },
+    /// Another app of this node has it.
+    #[error("Port {port} is taken by the app {owner} on this node.")]
+    Owned {
+        /// Such as `8080/tcp on 0.0.0.0`.
+        port: String,
+        /// Who has it.
+        owner: AppName,
+    },
+    /// The spec asks for it twice.
+    #[error("Port {port} is asked for twice by this app.")]
+    Twice {
+        /// Such as `8080/tcp on 0.0.0.0`.
+        port: String,
+    },
+    /// A program that is none of our apps has it.
+    #[error("Port {port} is taken by a program outside Longshore.")]
+    Foreign {
+        /// Such as `8080/tcp on 0.0.0.0`.
+        port: String,
+    },
+    /// The kernel does not let it be bound.
+    #[error("Port {port} cannot be bound: {problem}.")]
+    Unbindable {
+        /// Such as `80/tcp on 0.0.0.0`.
+        port: String,
+        /// What the kernel said.
+        problem: String,
+    },
+    /// Every port of the automatic range is taken.
+    #[error(
+        "No port is free in the automatic range {FIRST_AUTOMATIC} to {}.",
+        FIRST_AUTOMATIC + AUTOMATIC - 1
+    )]
+    Exhausted,
+}
+
+impl PortError {
+    /// The machine-readable reason.
+    #[must_use]
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::NoInterface { .. } => FailureReason::InterfaceNotFound,
+            Self::NoIpv4 { .. } => FailureReason::InterfaceWithoutIpv4,
+            _ => FailureReason::PortInUse,
+        }
+    }
+}
+
+/// Owners of a port by protocol and number, each with the address that it binds.
+type Taken = HashMap<(Protocol, u16), Vec<(Ipv4Addr, AppName)>>;
+
+/// The host ports of all apps of this node.
+#[derive(Debug, Default)]
+pub struct PortTable {
+    taken: Mutex<Taken>,
+}
+
+impl PortTable {
+    /// Notes ports that an app holds already, as at the agent's start.
+    pub fn adopt(&self, app: &AppName, ports: &[BoundPort]) {
+        let mut taken = self.taken();
+        for port in ports {
+            insert(&mut taken, app, port);
+        }
+    }
+
+    /// Gives up every port of an app.
+    pub fn release(&self, app: &AppName) {
+        forget(&mut self.taken(), app);
+    }
+
+    /// Finds and reserves the ports of every instance: those in `kept` again, fixed ones as the spec says, the others
+    /// chosen, beginning at a random place. Ports that are not in `held`, which its own containers have open, are
+    /// tested by binding. On an error the app holds none. Blocks for a moment.
+    ///
+    /// # Errors
+    ///
+    /// See [`PortError`].
+    pub fn reserve(&self, request: &Request<'_>, random: u32) -> Result<Vec<BoundPort>, PortError> {
+        let mut taken = self.taken();
+        let mut ports = Vec::new();
+        forget(&mut taken, request.app);
+        let reserved = wanted(request.spec).try_for_each(|(instance, place, port)| {
+            let bound = choose(&taken, request, (instance, place), port, random)?;
+            insert(&mut taken, request.app, &bound);
+            ports.push(bound);
+            Ok(())
+        });
+        if let Err(error) = reserved {
+            forget(&mut taken, request.app);
+            // What still runs keeps its ports.
+            request.held.iter().for_each(|port| insert(&mut taken, request.app, port));
+            return Err(error);
+        }
+        Ok(ports)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Each insertion is whole; a panic in between leaves at worst a reservation too many.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an app asks for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The app.
+    pub app: &'a AppName,
+    /// Its spec.
+    pub spec: &'a AppSpec,
+    /// The node's interfaces.
+    pub interfaces: &'a [NetworkInterface],
+    /// Ports that it had before.
+    pub kept: &'a [BoundPort],
+    /// Ports that its running containers hold.
+    pub held: &'a [BoundPort],
+}
+
+/// Every port of every instance, with its place in the spec.
+fn wanted(spec: &AppSpec) -> impl Iterator<Item = (u32, usize, &Port)> {
+    let ports = match &spec.network {
+        Network::Host => &[],
+        Network::Ports(ports) => ports.as_slice(),
+    };
+    (0..spec.instances)
+        .flat_map(move |instance| ports.iter().enumerate().map(move |(place, port)| (instance, place, port)))
+}
+
+fn choose(
+    taken: &Taken,
+    request: &Request<'_>,
+    (instance, place): (u32, usize),
+    port: &Port,
+    random: u32,
+) -> Result<BoundPort, PortError> {
+    let host_ip = address(request.interfaces, port)?;
+    let bound = |host_port| BoundPort {
+        instance,
+        container_port: port.container_port,
+        host_port,
+        protocol: port.protocol,
+        host_ip,
+    };
+    let test = |bound: BoundPort| {
+        if let Some(owner) = owner(taken, &bound) {
+            return Err(if owner == request.app {
+                PortError::Twice { port: describe(&bound) }
+            } else {
+                PortError::Owned { port: describe(&bound), owner: owner.clone() }
+            });
+        }
+        if request.held.contains(&bound) { Ok(bound) } else { bind(&bound).map(|()| bound) }
+    };
+    if let Some(host_port) = port.host_port {
+        return test(bound(host_port));
+    }
+    // One that was chosen before stays for the app's life, even if that means waiting for somebody else to leave it.
+    let kept = request.kept.iter().filter(|kept| kept.instance == instance).nth(place);
+    if let Some(kept) = kept.filter(|k| k.container_port == port.container_port && k.protocol == port.protocol) {
+        return test(bound(kept.host_port));
+    }
+    let start = random % u32::from(AUTOMATIC);
+    let candidates = (0..u32::from(AUTOMATIC)).map(|step| (start + step) % u32::from(AUTOMATIC));
+    let mut fresh = candidates
+        .filter_map(|offset| u16::try_from(offset).ok())
+        .filter_map(|offset| test(bound(FIRST_AUTOMATIC + offset)).ok());
+    fresh.next().ok_or(PortError::Exhausted)
+}
+
+/// The address that a port binds.
+fn address(interfaces: &[NetworkInterface], port: &Port) -> Result<Ipv4Addr, PortError> {
+    let Some(name) = &port.host_interface else { return Ok(Ipv4Addr::UNSPECIFIED) };
+    let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
+        let known: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        return Err(PortError::NoInterface { interface: name.clone(), known: known.join(", ") });
+    };
+    interface.ipv4.first().copied().ok_or_else(|| PortError::NoIpv4 { interface: name.clone() })
+}
+
+fn bind(port: &BoundPort) -> Result<(), PortError> {
+    let address = (port.host_ip, port.host_port);
+    let bound = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+    };
+    bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => PortError::Foreign { port: describe(port) },
+        _ => PortError::Unbindable { port: describe(port), problem: error.to_string() },
+    })
+}
+
+fn owner<'a>(taken: &'a Taken, port: &BoundPort) -> Option<&'a AppName> {
+    let owners = taken.get(&(port.protocol, port.host_port))?;
+    owners.iter().find(|(ip, _)| same_address(*ip, port.host_ip)).map(|(_, owner)| owner)
+}
+
+fn insert(taken: &mut Taken, app: &AppName, port: &BoundPort) {
+    taken.entry((port.protocol, port.host_port)).or_default().push((port.host_ip, app.clone()));
+}
+
+fn forget(taken: &mut Taken, app: &AppName) {
+    for owners in taken.values_mut() {
+        owners.retain(|(_, owner)| owner != app);
+    }
+    taken.retain(|_, owners| !owners.is_empty());
+}
+
+/// Whether two addresses cannot both have the same port.
+fn same_address(a: Ipv4Addr, b: Ipv4Addr) -> bool {
+    a == b || a.is_unspecified() || b.is_unspecified()
+}
+
+fn describe(port: &BoundPort) -> String {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    format!("{}/{protocol} on {}", port.host_port, port.host_ip)
+}

@@ -1,0 +1,186 @@
+//! What the agent has to say: the newest report of each subject, kept until the server has it.
+//!
+//! Reports outlive sessions. Sequences do not: each session numbers what it sends from 1, and a new session sends again
+//! all that is kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use longshore_model::app::AppState;
+use longshore_model::name::{AppName, JobId};
+use longshore_model::report::{AppReport, TaskReport};
+use tokio::sync::Notify;
+
+/// What reports are about; there is one newest report for each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// An attempt of a task.
+    Task(JobId, u32),
+    /// An app.
+    App(AppName),
+}
+
+/// A report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Of a task.
+    Task(TaskReport),
+    /// Of an app.
+    App(AppReport),
+}
+
+impl Report {
+    fn subject(&self) -> Subject {
+        match self {
+            Self::Task(report) => Subject::Task(report.job.clone(), report.attempt),
+            Self::App(report) => Subject::App(report.app.clone()),
+        }
+    }
+
+    /// Whether nothing that is said later of the subject may replace it.
+    fn is_last_word(&self) -> bool {
+        matches!(self, Self::Task(report) if report.state.is_end())
+    }
+}
+
+/// What an acknowledgement settles that somebody must remember.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The server has the end of this attempt.
+    Ended(JobId, u32),
+    /// The server knows that this app is gone.
+    Removed(AppName),
+}
+
+#[derive(Debug)]
+struct Kept {
+    report: Report,
+    /// Counts the reports of all subjects: which is newer, and which subject has waited longest.
+    version: u64,
+}
+
+/// The reports of one agent: pure bookkeeping, for [`Reporter`] to share.
+#[derive(Debug, Default)]
+struct Book {
+    /// Bounded by the apps that a node may have: a task and an app report for each, and ends not acknowledged yet.
+    kept: BTreeMap<Subject, Kept>,
+    /// Subjects by the version that is to be sent.
+    unsent: BTreeMap<u64, Subject>,
+    in_flight: HashMap<u64, (Subject, u64)>,
+    last_version: u64,
+    last_sequence: u64,
+}
+
+impl Book {
+    fn put(&mut self, report: Report) -> bool {
+        let subject = report.subject();
+        if let Some(kept) = self.kept.get(&subject) {
+            if kept.report == report || (kept.report.is_last_word() && !report.is_last_word()) {
+                return false;
+            }
+            self.unsent.remove(&kept.version);
+        }
+        self.last_version += 1;
+        self.unsent.insert(self.last_version, subject.clone());
+        self.kept.insert(subject, Kept { report, version: self.last_version });
+        true
+    }
+
+    fn drop_unfinished(&mut self, job: &JobId, attempt: u32) {
+        let subject = Subject::Task(job.clone(), attempt);
+        if self.kept.get(&subject).is_some_and(|kept| !kept.report.is_last_word())
+            && let Some(kept) = self.kept.remove(&subject)
+        {
+            self.unsent.remove(&kept.version);
+        }
+    }
+
+    fn begin_session(&mut self) {
+        self.in_flight.clear();
+        self.last_sequence = 0;
+        self.unsent = self.kept.iter().map(|(subject, kept)| (kept.version, subject.clone())).collect();
+    }
+
+    fn take(&mut self, limit: usize) -> Option<(u64, Report)> {
+        if self.in_flight.len() >= limit {
+            return None;
+        }
+        let (version, subject) = self.unsent.pop_first()?;
+        let report = self.kept.get(&subject)?.report.clone();
+        self.last_sequence += 1;
+        self.in_flight.insert(self.last_sequence, (subject, version));
+        Some((self.last_sequence, report))
+    }
+
+    fn acknowledge(&mut self, sequence: u64) -> Option<Settled> {
+        let (subject, version) = self.in_flight.remove(&sequence)?;
+        if self.kept.get(&subject).is_none_or(|kept| kept.version != version) {
+            return None;
+        }
+        match self.kept.remove(&subject)?.report {
+            Report::Task(report) if report.state.is_end() => Some(Settled::Ended(report.job, report.attempt)),
+            Report::App(report) if report.status.state == AppState::Removed => Some(Settled::Removed(report.app)),
+            _ => None,
+        }
+    }
+}
+
+/// Shared by the workers, which put reports in, and the session, which sends them.
+#[derive(Clone, Debug, Default)]
+pub struct Reporter {
+    book: Arc<Mutex<Book>>,
+    news: Arc<Notify>,
+}
+
+impl Reporter {
+    /// Keeps a task's report until it is acknowledged or there is a newer one. After the end of an attempt, what is said
+    /// of its earlier steps is dropped.
+    pub fn task(&self, report: TaskReport) {
+        self.put(Report::Task(report));
+    }
+
+    /// Keeps an app's report until it is acknowledged or there is a newer one.
+    pub fn app(&self, report: AppReport) {
+        self.put(Report::App(report));
+    }
+
+    /// Drops what is kept of an attempt that has not ended and that nobody asks for any more.
+    pub fn drop_unfinished(&self, job: &JobId, attempt: u32) {
+        self.book().drop_unfinished(job, attempt);
+    }
+
+    /// Begins a new session: sequences start at 1, and all that is kept is to be sent again.
+    pub fn begin_session(&self) {
+        self.book().begin_session();
+    }
+
+    /// The next report to send with its sequence, the one that has waited longest first; waits until there is one and
+    /// fewer than `limit` are without an acknowledgement. Cancel-safe.
+    pub async fn next(&self, limit: usize) -> (u64, Report) {
+        loop {
+            let news = self.news.notified();
+            if let Some(next) = self.book().take(limit) {
+                return next;
+            }
+            news.await;
+        }
+    }
+
+    /// The server has the report of that sequence of this session.
+    pub fn acknowledge(&self, sequence: u64) -> Option<Settled> {
+        let settled = self.book().acknowledge(sequence);
+        self.news.notify_one();
+        settled
+    }
+
+    fn put(&self, report: Report) {
+        if self.book().put(report) {
+            self.news.notify_one();
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Every change of the book is whole before anything can panic.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

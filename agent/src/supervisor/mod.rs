@@ -1,0 +1,237 @@
+//! Keeps on this node what the server wants on it: one worker for each app.
+
+pub mod plan;
+pub mod status;
+mod worker;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use longshore_model::app::{AppState, AppStatus};
+use longshore_model::assignment::Assignment;
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::report::AppReport;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::ledger::{Entry, Ledger, LedgerError, Wish};
+use crate::ports::PortTable;
+use crate::reporter::{Reporter, Settled};
+use crate::runtime::{Found, Runtime, RuntimeError};
+use plan::App;
+use worker::Worker;
+
+/// What all workers share.
+pub struct Context {
+    /// Runs the containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Remembers.
+    pub ledger: Ledger,
+    /// Takes the reports.
+    pub reporter: Reporter,
+    /// Knows who has which port.
+    pub ports: PortTable,
+    /// Decides when.
+    pub clock: Clock,
+    /// This node's name, for environments.
+    pub node: NodeName,
+    /// This node's address towards its server, while that is known.
+    pub host_ip: watch::Sender<Option<Ipv4Addr>>,
+}
+
+/// Why the supervisor could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// What is remembered cannot be read.
+    #[error("cannot read the ledger")]
+    Ledger(#[from] LedgerError),
+    /// What runs cannot be listed.
+    #[error("cannot list the containers of this node")]
+    Runtime(#[from] RuntimeError),
+    /// The blocking task was lost.
+    #[error("reading the ledger was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// What a worker is told: always the newest.
+#[derive(Clone, Debug, Default)]
+struct Orders {
+    /// What shall run; `None` means that the app shall go.
+    wanted: Option<Assignment>,
+    /// The attempt whose end the server has.
+    acknowledged: Option<(JobId, u32)>,
+}
+
+struct Handle {
+    orders: watch::Sender<Orders>,
+    task: JoinHandle<()>,
+}
+
+/// Keeps on this node what the server wants on it.
+///
+/// Dropping it ends the workers and leaves the containers running.
+pub struct Supervisor {
+    context: Arc<Context>,
+    workers: HashMap<AppName, Handle>,
+    /// Containers of apps whose ledger file was damaged: they run on until the server says whether they shall.
+    unclaimed: HashMap<AppName, Vec<Found>>,
+}
+
+impl Supervisor {
+    /// Adopts what runs, deletes what nobody wants, and brings everything up that the ledger names. No server is needed.
+    ///
+    /// # Errors
+    ///
+    /// The ledger or the runtime cannot be read.
+    pub async fn start(context: Arc<Context>) -> Result<Self, SupervisorError> {
+        let ledger = context.ledger.clone();
+        let loaded = tokio::task::spawn_blocking(move || ledger.load()).await??;
+        let mut found: BTreeMap<AppName, Vec<Found>> = BTreeMap::new();
+        for container in context.runtime.list().await? {
+            found.entry(container.instance.app.clone()).or_default().push(container);
+        }
+        let mut supervisor = Self { context, workers: HashMap::new(), unclaimed: HashMap::new() };
+        // All ports are reserved before the first worker can ask for one.
+        for entry in &loaded.entries {
+            supervisor.context.ports.adopt(&entry.assignment.app, &entry.ports);
+        }
+        for entry in loaded.entries {
+            let containers = found.remove(&entry.assignment.app).unwrap_or_default();
+            supervisor.adopt(entry, containers);
+        }
+        for app in loaded.damaged {
+            if let Some(containers) = found.remove(&app) {
+                containers.iter().for_each(|container| supervisor.context.ports.adopt(&app, &container.ports));
+                supervisor.unclaimed.insert(app, containers);
+            }
+        }
+        for (app, containers) in found {
+            supervisor.delete_unwanted(&app, &containers).await;
+        }
+        Ok(supervisor)
+    }
+
+    /// Takes the full set: apps that are not in it go.
+    pub async fn replace(&mut self, assignments: Vec<Assignment>) {
+        let mut gone: Vec<AppName> = self.workers.keys().cloned().collect();
+        gone.retain(|app| assignments.iter().all(|assignment| assignment.app != *app));
+        for app in gone {
+            self.remove(&app);
+        }
+        for assignment in assignments {
+            self.set(assignment);
+        }
+        for (app, containers) in std::mem::take(&mut self.unclaimed) {
+            self.delete_unwanted(&app, &containers).await;
+            self.context.ports.release(&app);
+        }
+    }
+
+    /// Takes a new or changed assignment.
+    pub fn set(&mut self, assignment: Assignment) {
+        if let Some(handle) = self.workers.get(&assignment.app) {
+            handle.orders.send_modify(|orders| orders.wanted = Some(assignment));
+            return;
+        }
+        let found = self.unclaimed.remove(&assignment.app).unwrap_or_default();
+        let ports = found.iter().flat_map(|container| container.ports.iter().cloned()).collect();
+        let mut entry = Entry::new(assignment);
+        entry.ports = ports;
+        self.adopt(entry, found);
+    }
+
+    /// Takes word that an app shall go. One that is not here is reported gone at once.
+    pub fn remove(&mut self, app: &AppName) {
+        match self.workers.get(app) {
+            Some(handle) => {
+                handle.orders.send_if_modified(|orders| orders.wanted.take().is_some());
+            }
+            None => self.context.reporter.app(AppReport {
+                app: app.clone(),
+                revision: 0,
+                attempt: 0,
+                status: AppStatus { state: AppState::Removed, ..AppStatus::default() },
+            }),
+        }
+    }
+
+    /// Takes word of what the server has on its disk.
+    ///
+    /// # Errors
+    ///
+    /// The ledger cannot forget an app that is gone.
+    pub async fn settled(&mut self, settled: Settled) -> Result<(), LedgerError> {
+        match settled {
+            Settled::Ended(job, attempt) => {
+                for handle in self.workers.values() {
+                    let is_its = |orders: &Orders| orders.wanted.as_ref().is_some_and(|a| a.job == job);
+                    handle.orders.send_if_modified(|orders| {
+                        let is_its = is_its(orders);
+                        if is_its {
+                            orders.acknowledged = Some((job.clone(), attempt));
+                        }
+                        is_its
+                    });
+                }
+                Ok(())
+            }
+            Settled::Removed(app) => self.forget(&app).await,
+        }
+    }
+
+    /// Ends the workers; the containers run on.
+    pub async fn shutdown(mut self) {
+        for (_, handle) in self.workers.drain() {
+            handle.task.abort();
+            // Cancelled is what it is expected to be.
+            let _ = handle.task.await;
+        }
+    }
+
+    async fn forget(&mut self, app: &AppName) -> Result<(), LedgerError> {
+        // It may be wanted again by now.
+        if self.workers.get(app).is_none_or(|handle| handle.orders.borrow().wanted.is_some()) {
+            return Ok(());
+        }
+        if let Some(handle) = self.workers.remove(app) {
+            handle.task.abort();
+            let _ = handle.task.await;
+        }
+        let (ledger, name) = (self.context.ledger.clone(), app.clone());
+        match tokio::task::spawn_blocking(move || ledger.forget(&name)).await {
+            Ok(forgotten) => forgotten,
+            // Only at shutdown; the tombstone is acknowledged again next time.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn adopt(&mut self, entry: Entry, found: Vec<Found>) {
+        let name = entry.assignment.app.clone();
+        let wanted = (entry.wish == Wish::Present).then(|| entry.assignment.clone());
+        let app = App::adopt(entry, found, self.context.clock.now(), Timestamp::now());
+        let (orders, receiver) = watch::channel(Orders { wanted, acknowledged: None });
+        let worker = Worker::new(Arc::clone(&self.context), app, receiver);
+        self.workers.insert(name, Handle { orders, task: tokio::spawn(worker.run()) });
+    }
+
+    async fn delete_unwanted(&self, app: &AppName, containers: &[Found]) {
+        tracing::warn!(%app, containers = containers.len(), "no app of this node has these containers: deleting them");
+        for container in containers {
+            if let Err(error) = self.context.runtime.delete(&container.instance).await {
+                tracing::error!(%app, instance = container.instance.index, %error, "cannot delete a container");
+            }
+        }
+        if let Err(error) = self.context.runtime.remove_app(app).await {
+            tracing::error!(%app, %error, "cannot remove what the app left");
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.workers.values().for_each(|handle| handle.task.abort());
+    }
+}

@@ -1,0 +1,487 @@
+//! What to do next with an app: decisions alone, no I/O and no clock.
+//!
+//! [`App`] is everything that is known of one app on this node. [`App::next`] says what to do now; the worker does it
+//! and writes down here what came of it. The same question is asked again after everything that happens, so there is
+//! no script that could be lost half-way: a worker that starts over from the ledger asks it too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_model::app::InstanceExit;
+use longshore_model::assignment::{Assignment, Order};
+use longshore_model::backoff;
+use longshore_model::failure::{Failure, FailureReason};
+use longshore_model::report::TaskReport;
+use longshore_model::spec::RestartPolicy;
+use longshore_model::task::TaskState;
+
+use crate::clock::{later, until};
+use crate::ledger::{Entry, Outcome, Prepared, Record, Wish};
+use crate::runtime::{Found, FoundState, ResolvedImage};
+
+/// Exit code noted for a container that vanished, as after a reboot: what a kill leaves.
+pub const LOST: i32 = 137;
+
+/// Everything that is known of one app.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// What is remembered; the worker writes it down before it acts on a change.
+    pub entry: Entry,
+    /// Its containers, by instance; those of earlier revisions included.
+    pub containers: BTreeMap<u32, Container>,
+    /// The image that this deployment's check found.
+    pub resolved: Option<ResolvedImage>,
+    /// Why this deployment fails, until the failure is recorded.
+    pub failure: Option<Failure>,
+    /// The furthest state of this attempt.
+    pub step: TaskState,
+    /// Attempts in a row at something that no exit of a container counts: checks, pulls, removals.
+    pub stumbles: u32,
+    /// Nothing is tried again before.
+    pub not_before: Option<Timestamp>,
+}
+
+/// A container of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The revision of the app that it was made for.
+    pub revision: u64,
+    /// Where it is.
+    pub state: ContainerState,
+}
+
+/// Where a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Up since then, by the agent's clock.
+    Running(Timestamp),
+    /// Good for nothing but to be deleted: ended, or left half-way.
+    Spent,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Check ports, interfaces, host paths and the image.
+    Check,
+    /// Fetch the image.
+    Pull(ResolvedImage),
+    /// Stop and delete the containers of these instances.
+    Clear(Vec<u32>),
+    /// Make a container for this instance.
+    Create(u32),
+    /// Start this instance's container.
+    Start(u32),
+    /// The app is healthy: record it.
+    Succeed,
+    /// Remove everything of the app, then record why.
+    TearDown(Ending),
+    /// Nothing, until something happens or that moment comes.
+    Wait(Option<Timestamp>),
+}
+
+/// Why an app is taken down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its first deployment failed.
+    Failed(Failure),
+    /// Its deployment was given up.
+    Cancelled,
+    /// It is no longer wanted, or a crash came between the end of an attempt and the last of its removal.
+    Removed,
+}
+
+impl App {
+    /// What is known of an app that was never here.
+    #[must_use]
+    pub fn new(assignment: Assignment) -> Self {
+        Self::from_entry(Entry::new(assignment))
+    }
+
+    fn from_entry(entry: Entry) -> Self {
+        Self {
+            entry,
+            containers: BTreeMap::new(),
+            resolved: None,
+            failure: None,
+            step: TaskState::Assigned,
+            stumbles: 0,
+            not_before: None,
+        }
+    }
+
+    /// What is known of an app at the agent's start: what was written down, and what the runtime has.
+    #[must_use]
+    pub fn adopt(entry: Entry, found: Vec<Found>, now: Timestamp, wall: Timestamp) -> Self {
+        let mut app = Self::from_entry(entry);
+        app.entry.instances.resize(app.entry.assignment.spec.instances as usize, Record::default());
+        let mut exits = Vec::new();
+        for container in found {
+            let index = container.instance.index;
+            let state = match container.state {
+                // The two clocks may disagree; how long it has been up does not depend on either.
+                FoundState::Running(since) => ContainerState::Running(earlier(now, until(since, wall))),
+                FoundState::Created | FoundState::Exited(_) => ContainerState::Spent,
+            };
+            app.containers.insert(index, Container { revision: container.revision, state });
+            let Some(record) = app.entry.instances.get_mut(index as usize) else { continue };
+            record.run = record.run.max(container.run);
+            match container.state {
+                FoundState::Exited(exit) => exits.push((index, exit)),
+                FoundState::Running(_) => record.live = true,
+                // Told to start, and never did.
+                FoundState::Created if record.live => {
+                    record.live = false;
+                    record.starts = record.starts.saturating_sub(1);
+                }
+                FoundState::Created => {}
+            }
+        }
+        for (index, exit) in exits {
+            app.exited(index, exit, now);
+        }
+        let present = app.containers.keys().copied().collect::<Vec<_>>();
+        let lost = |(index, record): (usize, &Record)| {
+            u32::try_from(index).ok().filter(|index| record.live && !present.contains(index))
+        };
+        let lost: Vec<u32> = app.entry.instances.iter().enumerate().filter_map(lost).collect();
+        for index in lost {
+            app.exited(index, InstanceExit { code: LOST, out_of_memory: false, time: wall }, now);
+        }
+        app
+    }
+
+    /// Takes what the server wants now; `None` wants it gone. Returns whether anything changed.
+    pub fn order(&mut self, wanted: Option<&Assignment>) -> bool {
+        let Some(wanted) = wanted else {
+            if self.entry.wish != Wish::Present {
+                return false;
+            }
+            self.entry.wish = Wish::Absent;
+            self.forget_trouble();
+            return true;
+        };
+        if self.entry.wish == Wish::Present && self.entry.assignment == *wanted {
+            return false;
+        }
+        let old = std::mem::replace(&mut self.entry.assignment, wanted.clone());
+        let same_attempt = old.job == wanted.job && old.attempt == wanted.attempt && old.revision == wanted.revision;
+        if self.entry.wish != Wish::Present || !same_attempt {
+            self.entry.wish = Wish::Present;
+            self.begin_attempt(old.revision == wanted.revision);
+        }
+        true
+    }
+
+    fn begin_attempt(&mut self, same_revision: bool) {
+        self.entry.outcome = None;
+        self.step = TaskState::Assigned;
+        self.forget_trouble();
+        let policy = self.entry.assignment.spec.restart_policy;
+        for record in &mut self.entry.instances {
+            let is_done =
+                same_revision && record.ended && record.last_exit.is_some_and(|exit| ended_well(policy, exit));
+            if !is_done {
+                // What runs stays counted as the first start; the number of the last run never goes back.
+                *record = Record {
+                    run: record.run,
+                    starts: u32::from(record.live),
+                    live: record.live,
+                    start_time: record.start_time,
+                    last_exit: record.last_exit,
+                    ..Record::default()
+                };
+            }
+        }
+        self.entry.instances.resize(self.entry.assignment.spec.instances as usize, Record::default());
+    }
+
+    fn forget_trouble(&mut self) {
+        self.resolved = None;
+        self.failure = None;
+        self.stumbles = 0;
+        self.not_before = None;
+    }
+
+    /// Whether a task is open: each step is reported, and trouble ends the attempt.
+    #[must_use]
+    pub fn is_deploying(&self) -> bool {
+        self.entry.wish == Wish::Present && self.entry.assignment.order == Order::Deploy && self.entry.outcome.is_none()
+    }
+
+    /// Whether new orders make what is being done now pointless.
+    #[must_use]
+    pub fn is_overtaken_by(&self, wanted: Option<&Assignment>) -> bool {
+        let Some(wanted) = wanted else { return self.entry.wish == Wish::Present };
+        let mine = &self.entry.assignment;
+        let cancels = wanted.order == Order::Cancel && mine.order != Order::Cancel && self.entry.outcome.is_none();
+        cancels || wanted.job != mine.job || wanted.attempt != mine.attempt || wanted.revision != mine.revision
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> Next {
+        if let Some(moment) = self.not_before.filter(|moment| *moment > now) {
+            return Next::Wait(Some(moment));
+        }
+        match self.ending() {
+            Some(Ending::Removed) if self.entry.wish != Wish::Absent && self.containers.is_empty() => Next::Wait(None),
+            Some(ending) => Next::TearDown(ending),
+            None if self.is_deploying() && self.is_healthy(now) => Next::Succeed,
+            None => self.bring_up(now),
+        }
+    }
+
+    /// Why the app shall not be here, if it shall not.
+    fn ending(&self) -> Option<Ending> {
+        if self.entry.wish != Wish::Present {
+            return Some(Ending::Removed);
+        }
+        match &self.entry.outcome {
+            Some(outcome) if outcome.report.state == TaskState::Succeeded => None,
+            Some(_) => Some(Ending::Removed),
+            None if self.entry.assignment.order == Order::Cancel => Some(Ending::Cancelled),
+            None => self.failure.clone().map(Ending::Failed),
+        }
+    }
+
+    fn bring_up(&self, now: Timestamp) -> Next {
+        if !self.is_prepared() {
+            return self.resolved.clone().map_or(Next::Check, Next::Pull);
+        }
+        let in_the_way: Vec<u32> =
+            self.containers.iter().filter(|(i, c)| self.is_in_the_way(**i, c)).map(|(i, _)| *i).collect();
+        if !in_the_way.is_empty() {
+            return Next::Clear(in_the_way);
+        }
+        let due = |(_, record): &(u32, &Record)| record.not_before.is_none_or(|moment| moment <= now);
+        let absent = || self.instances().filter(|(i, record)| !record.ended && !self.containers.contains_key(i));
+        if let Some((index, _)) = absent().find(due) {
+            return Next::Create(index);
+        }
+        if let Some((index, _)) = self.containers.iter().find(|(_, c)| c.state == ContainerState::Created) {
+            return Next::Start(*index);
+        }
+        let restarts = absent().filter_map(|(_, record)| record.not_before);
+        let settled =
+            self.containers.values().filter_map(|c| self.is_deploying().then(|| self.settles_at(c)).flatten());
+        Next::Wait(restarts.chain(settled.filter(|moment| *moment > now)).min())
+    }
+
+    /// Whether checks and image of this revision are done: by this attempt, while a task is open.
+    fn is_prepared(&self) -> bool {
+        let wanted = &self.entry.assignment;
+        self.entry.prepared.as_ref().is_some_and(|prepared| {
+            prepared.revision == wanted.revision && (prepared.attempt == wanted.attempt || !self.is_deploying())
+        })
+    }
+
+    fn is_in_the_way(&self, index: u32, container: &Container) -> bool {
+        container.state == ContainerState::Spent
+            || container.revision != self.entry.assignment.revision
+            || index >= self.entry.assignment.spec.instances
+    }
+
+    fn instances(&self) -> impl Iterator<Item = (u32, &Record)> {
+        (0..).zip(&self.entry.instances)
+    }
+
+    fn settles_at(&self, container: &Container) -> Option<Timestamp> {
+        match container.state {
+            ContainerState::Running(since) => Some(later(since, self.entry.assignment.spec.startup.settle)),
+            _ => None,
+        }
+    }
+
+    /// Whether every instance of the wanted revision has stayed up for the settle time, or ended well.
+    #[must_use]
+    pub fn is_healthy(&self, now: Timestamp) -> bool {
+        let wanted = &self.entry.assignment;
+        let is_for_revision = self.entry.prepared.as_ref().is_some_and(|p| p.revision == wanted.revision);
+        let is_well = |(index, record): (u32, &Record)| match self.containers.get(&index) {
+            Some(container) if !self.is_in_the_way(index, container) => {
+                self.settles_at(container).is_some_and(|moment| moment <= now)
+            }
+            _ => record.ended && record.last_exit.is_some_and(|exit| ended_well(wanted.spec.restart_policy, exit)),
+        };
+        is_for_revision && self.instances().all(is_well)
+    }
+
+    /// A check or a pull is done.
+    pub fn progressed(&mut self) {
+        self.stumbles = 0;
+        self.not_before = None;
+    }
+
+    /// The image is here.
+    pub fn prepared(&mut self, image: ResolvedImage) {
+        let Assignment { revision, attempt, .. } = self.entry.assignment;
+        self.entry.prepared = Some(Prepared { revision, attempt, image });
+        self.resolved = None;
+        self.progressed();
+    }
+
+    /// A container is about to be made; returns its run.
+    pub fn creating(&mut self, index: u32) -> u32 {
+        let revision = self.entry.assignment.revision;
+        self.containers.insert(index, Container { revision, state: ContainerState::Spent });
+        self.entry.instances.get_mut(index as usize).map_or(1, |record| {
+            record.run = record.run.saturating_add(1);
+            record.run
+        })
+    }
+
+    /// It was made.
+    pub fn created(&mut self, index: u32) {
+        self.set_state(index, ContainerState::Created);
+    }
+
+    /// It is about to be started.
+    pub fn starting(&mut self, index: u32) {
+        self.set_state(index, ContainerState::Spent);
+        if let Some(record) = self.entry.instances.get_mut(index as usize) {
+            record.starts = record.starts.saturating_add(1);
+            record.live = true;
+            record.not_before = None;
+        }
+    }
+
+    /// It was started, at `wall` by the wall clock.
+    pub fn started(&mut self, index: u32, now: Timestamp, wall: Timestamp) {
+        self.set_state(index, ContainerState::Running(now));
+        self.progressed();
+        if let Some(record) = self.entry.instances.get_mut(index as usize) {
+            record.start_time = Some(wall);
+        }
+    }
+
+    fn set_state(&mut self, index: u32, state: ContainerState) {
+        if let Some(container) = self.containers.get_mut(&index) {
+            container.state = state;
+        }
+    }
+
+    /// Its container is gone, by our own hand.
+    pub fn cleared(&mut self, index: u32) {
+        self.containers.remove(&index);
+        if let Some(record) = self.entry.instances.get_mut(index as usize) {
+            record.live = false;
+        }
+    }
+
+    /// Its container ended.
+    pub fn exited(&mut self, index: u32, exit: InstanceExit, now: Timestamp) {
+        let was_up = match self.containers.get(&index).map(|container| container.state) {
+            Some(ContainerState::Running(since)) => until(since, now),
+            _ => Duration::ZERO,
+        };
+        self.set_state(index, ContainerState::Spent);
+        let deploying = self.is_deploying();
+        let spec = self.entry.assignment.spec.clone();
+        let is_current = self.containers.get(&index).is_none_or(|c| c.revision == self.entry.assignment.revision);
+        let Some(record) = self.entry.instances.get_mut(index as usize) else { return };
+        record.live = false;
+        record.last_exit = Some(exit);
+        if !is_current {
+            return;
+        }
+        record.ended = match spec.restart_policy {
+            RestartPolicy::Always => false,
+            RestartPolicy::OnFailure => ended_well(spec.restart_policy, exit),
+            RestartPolicy::Never => true,
+        };
+        let is_final =
+            !ended_well(spec.restart_policy, exit) && (record.ended || record.starts >= spec.startup.max_starts);
+        if deploying && is_final {
+            let sentence = exit_sentence(index, exit, record.starts);
+            let reason = if exit.out_of_memory { FailureReason::OutOfMemory } else { FailureReason::ContainerExited };
+            self.fail(reason, sentence);
+        } else if !record.ended {
+            record.not_before = Some(later(now, record.crashes.count(was_up)));
+        }
+    }
+
+    /// Something went wrong that is no container's end: while a task is open it fails, else it is tried again later.
+    pub fn stumbled(&mut self, reason: FailureReason, message: String, now: Timestamp) {
+        if self.is_deploying() {
+            self.fail(reason, message);
+        } else {
+            self.resolved = None;
+            if matches!(reason, FailureReason::ImageNotFound | FailureReason::ImageInvalid) {
+                self.entry.prepared = None;
+            }
+            self.try_later(now);
+        }
+    }
+
+    /// What is known could not be written down: an open task fails.
+    pub fn unwritten(&mut self, reason: FailureReason, message: String) {
+        if self.is_deploying() {
+            self.fail(reason, message);
+        }
+    }
+
+    /// A removal did not work.
+    pub fn try_later(&mut self, now: Timestamp) {
+        self.stumbles = self.stumbles.saturating_add(1);
+        self.not_before = Some(later(now, backoff::RESTART.delay(self.stumbles)));
+    }
+
+    fn fail(&mut self, reason: FailureReason, message: String) {
+        let step = if self.step == TaskState::Assigned { TaskState::Checking } else { self.step };
+        self.failure.get_or_insert(Failure { reason, message, step });
+    }
+
+    /// Moves the attempt's state forward; returns whether it did.
+    pub fn reach(&mut self, step: TaskState) -> bool {
+        let is_news = self.is_deploying() && step.rank() > self.step.rank();
+        if is_news {
+            self.step = step;
+        }
+        is_news
+    }
+
+    /// Records how the attempt ended.
+    pub fn conclude(&mut self, state: TaskState, failure: Option<Failure>) -> TaskReport {
+        let Assignment { job, attempt, .. } = &self.entry.assignment;
+        let report = TaskReport { job: job.clone(), attempt: *attempt, state, pull: None, failure };
+        self.entry.outcome = Some(Outcome { report: report.clone(), acknowledged: false });
+        self.failure = None;
+        self.step = state;
+        report
+    }
+
+    /// Nothing of the app is here any more.
+    pub fn torn_down(&mut self) {
+        self.entry.ports.clear();
+        self.entry.prepared = None;
+        for record in &mut self.entry.instances {
+            record.live = false;
+        }
+        self.progressed();
+        if self.entry.wish == Wish::Absent {
+            self.entry.wish = Wish::Gone;
+        }
+    }
+}
+
+/// Whether such an end is a success: exit code 0 where the policy lets a container end.
+fn ended_well(policy: RestartPolicy, exit: InstanceExit) -> bool {
+    policy != RestartPolicy::Always && exit.code == 0 && !exit.out_of_memory
+}
+
+fn exit_sentence(index: u32, exit: InstanceExit, starts: u32) -> String {
+    let times = if starts == 1 { "its only start".to_owned() } else { format!("the last of {starts} starts") };
+    if exit.out_of_memory {
+        format!("Instance {index} passed its memory limit and was killed, at {times}, before the app was healthy.")
+    } else {
+        format!("Instance {index} ended with exit code {}, at {times}, before the app was healthy.", exit.code)
+    }
+}
+
+fn earlier(moment: Timestamp, duration: Duration) -> Timestamp {
+    jiff::SignedDuration::try_from(duration).ok().and_then(|d| moment.checked_sub(d).ok()).unwrap_or(moment)
+}

@@ -1,0 +1,56 @@
+//! What the agent says of an app, from what is known of it.
+
+use jiff::Timestamp;
+use longshore_model::app::{AppState, AppStatus, InstanceState, InstanceStatus};
+use longshore_model::task::TaskState;
+
+use super::plan::{App, ContainerState};
+use crate::ledger::{Record, Wish};
+
+/// The app's status at this moment.
+#[must_use]
+pub fn of(app: &App, now: Timestamp) -> AppStatus {
+    if app.entry.wish == Wish::Gone {
+        return AppStatus { state: AppState::Removed, ..AppStatus::default() };
+    }
+    let instance = |(index, record): (u32, &Record)| InstanceStatus {
+        index,
+        state: instance_state(app, index, record, now),
+        starts: record.starts,
+        start_time: record.start_time,
+        last_exit: record.last_exit,
+    };
+    let instances: Vec<InstanceStatus> = (0..).zip(&app.entry.instances).map(instance).collect();
+    let state = if is_down(app) { AppState::Failed } else { whole(&instances) };
+    AppStatus { state, instances, ports: app.entry.ports.clone() }
+}
+
+fn is_down(app: &App) -> bool {
+    app.entry.outcome.as_ref().is_some_and(|outcome| outcome.report.state != TaskState::Succeeded)
+}
+
+fn instance_state(app: &App, index: u32, record: &Record, now: Timestamp) -> InstanceState {
+    let container = app.containers.get(&index).map(|container| container.state);
+    if matches!(container, Some(ContainerState::Running(_))) {
+        InstanceState::Running
+    } else if record.ended {
+        InstanceState::Exited
+    } else if record.not_before.is_some_and(|moment| moment > now) {
+        InstanceState::BackOff
+    } else {
+        InstanceState::Waiting
+    }
+}
+
+fn whole(instances: &[InstanceStatus]) -> AppState {
+    let any = |state| instances.iter().any(|instance| instance.state == state);
+    if any(InstanceState::BackOff) {
+        AppState::BackOff
+    } else if any(InstanceState::Waiting) {
+        AppState::Starting
+    } else if any(InstanceState::Running) {
+        AppState::Running
+    } else {
+        AppState::Completed
+    }
+}

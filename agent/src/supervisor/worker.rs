@@ -1,0 +1,459 @@
+//! One app's worker: asks [`App::next`] what to do, does it, writes down what came of it, and asks again.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use jiff::Timestamp;
+use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit};
+use longshore_model::failure::FailureReason;
+use longshore_model::report::{AppReport, TaskReport};
+use longshore_model::spec::AppSpec;
+use longshore_model::task::TaskState;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::plan::{App, ContainerState, Ending, Next};
+use super::{Context, Orders, status};
+use crate::ledger::LedgerError;
+use crate::runtime::{InstanceKey, Launch, ProgressSink, ResolvedImage, RuntimeError};
+use crate::{environment, host_path, node, ports};
+
+/// How long a container may take to end by itself before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Containers of one app that are stopped at once: they mostly wait, and 64 at once would burden a small machine.
+const STOPS_AT_ONCE: usize = 8;
+/// Attempts at removing what a failed or cancelled deployment left before it is reported all the same.
+const MAX_TEAR_DOWNS: u32 = 5;
+
+/// The end of a container: whose, of which run, and how.
+type Exit = (u32, u32, Result<InstanceExit, RuntimeError>);
+
+pub(super) struct Worker {
+    context: Arc<Context>,
+    app: App,
+    orders: watch::Receiver<Orders>,
+    exits: JoinSet<Exit>,
+    watched: HashMap<u32, AbortHandle>,
+    published: Option<AppStatus>,
+}
+
+impl Worker {
+    pub(super) fn new(context: Arc<Context>, app: App, mut orders: watch::Receiver<Orders>) -> Self {
+        orders.mark_changed();
+        Self { context, app, orders, exits: JoinSet::new(), watched: HashMap::new(), published: None }
+    }
+
+    /// Runs until it is aborted, which it may be at any point.
+    pub(super) async fn run(mut self) {
+        self.begin().await;
+        loop {
+            self.take_orders().await;
+            self.publish();
+            let next = self.app.next(self.context.clock.now());
+            tracing::debug!(app = %self.app.entry.assignment.app, ?next, "next");
+            match next {
+                Next::Check => self.check().await,
+                Next::Pull(image) => self.pull(image).await,
+                Next::Clear(indices) => self.clear(indices).await,
+                Next::Create(index) => self.create(index).await,
+                Next::Start(index) => self.start(index).await,
+                Next::Succeed => self.conclude(TaskState::Succeeded, None).await,
+                Next::TearDown(ending) => self.tear_down(ending).await,
+                Next::Wait(until) => self.wait(until).await,
+            }
+        }
+    }
+
+    /// Goes on where an earlier worker left off.
+    async fn begin(&mut self) {
+        self.persist().await;
+        let running = self.app.containers.iter().filter(|(_, c)| matches!(c.state, ContainerState::Running(_)));
+        for index in running.map(|(index, _)| *index).collect::<Vec<_>>() {
+            self.watch(index);
+        }
+        if let Some(outcome) = self.app.entry.outcome.as_ref().filter(|outcome| !outcome.acknowledged) {
+            self.context.reporter.task(outcome.report.clone());
+        }
+    }
+
+    async fn take_orders(&mut self) {
+        if !self.orders.has_changed().unwrap_or(false) {
+            return;
+        }
+        let orders = self.orders.borrow_and_update().clone();
+        let (job, attempt) = (self.app.entry.assignment.job.clone(), self.app.entry.assignment.attempt);
+        let was_deploying = self.app.is_deploying();
+        let mut changed = self.app.order(orders.wanted.as_ref());
+        let is_same_attempt = (&self.app.entry.assignment.job, self.app.entry.assignment.attempt) == (&job, attempt);
+        if was_deploying && (!is_same_attempt || orders.wanted.is_none()) {
+            self.context.reporter.drop_unfinished(&job, attempt);
+        }
+        if let Some(outcome) = &mut self.app.entry.outcome {
+            let is_acknowledged =
+                orders.acknowledged.as_ref() == Some(&(outcome.report.job.clone(), outcome.report.attempt));
+            if is_acknowledged && !outcome.acknowledged {
+                outcome.acknowledged = true;
+                changed = true;
+            } else if changed && orders.wanted.is_some() {
+                // The server asks for an attempt that has ended: it has not heard, or has forgotten.
+                self.context.reporter.task(outcome.report.clone());
+            }
+        }
+        if changed {
+            self.persist().await;
+        }
+    }
+
+    async fn check(&mut self) {
+        self.reach(TaskState::Checking);
+        let spec = Arc::clone(&self.app.entry.assignment.spec);
+        if let Err(error) = blocking(move || prepare_paths(&spec)).await {
+            return self.stumbled(error);
+        }
+        if let Err(error) = self.reserve_ports().await {
+            return self.stumbled(error);
+        }
+        let (runtime, spec) = (Arc::clone(&self.context.runtime), Arc::clone(&self.app.entry.assignment.spec));
+        match self.unless_overtaken(async move { runtime.resolve(&spec.image).await }).await {
+            None => {}
+            Some(Ok(image)) => {
+                self.app.resolved = Some(image);
+                self.app.progressed();
+                self.persist().await;
+            }
+            Some(Err(error)) => self.stumbled(error),
+        }
+    }
+
+    /// Reserves the app's ports. Addresses of interfaces are looked up each time: they change while apps stay.
+    async fn reserve_ports(&mut self) -> Result<(), RuntimeError> {
+        let (context, app) = (Arc::clone(&self.context), self.app.entry.assignment.app.clone());
+        let (spec, kept, held) =
+            (Arc::clone(&self.app.entry.assignment.spec), self.app.entry.ports.clone(), self.held_ports());
+        self.app.entry.ports = blocking(move || {
+            let interfaces = node::interfaces().map_err(|error| {
+                refusal(FailureReason::RuntimeError, format!("The network interfaces cannot be listed: {error}."))
+            })?;
+            let request = ports::Request { app: &app, spec: &spec, interfaces: &interfaces, kept: &kept, held: &held };
+            context.ports.reserve(&request, rand::random()).map_err(|error| refusal(error.reason(), error.to_string()))
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn pull(&mut self, image: ResolvedImage) {
+        self.reach(TaskState::Pulling);
+        let progress = self.progress();
+        let (runtime, wanted) = (Arc::clone(&self.context.runtime), image.clone());
+        let sink = Arc::clone(&progress.sink);
+        let pulled = self.unless_overtaken(async move { runtime.pull(&wanted, sink).await }).await;
+        drop(progress);
+        match pulled {
+            None => {}
+            Some(Ok(())) => {
+                self.app.prepared(image);
+                self.persist().await;
+            }
+            Some(Err(error)) => self.stumbled(error),
+        }
+    }
+
+    async fn create(&mut self, index: u32) {
+        self.reach(TaskState::Creating);
+        if let Err(error) = self.reserve_ports().await {
+            return self.stumbled(error);
+        }
+        let run = self.app.creating(index);
+        self.persist().await;
+        let launch = match self.launch(index, run) {
+            Ok(launch) => launch,
+            Err(error) => return self.stumbled(error),
+        };
+        let runtime = Arc::clone(&self.context.runtime);
+        match self.unless_overtaken(async move { runtime.create(&launch).await }).await {
+            None => {}
+            Some(Ok(())) => self.app.created(index),
+            Some(Err(error)) => self.stumbled(error),
+        }
+    }
+
+    async fn start(&mut self, index: u32) {
+        self.reach(TaskState::Starting);
+        self.app.starting(index);
+        self.persist().await;
+        let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
+        match self.unless_overtaken(async move { runtime.start(&key).await }).await {
+            None => {}
+            Some(Ok(wall)) => {
+                self.app.started(index, self.context.clock.now(), wall);
+                self.watch(index);
+                self.persist().await;
+                if self.app.containers.values().all(|c| matches!(c.state, ContainerState::Running(_)))
+                    && self.app.containers.len() == self.app.entry.instances.len()
+                {
+                    self.reach(TaskState::Settling);
+                }
+            }
+            Some(Err(error)) => self.stumbled(error),
+        }
+    }
+
+    async fn clear(&mut self, indices: Vec<u32>) {
+        if let Err(error) = self.delete(indices).await {
+            self.stumbled(error);
+        }
+        self.persist().await;
+    }
+
+    async fn tear_down(&mut self, ending: Ending) {
+        let app = self.app.entry.assignment.app.clone();
+        let all = self.app.containers.keys().copied().collect();
+        let mut removed = self.delete(all).await;
+        if removed.is_ok() {
+            removed = self.context.runtime.remove_app(&app).await;
+        }
+        if let Err(error) = removed {
+            tracing::error!(%app, %error, "cannot remove an app; trying again");
+            self.app.try_later(self.context.clock.now());
+            // A task must not hang on a container that cannot be deleted; a removal is not confirmed before it is true.
+            if ending == Ending::Removed || self.app.stumbles < MAX_TEAR_DOWNS {
+                return;
+            }
+        }
+        self.context.ports.release(&app);
+        self.app.torn_down();
+        match ending {
+            Ending::Removed => self.persist().await,
+            Ending::Cancelled => self.conclude(TaskState::Cancelled, None).await,
+            Ending::Failed(failure) => self.conclude(TaskState::Failed, Some(failure)).await,
+        }
+    }
+
+    /// Stops and deletes containers, several at once; returns the first error after it has tried all.
+    async fn delete(&mut self, indices: Vec<u32>) -> Result<(), RuntimeError> {
+        for index in &indices {
+            // Nobody waits for the end of what ends by our own hand.
+            if let Some(waiting) = self.watched.remove(index) {
+                waiting.abort();
+            }
+        }
+        let deletions = indices.into_iter().map(|index| {
+            let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
+            let is_up = matches!(self.app.containers.get(&index).map(|c| c.state), Some(ContainerState::Running(_)));
+            async move {
+                if is_up {
+                    runtime.stop(&key, STOP_GRACE).await?;
+                }
+                runtime.delete(&key).await.map(|()| index)
+            }
+        });
+        let deleted: Vec<Result<u32, RuntimeError>> =
+            stream::iter(deletions).buffer_unordered(STOPS_AT_ONCE).collect().await;
+        let mut first_error = Ok(());
+        for result in deleted {
+            match result {
+                Ok(index) => self.app.cleared(index),
+                Err(error) => first_error = first_error.and(Err(error)),
+            }
+        }
+        first_error
+    }
+
+    async fn conclude(&mut self, state: TaskState, failure: Option<longshore_model::failure::Failure>) {
+        let report = self.app.conclude(state, failure);
+        // Written first: after a crash in between the same end is reported again, and nothing is done twice.
+        self.persist().await;
+        self.publish();
+        self.context.reporter.task(report);
+    }
+
+    async fn wait(&mut self, until: Option<Timestamp>) {
+        let clock = self.context.clock;
+        let timer = async {
+            match until {
+                Some(moment) => tokio::time::sleep_until(clock.instant(moment)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.orders.changed() => {
+                if changed.is_err() {
+                    // The supervisor is gone without a word: nothing more can come.
+                    std::future::pending::<()>().await;
+                }
+                self.orders.mark_changed();
+            }
+            Some(exit) = self.exits.join_next() => {
+                if let Ok(exit) = exit {
+                    self.ended(exit).await;
+                }
+            }
+            () = timer => {}
+        }
+    }
+
+    async fn ended(&mut self, (index, run, exit): Exit) {
+        let is_current = self.app.entry.instances.get(index as usize).is_none_or(|record| record.run == run);
+        if !is_current || !matches!(self.app.containers.get(&index).map(|c| c.state), Some(ContainerState::Running(_)))
+        {
+            return;
+        }
+        self.watched.remove(&index);
+        let exit = exit.unwrap_or_else(|error| {
+            tracing::warn!(app = %self.app.entry.assignment.app, index, %error, "the end of a container was not seen");
+            InstanceExit { code: super::plan::LOST, out_of_memory: false, time: Timestamp::now() }
+        });
+        self.app.exited(index, exit, self.context.clock.now());
+        self.persist().await;
+    }
+
+    /// Does something that new orders may make pointless; it is dropped then.
+    async fn unless_overtaken<T>(&mut self, action: impl Future<Output = T>) -> Option<T> {
+        let mut orders = self.orders.clone();
+        let app = &self.app;
+        let overtaken = async move {
+            loop {
+                if app.is_overtaken_by(orders.borrow_and_update().wanted.as_ref()) {
+                    return;
+                }
+                if orders.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            done = action => Some(done),
+            () = overtaken => None,
+        }
+    }
+
+    fn watch(&mut self, index: u32) {
+        let run = self.app.entry.instances.get(index as usize).map_or(0, |record| record.run);
+        let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
+        let handle = self.exits.spawn(async move { (index, run, runtime.wait(&key).await) });
+        self.watched.insert(index, handle);
+    }
+
+    fn launch(&mut self, index: u32, run: u32) -> Result<Launch, RuntimeError> {
+        let assignment = &self.app.entry.assignment;
+        let spec = Arc::clone(&assignment.spec);
+        let known = *self.context.host_ip.borrow();
+        let host_ip = known.or(self.app.entry.host_ip);
+        let env = environment::resolve(&spec, &self.context.node, host_ip)
+            .map_err(|error| refusal(FailureReason::RuntimeError, error.to_string()))?;
+        let image = self.app.entry.prepared.as_ref().map(|prepared| prepared.image.clone());
+        let image =
+            image.ok_or_else(|| refusal(FailureReason::RuntimeError, "The image is not prepared.".to_owned()))?;
+        let ports = self.app.entry.ports.iter().filter(|port| port.instance == index).cloned().collect();
+        let launch = Launch { instance: self.key(index), revision: assignment.revision, run, image, spec, env, ports };
+        self.app.entry.host_ip = host_ip;
+        Ok(launch)
+    }
+
+    /// Ports that containers of this app have open now.
+    fn held_ports(&self) -> Vec<BoundPort> {
+        let is_up = |port: &&BoundPort| {
+            matches!(self.app.containers.get(&port.instance).map(|c| c.state), Some(ContainerState::Running(_)))
+        };
+        self.app.entry.ports.iter().filter(is_up).cloned().collect()
+    }
+
+    fn key(&self, index: u32) -> InstanceKey {
+        InstanceKey { app: self.app.entry.assignment.app.clone(), index }
+    }
+
+    fn stumbled(&mut self, error: RuntimeError) {
+        tracing::warn!(app = %self.app.entry.assignment.app, reason = ?error.reason, %error, "a step failed");
+        self.app.stumbled(error.reason, error.message, self.context.clock.now());
+    }
+
+    fn reach(&mut self, step: TaskState) {
+        if self.app.reach(step) {
+            self.context.reporter.task(self.task_report(step));
+        }
+    }
+
+    fn task_report(&self, state: TaskState) -> TaskReport {
+        let assignment = &self.app.entry.assignment;
+        TaskReport { job: assignment.job.clone(), attempt: assignment.attempt, state, pull: None, failure: None }
+    }
+
+    fn progress(&self) -> Progress {
+        let open = Arc::new(AtomicBool::new(self.app.is_deploying() && self.app.step == TaskState::Pulling));
+        let (reporter, report, is_open) =
+            (self.context.reporter.clone(), self.task_report(TaskState::Pulling), Arc::clone(&open));
+        let sink: ProgressSink = Arc::new(move |pull| {
+            if is_open.load(Ordering::Acquire) {
+                reporter.task(TaskReport { pull: Some(pull), ..report.clone() });
+            }
+        });
+        Progress { open, sink }
+    }
+
+    fn publish(&mut self) {
+        let status = status::of(&self.app, self.context.clock.now());
+        if self.published.as_ref() == Some(&status) {
+            return;
+        }
+        let assignment = &self.app.entry.assignment;
+        self.context.reporter.app(AppReport {
+            app: assignment.app.clone(),
+            revision: assignment.revision,
+            attempt: assignment.attempt,
+            status: status.clone(),
+        });
+        if status.state == AppState::Removed {
+            tracing::info!(app = %assignment.app, "removed");
+        }
+        self.published = Some(status);
+    }
+
+    /// Writes down what is known. Where that fails, an open task fails with it; what runs already runs on.
+    async fn persist(&mut self) {
+        let (ledger, entry) = (self.context.ledger.clone(), self.app.entry.clone());
+        let Ok(written) = tokio::task::spawn_blocking(move || ledger.write(&entry)).await else { return };
+        if let Err(error) = written {
+            let source: &dyn std::error::Error = &error.source;
+            tracing::error!(app = %self.app.entry.assignment.app, %error, source, "cannot write the ledger");
+            self.app.unwritten(ledger_failure(&error), format!("The agent cannot write its ledger: {}.", error.source));
+        }
+    }
+}
+
+/// A pull's way to report: closed when the pull is over, since a runtime's own tasks may outlive it.
+struct Progress {
+    open: Arc<AtomicBool>,
+    sink: ProgressSink,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.open.store(false, Ordering::Release);
+    }
+}
+
+fn ledger_failure(error: &LedgerError) -> FailureReason {
+    if error.is_disk_full() { FailureReason::DiskFull } else { FailureReason::RuntimeError }
+}
+
+fn prepare_paths(spec: &AppSpec) -> Result<(), RuntimeError> {
+    host_path::prepare(spec).map_err(|error| refusal(FailureReason::HostPathUnavailable, error.to_string()))
+}
+
+fn refusal(reason: FailureReason, message: String) -> RuntimeError {
+    RuntimeError { reason, message }
+}
+
+async fn blocking<T: Send + 'static>(
+    action: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(action).await {
+        Ok(done) => done,
+        Err(error) => Err(refusal(FailureReason::RuntimeError, format!("A check was interrupted: {error}."))),
+    }
+}
