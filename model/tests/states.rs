@@ -1,10 +1,6 @@
 //! The tables of `docs/states.md` against the machine, which is walked through every state that it can reach.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may stop at the first surprise, and says what it found"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod world;
 
@@ -140,7 +136,7 @@ fn the_document_has_exactly_the_arrows_that_can_happen() {
     explore(1, 0, &mut seen);
     explore(2, 0, &mut seen);
     explore(2, 1, &mut seen);
-    println!("{} shapes", seen.shapes);
+    assert!(seen.shapes > 1000, "the walk went nowhere");
 
     let found: Vec<String> = seen
         .jobs

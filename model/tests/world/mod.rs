@@ -1,6 +1,11 @@
 //! A job, its nodes and a clock, to which anything can happen; after each event every invariant is checked.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and may stop at the first surprise")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test uses its part, and may stop at the first surprise"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,7 +195,7 @@ fn task(job: &JobId, index: usize, now: Timestamp) -> Task {
 
 fn report(job: &JobId, attempt: u32, state: TaskState, done: u64) -> TaskReport {
     // An odd number leaves out what should be there, as a broken agent might.
-    let whole = done % 2 == 0;
+    let whole = done.is_multiple_of(2);
     let failure = Failure {
         reason: FailureReason::ImageNotFound,
         message: "There is no such image.".to_owned(),
