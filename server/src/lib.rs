@@ -1,2 +1,10 @@
 //! The server.
+pub mod api;
+pub mod controller;
+pub mod fleet;
+pub mod hub;
+pub mod ids;
+pub mod live;
+pub mod services;
+pub mod session;
 pub mod store;

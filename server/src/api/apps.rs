@@ -1,0 +1,147 @@
+//! AppService.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
+use longshore_model::job::Job;
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::validate::{Path, Violations};
+use longshore_proto::convert::{self, FromWire};
+use longshore_proto::v1;
+use tonic::{Code, Request, Response, Status};
+use v1::app_service_server::AppService;
+
+use super::pages::{self, Listing};
+use super::{Context, node_and_app, optional_name, status};
+use crate::session::logs::{DeskError, Event, Reader};
+use crate::store::StoreError;
+
+/// Time for an agent to come with the logs that it was asked for: a round trip and a new stream, with much to spare.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Stands between node and app in a cursor; neither name can hold it.
+const SEPARATOR: char = '/';
+
+/// AppService.
+pub struct AppApi(pub Context);
+
+#[async_trait]
+impl AppService for AppApi {
+    type ReadLogsStream = BoxStream<'static, Result<v1::ReadLogsResponse, Status>>;
+
+    async fn list_apps(&self, request: Request<v1::ListAppsRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {
+        let request = request.into_inner();
+        let filters = [request.node_name.as_str(), request.app_name.as_str()];
+        let listing = Listing::new("ListApps", &filters);
+        let mut bad = Violations::default();
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, read_cursor, &mut bad);
+        let node: Option<NodeName> = optional_name(request.node_name.clone(), "node_name", &mut bad);
+        let app: Option<AppName> = optional_name(request.app_name.clone(), "app_name", &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        let store = &self.0.store;
+        let page = store.apps(node.as_ref(), app.as_ref(), after.as_ref(), size).await.map_err(status::store)?;
+        let mut jobs: HashMap<JobId, Arc<Job>> = HashMap::new();
+        let mut apps = Vec::with_capacity(page.items.len());
+        for app in page.items {
+            let job = match jobs.get(&app.job) {
+                Some(job) => Arc::clone(job),
+                None => store.job(&app.job).await.map_err(status::store)?,
+            };
+            apps.push(convert::app(&app, &job.spec));
+            jobs.insert(app.job, job);
+        }
+        let cursor = |app: &v1::App| listing.token(&format!("{}{SEPARATOR}{}", app.node_name, app.app_name));
+        let next_page_token = pages::close(&mut apps, page.more, cursor).unwrap_or_default();
+        Ok(Response::new(v1::ListAppsResponse { apps, next_page_token }))
+    }
+
+    async fn get_app(&self, request: Request<v1::GetAppRequest>) -> Result<Response<v1::GetAppResponse>, Status> {
+        let request = request.into_inner();
+        let (node, app) = node_and_app(request.node_name, request.app_name)?;
+        let app = self.0.store.app(&node, &app).await.map_err(status::store)?;
+        let job = self.0.store.job(&app.job).await.map_err(status::store)?;
+        Ok(Response::new(v1::GetAppResponse { app: Some(convert::app(&app, &job.spec)) }))
+    }
+
+    async fn remove_app(
+        &self,
+        request: Request<v1::RemoveAppRequest>,
+    ) -> Result<Response<v1::RemoveAppResponse>, Status> {
+        let request = request.into_inner();
+        let mut bad = Violations::default();
+        let app = AppName::from_wire(request.app_name, Path::Root.field("app_name"), &mut bad);
+        let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
+        let Some(app) = app.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let nodes = self.0.store.remove_app(&app, node.as_ref(), Timestamp::now()).await.map_err(status::store)?;
+        tracing::info!(%app, nodes, "app is being removed");
+        Ok(Response::new(v1::RemoveAppResponse { nodes }))
+    }
+
+    async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Result<Response<Self::ReadLogsStream>, Status> {
+        let request = request.into_inner();
+        let (node, app) = node_and_app(request.node_name, request.app_name)?;
+        let instance = format!("{app}-{}", request.instance);
+        self.0.store.node(&node).await.map_err(status::store)?;
+        let live = &self.0.live;
+        let mut reader = live.logs.wait(&node, self.0.ids.text()).map_err(|error| desk(error, &node))?;
+        let ask = v1::LogRequest {
+            request_id: reader.request_id().to_owned(),
+            app_name: app.to_string(),
+            instance: request.instance,
+            tail_lines: request.tail_lines,
+            follow: request.follow,
+        };
+        live.fleet.ask_for_logs(&node, ask).map_err(|error| status::fleet(error, &node))?;
+        // Nothing but `Arrived` comes first.
+        match tokio::time::timeout(AGENT_TIMEOUT, reader.next()).await {
+            Ok(arrived) => arrived.map_err(|error| desk(error, &node))?,
+            Err(_) => {
+                let message = format!("the agent of node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs());
+                return Err(status::plain(Code::Unavailable, "NODE_NOT_ANSWERING", message));
+            }
+        };
+        Ok(Response::new(lines(reader, node, instance)))
+    }
+}
+
+fn read_cursor(cursor: &str) -> Option<(NodeName, AppName)> {
+    let (node, app) = cursor.split_once(SEPARATOR)?;
+    NodeName::parse(node).ok().zip(AppName::parse(app).ok())
+}
+
+/// The stream of a reader: ends when the upload is complete, or with an error.
+fn lines(reader: Reader, node: NodeName, instance: String) -> BoxStream<'static, Result<v1::ReadLogsResponse, Status>> {
+    let step = |place: Option<(Reader, NodeName, String)>| async move {
+        let (mut reader, node, instance) = place?;
+        loop {
+            return match reader.next().await {
+                Ok(Event::Arrived) => continue,
+                Ok(Event::Lines(lines)) => Some((Ok(v1::ReadLogsResponse { lines }), Some((reader, node, instance)))),
+                Ok(Event::Done) => None,
+                Ok(Event::NotFound) => {
+                    let name = instance.clone();
+                    let error = StoreError::NotFound { kind: "log", name };
+                    Some((Err(status::store(error)), None))
+                }
+                Err(error) => Some((Err(desk(error, &node)), None)),
+            };
+        }
+    };
+    stream::unfold(Some((reader, node, instance)), step).boxed()
+}
+
+/// What a failure at the desk means for the reader.
+fn desk(error: DeskError, node: &NodeName) -> Status {
+    let message = error.to_string();
+    match error {
+        DeskError::Full | DeskError::NodeFull => status::later(Code::ResourceExhausted, "TOO_MANY_READERS", message),
+        DeskError::Closed => status::later(Code::Unavailable, "SHUTTING_DOWN", message),
+        DeskError::BrokenOff => {
+            status::plain(Code::Unavailable, "LOGS_BROKEN_OFF", format!("the logs of node {node} broke off"))
+        }
+    }
+}

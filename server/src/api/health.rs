@@ -1,0 +1,69 @@
+//! `grpc.health.v1`: SERVING while the store answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_proto::v1;
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::session::AgentApi;
+use crate::store::Store;
+
+use super::apps::AppApi;
+use super::jobs::JobApi;
+use super::nodes::NodeApi;
+
+/// Time between two looks at the store.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Time for the store to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The services whose health is told; the empty name stands for the server as a whole.
+const SERVICES: [&str; 5] = [
+    "",
+    v1::job_service_server::JobServiceServer::<JobApi>::NAME,
+    v1::node_service_server::NodeServiceServer::<NodeApi>::NAME,
+    v1::app_service_server::AppServiceServer::<AppApi>::NAME,
+    v1::agent_service_server::AgentServiceServer::<AgentApi>::NAME,
+];
+
+/// Looks at the store again and again until `shutdown`.
+pub async fn run(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: CancellationToken) {
+    let mut serving = None;
+    while !shutdown.is_cancelled() {
+        let answers = matches!(tokio::time::timeout(TIMEOUT, store.ping()).await, Ok(Ok(())));
+        if serving != Some(answers) {
+            if !answers {
+                tracing::error!("the store does not answer: not serving");
+            }
+            serving = Some(answers);
+            report(&reporter, if answers { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+    report(&reporter, ServingStatus::NotServing).await;
+}
+
+/// Ends every watch of the health, so that open ones do not hold a shutdown up.
+pub async fn end_watches(mut reporter: HealthReporter) {
+    for service in SERVICES {
+        reporter.clear_service_status(service).await;
+    }
+}
+
+/// Says that nothing is served (any more).
+pub async fn not_serving(reporter: &HealthReporter) {
+    report(reporter, ServingStatus::NotServing).await;
+}
+
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        reporter.set_service_status(service, status).await;
+    }
+}

@@ -1,0 +1,200 @@
+//! JobService.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
+use longshore_model::identity::Identity;
+use longshore_model::job::Job;
+use longshore_model::name::{JobId, NodeName};
+use longshore_model::validate::Violations;
+use longshore_proto::convert::FromWire;
+use longshore_proto::v1;
+use prost::Message;
+use tonic::{Request, Response, Status};
+use v1::job_service_server::JobService;
+
+use super::pages::{self, Listing};
+use super::{Context, job_id, new_job, status};
+use crate::hub::{Interest, News, Subscription};
+use crate::store::JobRequest;
+
+/// Tasks in one message of a watch, as the protocol promises.
+const WATCHED_TASKS: usize = 1_000;
+/// Longest wait of one call: a caller that wants more asks again, and notices meanwhile that it is still connected.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// JobService.
+pub struct JobApi(pub Context);
+
+impl JobApi {
+    async fn request(&self, id: String, request: JobRequest) -> Result<Option<v1::Job>, Status> {
+        let id = job_id(id)?;
+        let job = self.0.store.request(&id, request, Timestamp::now()).await.map_err(status::store)?;
+        tracing::info!(job = %id, ?request, state = %job.state(), "request taken");
+        Ok(Some(v1::Job::from(job.as_ref())))
+    }
+
+    fn subscribe(&self, id: &JobId, interest: Interest) -> Result<Subscription, Status> {
+        self.0.live.hub.subscribe(id, interest).map_err(status::hub)
+    }
+}
+
+#[async_trait]
+impl JobService for JobApi {
+    type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
+
+    async fn create_job(
+        &self,
+        request: Request<v1::CreateJobRequest>,
+    ) -> Result<Response<v1::CreateJobResponse>, Status> {
+        let creator = match status::caller(&request)? {
+            Identity::User { name, .. } => name.clone(),
+            other => other.to_string(),
+        };
+        let id = self.0.ids.job().map_err(|error| status::internal(&error))?;
+        let store = self.0.store.as_ref();
+        let new = new_job::make(store, request.into_inner(), id, creator, Timestamp::now()).await?;
+        let job = store.create_job(new).await.map_err(status::store)?;
+        tracing::info!(job = %job.id, app = %job.app, nodes = job.counts.total(), creator = job.creator, "job created");
+        Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
+        let id = job_id(request.into_inner().job_id)?;
+        let job = self.0.store.job(&id).await.map_err(status::store)?;
+        Ok(Response::new(v1::GetJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
+    }
+
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let listing = Listing::new("ListJobs", &[]);
+        let mut bad = Violations::default();
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, |cursor| JobId::parse(cursor).ok(), &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        let page = self.0.store.jobs(after.as_ref(), size).await.map_err(status::store)?;
+        let mut jobs: Vec<v1::Job> = page.items.iter().map(|job| v1::Job::from(job.as_ref())).collect();
+        let next_page_token = pages::close(&mut jobs, page.more, |job| listing.token(&job.job_id)).unwrap_or_default();
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
+    }
+
+    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let id = job_id(request.into_inner().job_id)?;
+        // Subscribed first, so that nothing is missed between the snapshot and the first change.
+        let subscription = self.subscribe(&id, Interest::JobAndTasks)?;
+        let (job, tasks) = self.0.store.job_with_tasks(&id).await.map_err(status::store)?;
+        subscription.begin(job, tasks);
+        Ok(Response::new(watch(subscription)))
+    }
+
+    async fn wait_job(&self, request: Request<v1::WaitJobRequest>) -> Result<Response<v1::WaitJobResponse>, Status> {
+        let request = request.into_inner();
+        let mut bad = Violations::default();
+        let id = JobId::from_wire(request.job_id, longshore_model::validate::Path::Root.field("job_id"), &mut bad);
+        let timeout = match request.timeout.map(|timeout| Duration::read_field(timeout, "timeout")) {
+            None => MAX_WAIT,
+            Some(Ok(timeout)) => timeout.min(MAX_WAIT),
+            Some(Err(found)) => {
+                bad.0.extend(found.0);
+                MAX_WAIT
+            }
+        };
+        let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let mut subscription = self.subscribe(&id, Interest::Job)?;
+        let job = self.0.store.job(&id).await.map_err(status::store)?;
+        subscription.begin(Arc::clone(&job), Vec::new());
+        let job = wait(&mut subscription, job, timeout).await?;
+        Ok(Response::new(v1::WaitJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
+    }
+
+    async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
+        let v1::StopJobRequest { job_id, cancel_in_flight } = request.into_inner();
+        let job = self.request(job_id, JobRequest::Stop { cancel_in_flight }).await?;
+        Ok(Response::new(v1::StopJobResponse { job }))
+    }
+
+    async fn resume_job(
+        &self,
+        request: Request<v1::ResumeJobRequest>,
+    ) -> Result<Response<v1::ResumeJobResponse>, Status> {
+        let job = self.request(request.into_inner().job_id, JobRequest::Resume).await?;
+        Ok(Response::new(v1::ResumeJobResponse { job }))
+    }
+
+    async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
+        let job = self.request(request.into_inner().job_id, JobRequest::Retry).await?;
+        Ok(Response::new(v1::RetryJobResponse { job }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let filters = [request.job_id.as_str()];
+        let listing = Listing::new("ListTasks", &filters);
+        let mut bad = Violations::default();
+        let id =
+            JobId::from_wire(request.job_id.clone(), longshore_model::validate::Path::Root.field("job_id"), &mut bad);
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
+        let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let page = self.0.store.tasks(&id, after.as_ref(), size).await.map_err(status::store)?;
+        if page.items.is_empty() && after.is_none() {
+            // A job has at least one task: an empty list is an unknown job.
+            self.0.store.job(&id).await.map_err(status::store)?;
+        }
+        let mut tasks: Vec<v1::Task> = page.items.iter().map(v1::Task::from).collect();
+        let next_page_token =
+            pages::close(&mut tasks, page.more, |task| listing.token(&task.node_name)).unwrap_or_default();
+        Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
+    }
+}
+
+/// The stream of a watch: ends after the message that shows the job at rest with nothing left to tell.
+fn watch(subscription: Subscription) -> BoxStream<'static, Result<v1::WatchJobResponse, Status>> {
+    let news = stream::unfold(Some(subscription), |subscription| async move {
+        let mut subscription = subscription?;
+        match subscription.next(WATCHED_TASKS).await {
+            Ok(news) => {
+                let is_last = !news.more && news.job.state().is_at_rest();
+                let messages = messages(&news).into_iter().map(Ok).collect();
+                Some((messages, (!is_last).then_some(subscription)))
+            }
+            Err(error) => Some((vec![Err(status::hub(error))], None)),
+        }
+    });
+    news.flat_map(|messages: Vec<_>| stream::iter(messages)).boxed()
+}
+
+/// News as messages, none of them larger than clients take.
+fn messages(news: &News) -> Vec<v1::WatchJobResponse> {
+    let job = v1::Job::from(news.job.as_ref());
+    let mut tasks: Vec<v1::Task> = news.tasks.iter().map(|task| v1::Task::from(task.as_ref())).collect();
+    let mut messages = Vec::new();
+    let room = pages::MAX_PAGE_BYTES.saturating_sub(job.encoded_len());
+    loop {
+        let rest = tasks.split_off(pages::fitting(&tasks, room));
+        messages.push(v1::WatchJobResponse { job: Some(job.clone()), tasks });
+        if rest.is_empty() {
+            return messages;
+        }
+        tasks = rest;
+    }
+}
+
+/// The job when it is at rest, or as it is when the time is over.
+async fn wait(subscription: &mut Subscription, mut job: Arc<Job>, timeout: Duration) -> Result<Arc<Job>, Status> {
+    let over = tokio::time::sleep(timeout);
+    tokio::pin!(over);
+    while !job.state().is_at_rest() {
+        tokio::select! {
+            () = &mut over => break,
+            news = subscription.next(0) => job = news.map_err(status::hub)?.job,
+        }
+    }
+    Ok(job)
+}

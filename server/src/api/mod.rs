@@ -1,0 +1,51 @@
+//! What people call.
+
+use std::sync::Arc;
+
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::validate::{Path, Violations};
+use longshore_proto::convert::FromWire;
+
+pub mod apps;
+pub mod health;
+pub mod jobs;
+mod new_job;
+pub mod nodes;
+mod pages;
+pub mod reflection;
+pub(crate) mod status;
+
+use crate::ids::Ids;
+use crate::live::Live;
+use crate::store::Store;
+
+/// What every service of the API works with.
+#[derive(Clone)]
+pub struct Context {
+    /// What is remembered.
+    pub store: Arc<dyn Store>,
+    /// What is live.
+    pub live: Arc<Live>,
+    /// Fresh identifiers.
+    pub ids: Arc<Ids>,
+}
+
+/// Reads a name that may be left out.
+fn optional_name<T: FromWire<String>>(text: String, field: &str, bad: &mut Violations) -> Option<T> {
+    if text.is_empty() { None } else { T::from_wire(text, Path::Root.field(field), bad) }
+}
+
+fn job_id(text: String) -> Result<JobId, tonic::Status> {
+    JobId::read_field(text, "job_id").map_err(status::invalid)
+}
+
+/// Reads the names of a node and an app together, so that both are complained of.
+fn node_and_app(node: String, app: String) -> Result<(NodeName, AppName), tonic::Status> {
+    let mut bad = Violations::default();
+    let node = NodeName::from_wire(node, Path::Root.field("node_name"), &mut bad);
+    let app = AppName::from_wire(app, Path::Root.field("app_name"), &mut bad);
+    match node.zip(app) {
+        Some(names) => Ok(names),
+        None => Err(status::invalid(bad)),
+    }
+}

@@ -1,0 +1,183 @@
+//! NodeService.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use longshore_model::label;
+use longshore_model::limits::{DEFAULT_TOKEN_TTL, MAX_LABELS, MAX_PAGE};
+use longshore_model::name::NodeName;
+use longshore_model::node::{Labels, Node};
+use longshore_model::selector::Selector;
+use longshore_model::validate::{self, Path, Violations};
+use longshore_proto::convert::{self, FromWire};
+use longshore_proto::v1;
+use longshore_tls::{EnrollmentToken, Pin};
+use tonic::{Request, Response, Status};
+use v1::node_service_server::NodeService;
+
+use super::pages::{self, Listing};
+use super::{Context, optional_name, status};
+use crate::store::{StoreError, StoredToken};
+
+/// Store pages that one call with a selector looks through: bounds the work of a call that matches almost nothing. The
+/// answer then has fewer nodes than were asked for, and a token.
+const MAX_SCANNED_PAGES: usize = 10;
+
+/// NodeService.
+pub struct NodeApi {
+    /// What it works with.
+    pub context: Context,
+    /// The pin of the server's root certificate, for enrolment tokens.
+    pub pin: Pin,
+}
+
+impl NodeApi {
+    fn on_wire(&self, node: &Node) -> v1::Node {
+        convert::node(node, self.context.live.fleet.connected(&node.name), Timestamp::now())
+    }
+
+    /// Nodes that match, how far was looked, and whether there are more.
+    async fn matching(
+        &self,
+        selector: Option<&Selector>,
+        mut after: Option<NodeName>,
+        size: usize,
+    ) -> Result<(Vec<Node>, Option<NodeName>), StoreError> {
+        let Some(selector) = selector else {
+            let page = self.context.store.nodes(after.as_ref(), size).await?;
+            let last = page.items.last().map(|node| node.name.clone());
+            return Ok((page.items, last.filter(|_| page.more)));
+        };
+        let mut found = Vec::new();
+        for _ in 0..MAX_SCANNED_PAGES {
+            let page = self.context.store.nodes(after.as_ref(), MAX_PAGE).await?;
+            for node in page.items {
+                if found.len() == size {
+                    return Ok((found, after));
+                }
+                after = Some(node.name.clone());
+                if selector.matches(&node.labels) {
+                    found.push(node);
+                }
+            }
+            if !page.more {
+                return Ok((found, None));
+            }
+        }
+        Ok((found, after))
+    }
+}
+
+#[async_trait]
+impl NodeService for NodeApi {
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let request = request.into_inner();
+        let filters = [request.selector.as_str()];
+        let listing = Listing::new("ListNodes", &filters);
+        let mut bad = Violations::default();
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
+        let selector = match request.selector.as_str() {
+            "" => None,
+            text => match Selector::parse(text) {
+                Ok(selector) => Some(selector),
+                Err(error) => {
+                    bad.add(Path::Root.field("selector"), error.to_string());
+                    None
+                }
+            },
+        };
+        bad.or(()).map_err(status::invalid)?;
+        let (found, last) = self.matching(selector.as_ref(), after, size).await.map_err(status::store)?;
+        let mut nodes: Vec<v1::Node> = found.iter().map(|node| self.on_wire(node)).collect();
+        let token = pages::close(&mut nodes, false, |node| listing.token(&node.name));
+        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token }))
+    }
+
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::GetNodeResponse>, Status> {
+        let name = NodeName::read_field(request.into_inner().name, "name").map_err(status::invalid)?;
+        let node = self.context.store.node(&name).await.map_err(status::store)?;
+        Ok(Response::new(v1::GetNodeResponse { node: Some(self.on_wire(&node)) }))
+    }
+
+    async fn update_node_labels(
+        &self,
+        request: Request<v1::UpdateNodeLabelsRequest>,
+    ) -> Result<Response<v1::UpdateNodeLabelsResponse>, Status> {
+        let request = request.into_inner();
+        let mut bad = Violations::default();
+        let name = NodeName::from_wire(request.name, Path::Root.field("name"), &mut bad);
+        let set = Labels::from_iter(request.set);
+        label::check(&set, Path::Root.field("set"), &mut bad);
+        for (index, key) in request.remove.iter().enumerate() {
+            if set.contains_key(key) {
+                let list = Path::Root.field("remove");
+                bad.add(list.index(index), "is set by the same request; do one of the two");
+            }
+        }
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let node = self.context.store.node(&name).await.map_err(status::store)?;
+        let kept = node.labels.keys().filter(|key| !set.contains_key(*key) && !request.remove.contains(key)).count();
+        if kept + set.len() > MAX_LABELS {
+            let count = kept + set.len();
+            let description = format!("would give the node {count} labels; at most {MAX_LABELS} are allowed");
+            return Err(status::invalid(Violations::one("set", description)));
+        }
+        let node = self.context.store.update_labels(&name, set, request.remove).await.map_err(status::store)?;
+        Ok(Response::new(v1::UpdateNodeLabelsResponse { node: Some(self.on_wire(&node)) }))
+    }
+
+    async fn delete_node(
+        &self,
+        request: Request<v1::DeleteNodeRequest>,
+    ) -> Result<Response<v1::DeleteNodeResponse>, Status> {
+        let name = NodeName::read_field(request.into_inner().name, "name").map_err(status::invalid)?;
+        self.context.store.delete_node(&name, Timestamp::now()).await.map_err(status::store)?;
+        tracing::info!(node = %name, "node deleted");
+        Ok(Response::new(v1::DeleteNodeResponse {}))
+    }
+
+    async fn create_enrollment_token(
+        &self,
+        request: Request<v1::CreateEnrollmentTokenRequest>,
+    ) -> Result<Response<v1::CreateEnrollmentTokenResponse>, Status> {
+        let request = request.into_inner();
+        let mut bad = Violations::default();
+        let ttl = read_ttl(request.ttl, &mut bad);
+        let labels = Labels::from_iter(request.labels);
+        label::check(&labels, Path::Root.field("labels"), &mut bad);
+        let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+
+        let mut random = [0; EnrollmentToken::RANDOM_BYTES];
+        rand::fill(&mut random);
+        let token = EnrollmentToken::from_random(&random, self.pin);
+        // The sum stays in range: the lifetime is at most 30 days.
+        let lifetime = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::ZERO);
+        let expire_time = Timestamp::now().checked_add(lifetime).unwrap_or(Timestamp::MAX);
+        let stored =
+            StoredToken { id: token.id().to_owned(), secret_hash: token.secret_hash(), expire_time, labels, node };
+        self.context.store.create_token(stored).await.map_err(status::store)?;
+        tracing::info!(token = token.id(), %expire_time, "enrolment token created");
+        Ok(Response::new(v1::CreateEnrollmentTokenResponse {
+            token: token.to_string(),
+            expire_time: Some(convert::timestamp(expire_time)),
+        }))
+    }
+}
+
+fn read_ttl(ttl: Option<prost_types::Duration>, bad: &mut Violations) -> Duration {
+    let ttl = match ttl.map(|ttl| Duration::read_field(ttl, "ttl")) {
+        None => Ok(DEFAULT_TOKEN_TTL),
+        Some(read) => read.and_then(|ttl| validate::token_ttl(ttl).map(|()| ttl)),
+    };
+    ttl.unwrap_or_else(|found| {
+        bad.0.extend(found.0);
+        DEFAULT_TOKEN_TTL
+    })
+}

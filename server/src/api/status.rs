@@ -1,0 +1,129 @@
+//! The one place where errors become gRPC statuses.
+//!
+//! Every status that is our own carries `google.rpc.ErrorInfo` with a reason for machines; its message is a sentence for
+//! people. What only we can do something about is logged here, once, and answered as INTERNAL without details.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use longshore_model::identity::Identity;
+use longshore_model::name::NodeName;
+use longshore_model::validate::Violations;
+use tonic::{Code, Request, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::fleet::FleetError;
+use crate::hub::HubError;
+use crate::store::StoreError;
+
+/// Domain of every `ErrorInfo`.
+const DOMAIN: &str = "longshore";
+/// When to try again after the server was too busy: long enough for a full queue of writes to be committed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// INVALID_ARGUMENT with everything that is wrong.
+pub(crate) fn invalid(violations: Violations) -> Status {
+    let message = violations.to_string();
+    let mut details = with_reason("INVALID_REQUEST");
+    let fields = violations.0.into_iter().map(|found| FieldViolation::new(found.field, found.description));
+    details.set_bad_request(fields.collect::<Vec<_>>());
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// A status with a reason and nothing else.
+pub(crate) fn plain(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    Status::with_error_details(code, message, with_reason(reason))
+}
+
+/// FAILED_PRECONDITION with what stands in the way of `subject`.
+pub(crate) fn precondition(reason: &str, subject: &str, message: &str) -> Status {
+    let mut details = with_reason(reason);
+    details.add_precondition_failure_violation(reason, subject, message);
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
+/// RESOURCE_EXHAUSTED or UNAVAILABLE, with advice to come back.
+pub(crate) fn later(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let mut details = with_reason(reason);
+    details.set_retry_info(Some(RETRY_DELAY));
+    Status::with_error_details(code, message, details)
+}
+
+/// UNAUTHENTICATED for a node that was deleted.
+pub(crate) fn node_deleted(node: &NodeName) -> Status {
+    plain(Code::Unauthenticated, "NODE_DELETED", format!("there is no node {node}: it was deleted"))
+}
+
+/// INTERNAL; the error is logged here and its text stays here.
+pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
+    tracing::error!(error, "a call failed");
+    plain(Code::Internal, "INTERNAL", "the server failed; its log says how")
+}
+
+/// What a failure of the store means for a caller.
+pub(crate) fn store(error: StoreError) -> Status {
+    let message = error.to_string();
+    match error {
+        StoreError::NotFound { kind, name } => {
+            let mut details = with_reason(&format!("{}_NOT_FOUND", screaming(kind)));
+            details.set_resource_info(kind, name, "", message.clone());
+            Status::with_error_details(Code::NotFound, message, details)
+        }
+        StoreError::AlreadyExists { kind, name } => {
+            let mut details = with_reason(&format!("{}_ALREADY_EXISTS", screaming(kind)));
+            details.set_resource_info(kind, name, "", message.clone());
+            Status::with_error_details(Code::AlreadyExists, message, details)
+        }
+        StoreError::Refused(refused) => {
+            let mut details = with_reason("JOB_STATE");
+            details.add_precondition_failure_violation("JOB_STATE", refused.state.as_str(), message.clone());
+            Status::with_error_details(Code::FailedPrecondition, message, details)
+        }
+        StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
+        StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),
+        StoreError::TokenForOther(_) => plain(Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE", message),
+        StoreError::Busy => later(Code::ResourceExhausted, "STORE_BUSY", message),
+        StoreError::Closed => later(Code::Unavailable, "SHUTTING_DOWN", "the server is shutting down"),
+        error @ StoreError::Database(_) => internal(&error),
+    }
+}
+
+/// What a failure of a watch means for a caller.
+pub(crate) fn hub(error: HubError) -> Status {
+    match error {
+        HubError::Full => later(Code::ResourceExhausted, "TOO_MANY_WATCHERS", error.to_string()),
+        HubError::Closed => later(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
+    }
+}
+
+/// What it means for a caller that a node cannot be reached.
+pub(crate) fn fleet(error: FleetError, node: &NodeName) -> Status {
+    match error {
+        FleetError::NotConnected => {
+            plain(Code::Unavailable, "NODE_NOT_CONNECTED", format!("the node {node} is not connected at the moment"))
+        }
+        FleetError::Draining => later(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
+    }
+}
+
+/// Who calls, as the listener found out from the certificate.
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<&Identity, Status> {
+    let identity = request.extensions().get::<Identity>();
+    identity.ok_or_else(|| plain(Code::Unauthenticated, "NO_IDENTITY", "a client certificate is needed for this call"))
+}
+
+/// The node that calls.
+pub(crate) fn calling_node<T>(request: &Request<T>) -> Result<NodeName, Status> {
+    match caller(request)? {
+        Identity::Node(node) => Ok(node.clone()),
+        other => Err(plain(Code::PermissionDenied, "NOT_A_NODE", format!("this call is for agents, not for {other}"))),
+    }
+}
+
+fn with_reason(reason: &str) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new())
+}
+
+fn screaming(kind: &str) -> String {
+    kind.to_ascii_uppercase().replace(' ', "_")
+}

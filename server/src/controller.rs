@@ -1,0 +1,96 @@
+//! The reconciler: assigns what can be assigned and ends what is past its deadline.
+//!
+//! It takes no input. Whatever wakes it, it looks at the store and does what is due, so that a lost or doubled wake-up
+//! changes nothing but the moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_model::backoff::Backoff;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::Fleet;
+use crate::store::{Store, StoreError};
+
+/// Tasks assigned by one commit: large enough for the writer's group commit, small enough that reports get their turn.
+const BATCH: usize = 1_000;
+/// Longest sleep: bounds what a wake-up that was lost, or a clock that was set, can delay.
+const TICK: Duration = Duration::from_secs(10);
+/// Shortest pause between two rounds when a deadline is due already: the store's clock and ours read the same, and what
+/// a round left undone it left for a reason.
+const MIN_SLEEP: Duration = Duration::from_millis(20);
+/// Pauses while the store fails. There is one reconciler, so that nothing needs to be spread by chance.
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
+
+/// The reconciler.
+pub struct Controller {
+    store: Arc<dyn Store>,
+    fleet: Arc<Fleet>,
+    wake: Arc<Notify>,
+}
+
+impl Controller {
+    /// A reconciler that looks whenever `wake` is notified.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, fleet: Arc<Fleet>, wake: Arc<Notify>) -> Self {
+        Self { store, fleet, wake }
+    }
+
+    /// Reconciles until `shutdown`; a round under way is finished first. Errors of the store are logged and tried again
+    /// after a back-off.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut failures = 0_u32;
+        while !shutdown.is_cancelled() {
+            match self.round(Timestamp::now()).await {
+                Ok(deadline) => {
+                    failures = 0;
+                    let sleep = until(deadline, Timestamp::now());
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = self.wake.notified() => {}
+                        () = tokio::time::sleep(sleep) => {}
+                    }
+                }
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let pause = BACKOFF.delay(failures);
+                    tracing::warn!(error = &error as &dyn std::error::Error, ?pause, "reconciling failed");
+                    // Not woken early: a store that fails is not asked more often because more is waiting.
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does everything that is due, and returns the next deadline.
+    async fn round(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let deadline = self.store.pass_deadlines(now).await?;
+        loop {
+            let fleet = Arc::clone(&self.fleet);
+            let picks = self.store.assignable(Arc::new(move |node| fleet.connected(node)), BATCH).await?;
+            if picks.is_empty() {
+                break;
+            }
+            let asked = picks.len();
+            let assigned = self.store.assign(picks, Timestamp::now()).await?;
+            tracing::debug!(asked, assigned, "assigned tasks");
+            if assigned == 0 {
+                // Whatever stands in the way will wake us, or is a deadline that the next round passes.
+                break;
+            }
+        }
+        Ok(deadline)
+    }
+}
+
+/// How long to sleep when nothing else happens.
+fn until(deadline: Option<Timestamp>, now: Timestamp) -> Duration {
+    let Some(deadline) = deadline else { return TICK };
+    Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO).clamp(MIN_SLEEP, TICK)
+}

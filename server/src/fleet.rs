@@ -1,0 +1,250 @@
+//! The live sessions, one for each connected node.
+//!
+//! A session is entered before its node's assignments are read and gets everything through its [`Outbox`], in commit
+//! order: Welcome, the full set, then increments. Nothing here waits: an outbox that is full ends its session, and the
+//! next session starts from the full set again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use longshore_model::name::{AppName, NodeName, SessionId};
+use longshore_proto::convert;
+use longshore_proto::v1;
+use tokio::sync::watch;
+use v1::open_session_response::Message;
+
+use crate::store::EncodedAssignment;
+
+mod outbox;
+
+use outbox::Offer;
+pub use outbox::{End, Outbox};
+
+/// Reconnections for each second of [`v1::Drain`]'s window: what one core's TLS handshakes keep up with.
+const RECONNECTS_PER_SECOND: u32 = 650;
+/// Shortest window to reconnect in: even a small fleet shall not come back in one burst.
+const MIN_RECONNECT_WINDOW: Duration = Duration::from_secs(1);
+
+/// Why something could not be sent to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// The node has no live session.
+    #[error("the node is not connected")]
+    NotConnected,
+    /// The server is going away and takes no new sessions.
+    #[error("the server is shutting down")]
+    Draining,
+}
+
+/// The live sessions.
+#[derive(Debug)]
+pub struct Fleet {
+    registry: Mutex<Registry>,
+    /// Streams that have not ended yet, those of fenced sessions included: a drain waits for them.
+    streams: watch::Sender<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    sessions: HashMap<NodeName, Arc<Outbox>>,
+    draining: bool,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self { registry: Mutex::default(), streams: watch::Sender::new(0) }
+    }
+}
+
+impl Fleet {
+    /// Enters a session, whose first message is `welcome`, and fences the node's previous one.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::Draining`] once [`Fleet::drain`] was called.
+    pub fn enter(
+        self: &Arc<Self>,
+        node: NodeName,
+        session: SessionId,
+        welcome: v1::Welcome,
+    ) -> Result<Entry, FleetError> {
+        let outbox = Arc::new(Outbox::new(session, Message::Welcome(welcome)));
+        let previous = {
+            let mut registry = self.registry();
+            if registry.draining {
+                return Err(FleetError::Draining);
+            }
+            registry.sessions.insert(node.clone(), Arc::clone(&outbox))
+        };
+        self.streams.send_modify(|streams| *streams += 1);
+        if let Some(previous) = previous {
+            tracing::info!(%node, session = %previous.session(), "a newer session fences this one");
+            previous.end(End::Fenced);
+        }
+        Ok(Entry { fleet: Arc::clone(self), node, outbox })
+    }
+
+    /// Whether the node has a live session.
+    #[must_use]
+    pub fn connected(&self, node: &NodeName) -> bool {
+        self.registry().sessions.contains_key(node)
+    }
+
+    /// Number of nodes with a live session.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.registry().sessions.len()
+    }
+
+    /// Whether no node has a live session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sends a session its full set; nothing happens if it is no longer the node's live one.
+    pub fn opened(&self, node: &NodeName, session: &SessionId, assignments: Vec<EncodedAssignment>) {
+        if let Some(outbox) = self.live(node).filter(|outbox| outbox.session() == session) {
+            outbox.open(assignments.into_iter().map(on_wire).collect());
+        }
+    }
+
+    /// Sends a node an assignment, if it has a session that got its full set.
+    pub fn set(&self, node: &NodeName, assignment: EncodedAssignment) {
+        self.update(node, || (vec![on_wire(assignment)], Vec::new()));
+    }
+
+    /// Tells a node to remove an app, if it has a session that got its full set.
+    pub fn unset(&self, node: &NodeName, app: &AppName) {
+        self.update(node, || (Vec::new(), vec![app.to_string()]));
+    }
+
+    fn update(&self, node: &NodeName, change: impl FnOnce() -> (Vec<v1::Assignment>, Vec<String>)) {
+        // Before the full set nothing needs to be sent: that set will hold the change.
+        if let Some(outbox) = self.live(node)
+            && outbox.update(change) == Offer::Full
+        {
+            self.overflowed(node, &outbox);
+        }
+    }
+
+    /// Asks a node for logs.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NotConnected`] when it has no live session, or just lost it because its outbox was full.
+    pub fn ask_for_logs(&self, node: &NodeName, request: v1::LogRequest) -> Result<(), FleetError> {
+        let outbox = self.live(node).ok_or(FleetError::NotConnected)?;
+        match outbox.push(Message::Logs(request)) {
+            Offer::Taken => return Ok(()),
+            Offer::NotOpen => {}
+            Offer::Full => self.overflowed(node, &outbox),
+        }
+        Err(FleetError::NotConnected)
+    }
+
+    /// Ends the session of a node that was deleted.
+    pub fn node_deleted(&self, node: &NodeName) {
+        let removed = self.registry().sessions.remove(node);
+        if let Some(outbox) = removed {
+            outbox.end(End::NodeDeleted);
+        }
+    }
+
+    /// Asks every agent to come back later and ends its session once that message is out; takes no new sessions.
+    ///
+    /// Returns when every stream has ended. An agent that reads nothing can hold it up for ever: give it a time limit.
+    pub async fn drain(&self) {
+        let sessions = {
+            let mut registry = self.registry();
+            registry.draining = true;
+            std::mem::take(&mut registry.sessions)
+        };
+        let window = reconnect_window(sessions.len());
+        tracing::info!(sessions = sessions.len(), reconnect_within = ?window, "draining the fleet");
+        for outbox in sessions.into_values() {
+            let drain = v1::Drain { reconnect_within: Some(convert::duration(window)) };
+            // Whether it fits or not, the session ends.
+            outbox.push(Message::Drain(drain));
+            outbox.end(End::Drained);
+        }
+        // The sender lives as long as `self`, so that the wait cannot fail.
+        let _ = self.streams.subscribe().wait_for(|streams| *streams == 0).await;
+    }
+
+    fn overflowed(&self, node: &NodeName, outbox: &Arc<Outbox>) {
+        if self.remove(node, outbox.session()) {
+            tracing::warn!(%node, session = %outbox.session(), "the agent is too slow: its session ends");
+        }
+        outbox.end(End::Overflow);
+    }
+
+    /// Compare-and-remove: a connection that died quietly may end long after its successor began.
+    fn remove(&self, node: &NodeName, session: &SessionId) -> bool {
+        let mut registry = self.registry();
+        let is_live = registry.sessions.get(node).is_some_and(|live| live.session() == session);
+        if is_live {
+            registry.sessions.remove(node);
+        }
+        is_live
+    }
+
+    fn live(&self, node: &NodeName) -> Option<Arc<Outbox>> {
+        self.registry().sessions.get(node).cloned()
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session's place in the fleet; dropping it takes the session out.
+#[derive(Debug)]
+pub struct Entry {
+    fleet: Arc<Fleet>,
+    node: NodeName,
+    outbox: Arc<Outbox>,
+}
+
+impl Entry {
+    /// The session's node.
+    #[must_use]
+    pub fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// What is on its way to the agent.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.fleet.remove(&self.node, self.outbox.session());
+        self.fleet.streams.send_modify(|streams| *streams -= 1);
+    }
+}
+
+/// How long a fleet of this size takes to come back without drowning a server.
+fn reconnect_window(sessions: usize) -> Duration {
+    let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+    (Duration::from_secs(1) * sessions / RECONNECTS_PER_SECOND).max(MIN_RECONNECT_WINDOW)
+}
+
+/// The wire form of an assignment; its spec is shared, not copied.
+fn on_wire(assignment: EncodedAssignment) -> v1::Assignment {
+    v1::Assignment {
+        app_name: assignment.app.to_string(),
+        revision: assignment.revision,
+        job_id: assignment.job.to_string(),
+        attempt: assignment.attempt,
+        order: v1::Order::from(assignment.order).into(),
+        app_spec: assignment.spec,
+    }
+}
+
+#[cfg(test)]
+mod tests;

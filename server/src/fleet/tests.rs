@@ -1,0 +1,144 @@
+#![allow(clippy::unwrap_used, clippy::panic)] // A test may fail by panicking.
+
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use longshore_model::assignment::Order;
+use longshore_model::name::JobId;
+
+use super::outbox::OUTBOX_LIMIT;
+use super::*;
+
+fn node(name: &str) -> NodeName {
+    NodeName::parse(name).unwrap()
+}
+
+fn session(last: char) -> SessionId {
+    SessionId::parse(&format!("01arz3ndektsv4rrffq69g5fa{last}")).unwrap()
+}
+
+fn enter(fleet: &Arc<Fleet>, name: &str, id: char) -> Entry {
+    fleet.enter(node(name), session(id), v1::Welcome::default()).unwrap()
+}
+
+fn assignment(app: &str, spec: &Bytes) -> EncodedAssignment {
+    EncodedAssignment {
+        app: AppName::parse(app).unwrap(),
+        revision: 1,
+        job: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),
+        attempt: 1,
+        order: Order::Deploy,
+        spec: spec.clone(),
+    }
+}
+
+fn poll(entry: &Entry) -> Poll<Result<Message, End>> {
+    entry.outbox().poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+fn take(entry: &Entry) -> Message {
+    match poll(entry) {
+        Poll::Ready(Ok(message)) => message,
+        other => panic!("no message: {other:?}"),
+    }
+}
+
+#[test]
+fn the_full_set_comes_second_and_increments_follow_without_a_gap() {
+    let fleet = Arc::new(Fleet::default());
+    let entry = enter(&fleet, "shop-1", 'a');
+    let spec = Bytes::from_static(b"spec");
+    // The full set will hold it, since it was committed before.
+    fleet.set(&node("shop-1"), assignment("early", &spec));
+    assert_eq!(fleet.ask_for_logs(&node("shop-1"), v1::LogRequest::default()), Err(FleetError::NotConnected));
+    fleet.opened(&node("shop-1"), &session('b'), Vec::new());
+    fleet.opened(&node("shop-1"), &session('a'), vec![assignment("till", &spec)]);
+    fleet.set(&node("shop-1"), assignment("cam", &spec));
+    fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
+
+    assert!(matches!(take(&entry), Message::Welcome(_)));
+    let Message::Full(full) = take(&entry) else { panic!("not the full set") };
+    assert_eq!((full.revision, full.assignments.len()), (1, 1));
+    let Message::Update(set) = take(&entry) else { panic!("not an update") };
+    assert_eq!((set.revision, set.set[0].app_name.as_str()), (2, "cam"));
+    assert_eq!(set.set[0].app_spec.as_ptr(), spec.as_ptr(), "the spec is shared, not copied");
+    let Message::Update(unset) = take(&entry) else { panic!("not an update") };
+    assert_eq!((unset.revision, unset.remove), (3, vec!["till".to_owned()]));
+    assert!(poll(&entry).is_pending());
+}
+
+#[test]
+fn a_newer_session_fences_the_older_whose_end_does_not_remove_it() {
+    let fleet = Arc::new(Fleet::default());
+    let old = enter(&fleet, "shop-1", 'a');
+    let new = enter(&fleet, "shop-1", 'b');
+    assert_eq!(old.outbox().ended(), Some(End::Fenced));
+    assert_eq!(poll(&old), Poll::Ready(Err(End::Fenced)));
+    drop(old);
+    assert!(fleet.connected(&node("shop-1")));
+    assert_eq!(new.outbox().ended(), None);
+    drop(new);
+    assert!(!fleet.connected(&node("shop-1")));
+}
+
+#[test]
+fn an_agent_that_does_not_read_loses_its_session_and_nothing_waits_for_it() {
+    let fleet = Arc::new(Fleet::default());
+    let entry = enter(&fleet, "shop-1", 'a');
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new());
+    // Welcome and the full set have not been read either.
+    for _ in 0..OUTBOX_LIMIT - 2 {
+        fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
+    }
+    assert!(fleet.connected(&node("shop-1")));
+    fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
+    assert_eq!(entry.outbox().ended(), Some(End::Overflow));
+    assert!(!fleet.connected(&node("shop-1")));
+    assert_eq!(poll(&entry), Poll::Ready(Err(End::Overflow)), "what had gathered is gone");
+    let back = enter(&fleet, "shop-1", 'b');
+    drop(entry);
+    assert!(fleet.connected(&node("shop-1")), "the session that follows is untouched");
+    drop(back);
+}
+
+#[test]
+fn a_deleted_node_is_told_at_once() {
+    let fleet = Arc::new(Fleet::default());
+    let entry = enter(&fleet, "shop-1", 'a');
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new());
+    fleet.node_deleted(&node("shop-1"));
+    assert_eq!(poll(&entry), Poll::Ready(Err(End::NodeDeleted)));
+    assert!(fleet.is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_sends_a_last_word_and_waits_for_every_stream() {
+    let fleet = Arc::new(Fleet::default());
+    let opened = enter(&fleet, "shop-1", 'a');
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new());
+    let opening = enter(&fleet, "shop-2", 'b');
+    let mut drain = std::pin::pin!(fleet.drain());
+    assert!(futures::poll!(&mut drain).is_pending());
+
+    let refused = fleet.enter(node("shop-3"), session('c'), v1::Welcome::default());
+    assert_eq!(refused.err(), Some(FleetError::Draining));
+    assert!(matches!(take(&opened), Message::Welcome(_)));
+    assert!(matches!(take(&opened), Message::Full(_)));
+    let Message::Drain(message) = take(&opened) else { panic!("not a drain") };
+    assert_eq!(message.reconnect_within.unwrap().seconds, 1);
+    assert_eq!(poll(&opened), Poll::Ready(Err(End::Drained)));
+    assert!(matches!(take(&opening), Message::Welcome(_)));
+    assert_eq!(poll(&opening), Poll::Ready(Err(End::Drained)), "nothing may come before the full set");
+
+    drop(opened);
+    assert!(futures::poll!(&mut drain).is_pending());
+    drop(opening);
+    assert!(futures::poll!(&mut drain).is_ready());
+}
+
+#[test]
+fn large_fleets_get_more_time_to_come_back() {
+    assert_eq!(reconnect_window(0), Duration::from_secs(1));
+    assert_eq!(reconnect_window(650), Duration::from_secs(1));
+    assert_eq!(reconnect_window(13_000), Duration::from_secs(20));
+}

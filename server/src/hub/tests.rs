@@ -1,0 +1,128 @@
+#![allow(clippy::unwrap_used)] // A test may fail by panicking.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_model::clock::Clock;
+use longshore_model::job::{Control, TaskCounts};
+use longshore_model::name::AppName;
+use longshore_model::rollout::Rollout;
+use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::task::TaskState;
+
+use super::*;
+
+fn job(version: u64) -> Arc<Job> {
+    let spec = AppSpec {
+        name: "till".to_owned(),
+        image: Image { source: ImageSource::Reference("till:1".to_owned()), pull_policy: None },
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        resources: Resources::default(),
+        restart_policy: RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: Network::Host,
+        startup: Startup::default(),
+    };
+    Arc::new(Job {
+        id: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),
+        app: AppName::parse("till-1").unwrap(),
+        spec: Arc::new(spec),
+        rollout: Rollout::default(),
+        timeout: Duration::from_secs(600),
+        control: Control::Run,
+        clock: Clock::Over,
+        round: 1,
+        counts: TaskCounts::default(),
+        create_time: Timestamp::UNIX_EPOCH,
+        start_time: None,
+        end_time: None,
+        creator: String::new(),
+        version,
+        warnings: Vec::new(),
+    })
+}
+
+fn task(node: &str, state: TaskState) -> Task {
+    Task {
+        job: job(1).id.clone(),
+        node: NodeName::parse(node).unwrap(),
+        attempt: 1,
+        state,
+        pull: None,
+        failure: None,
+        cancel_requested: false,
+        assign_time: None,
+        update_time: Timestamp::UNIX_EPOCH,
+        end_time: None,
+        history: Vec::new(),
+    }
+}
+
+fn states(news: &News) -> Vec<(&str, TaskState)> {
+    news.tasks.iter().map(|task| (task.node.as_str(), task.state)).collect()
+}
+
+#[tokio::test]
+async fn the_snapshot_and_what_was_committed_meanwhile_become_one() {
+    let hub = Arc::new(Hub::default());
+    let mut watch = hub.subscribe(&job(1).id, Interest::JobAndTasks).unwrap();
+    hub.changed(&job(4), vec![task("a", TaskState::Assigned)]);
+    hub.changed(&job(6), vec![task("b", TaskState::Pulling)]);
+    // The snapshot is of version 5: it has the first change already, and not the second.
+    let snapshot = vec![task("a", TaskState::Checking), task("b", TaskState::Pending), task("c", TaskState::Pending)];
+    watch.begin(job(5), snapshot);
+    // Told late, and no news.
+    hub.changed(&job(5), vec![task("a", TaskState::Checking)]);
+
+    let news = watch.next(100).await.unwrap();
+    assert_eq!(news.job.version, 6);
+    assert_eq!(states(&news), [("a", TaskState::Checking), ("b", TaskState::Pulling), ("c", TaskState::Pending)]);
+    assert!(futures::poll!(std::pin::pin!(watch.next(100))).is_pending());
+}
+
+#[tokio::test]
+async fn a_slow_watcher_sees_the_newest_of_everything_and_holds_no_more() {
+    let hub = Arc::new(Hub::default());
+    let mut watch = hub.subscribe(&job(1).id, Interest::JobAndTasks).unwrap();
+    watch.begin(job(1), Vec::new());
+    for version in 2..1_000 {
+        hub.changed(&job(version), vec![task("a", TaskState::Pulling), task("b", TaskState::Starting)]);
+    }
+    hub.changed(&job(1_000), vec![task("b", TaskState::Succeeded)]);
+    assert_eq!(watch.watcher.pending().tasks.len(), 2);
+
+    let first = watch.next(1).await.unwrap();
+    assert_eq!((first.job.version, first.more), (1_000, true));
+    assert_eq!(states(&first), [("a", TaskState::Pulling)]);
+    // What changes again goes to the end, so that it overtakes nothing.
+    hub.changed(&job(1_001), vec![task("a", TaskState::Succeeded)]);
+    let second = watch.next(1).await.unwrap();
+    assert_eq!(states(&second), [("b", TaskState::Succeeded)]);
+    let third = watch.next(1).await.unwrap();
+    assert_eq!((states(&third), third.more), (vec![("a", TaskState::Succeeded)], false));
+}
+
+#[tokio::test]
+async fn watchers_are_limited_leave_without_a_trace_and_end_with_the_server() {
+    let hub = Arc::new(Hub::default());
+    let id = &job(1).id;
+    let mut all: Vec<_> = (0..MAX_WATCHERS).map(|_| hub.subscribe(id, Interest::Job).unwrap()).collect();
+    assert_eq!(hub.subscribe(id, Interest::Job).err(), Some(HubError::Full));
+    all.truncate(1);
+    let mut waiting = hub.subscribe(id, Interest::Job).unwrap();
+    waiting.begin(job(1), Vec::new());
+    waiting.next(0).await.unwrap();
+    {
+        let mut next = std::pin::pin!(waiting.next(0));
+        assert!(futures::poll!(&mut next).is_pending());
+        hub.close();
+        assert_eq!(next.await.err(), Some(HubError::Closed));
+    }
+    assert_eq!(hub.subscribe(id, Interest::Job).err(), Some(HubError::Closed));
+    drop((all, waiting));
+    assert_eq!(hub.inner().count, 0);
+    assert!(hub.inner().watchers.is_empty());
+}

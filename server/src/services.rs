@@ -1,0 +1,107 @@
+//! Puts the services together: one set for people, one for agents, and what runs behind them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_proto::v1::agent_service_server::AgentServiceServer;
+use longshore_proto::v1::app_service_server::AppServiceServer;
+use longshore_proto::v1::job_service_server::JobServiceServer;
+use longshore_proto::v1::node_service_server::NodeServiceServer;
+use longshore_tls::Pin;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use crate::api::apps::AppApi;
+use crate::api::jobs::JobApi;
+use crate::api::nodes::NodeApi;
+use crate::api::{Context, health, reflection};
+use crate::controller::Controller;
+use crate::ids::Ids;
+use crate::live::Live;
+use crate::session::AgentApi;
+use crate::store::Store;
+
+/// Everything that listeners serve, and the handle to what runs behind it.
+pub struct Services {
+    /// For people: jobs, nodes, apps, health, reflection.
+    pub people: Routes,
+    /// For agents: sessions and logs. Enrolment is added by whoever holds the authority's key.
+    pub agents: Routes,
+    /// What runs behind them.
+    pub backstage: Backstage,
+}
+
+/// What runs behind the services.
+#[derive(Clone)]
+pub struct Backstage {
+    store: Arc<dyn Store>,
+    live: Arc<Live>,
+    health: HealthReporter,
+    closing: TaskTracker,
+}
+
+impl Services {
+    /// Makes the services over a store that tells `live` of its commits. `pin` is that of the server's root certificate.
+    ///
+    /// Whoever serves them must put the caller's [`longshore_model::identity::Identity`] into the request's extensions,
+    /// and check the caller's role.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors that were built in are damaged.
+    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, pin: Pin) -> Result<Self, tonic_reflection::server::Error> {
+        let context = Context { store: Arc::clone(&store), live: Arc::clone(&live), ids: Arc::new(Ids::default()) };
+        let health = HealthReporter::new();
+        let closing = TaskTracker::new();
+        let sessions = AgentApi {
+            store: Arc::clone(&store),
+            fleet: Arc::clone(&live.fleet),
+            logs: Arc::clone(&live.logs),
+            ids: Arc::clone(&context.ids),
+            closing: closing.clone(),
+        };
+        let people = Routes::new(JobServiceServer::new(JobApi(context.clone())))
+            .add_service(NodeServiceServer::new(NodeApi { context: context.clone(), pin }))
+            .add_service(AppServiceServer::new(AppApi(context)))
+            .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
+        Ok(Self {
+            people: reflection::add(people)?,
+            agents: Routes::new(AgentServiceServer::new(sessions)),
+            backstage: Backstage { store, live, health, closing },
+        })
+    }
+}
+
+impl Backstage {
+    /// Reconciles and looks after the health until `shutdown`; then says NOT_SERVING and returns.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let live = &self.live;
+        let controller = Controller::new(Arc::clone(&self.store), Arc::clone(&live.fleet), Arc::clone(&live.wake));
+        let health = health::run(self.health.clone(), Arc::clone(&self.store), shutdown.clone());
+        tokio::join!(controller.run(shutdown), health);
+    }
+
+    /// Ends all that would hold up a shutdown: sessions, watches, waits and readers of logs; then waits until their ends
+    /// are recorded. Call it first thing, while the listeners still serve; the store must outlive it.
+    ///
+    /// Returns after `limit` at the latest, and tells whether everything had ended by then.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        health::not_serving(&self.health).await;
+        self.live.hub.close();
+        self.live.logs.close();
+        let ended = async {
+            self.live.fleet.drain().await;
+            self.closing.close();
+            self.closing.wait().await;
+        };
+        let in_time = tokio::time::timeout(limit, ended).await.is_ok();
+        if !in_time {
+            tracing::warn!("some sessions did not end in time");
+        }
+        health::end_watches(self.health.clone()).await;
+        in_time
+    }
+}

@@ -1,0 +1,217 @@
+//! Where people who read logs meet the agents that have them.
+//!
+//! A reader takes a place, its request goes out through the node's session, and the agent calls UploadLogs with the
+//! request's identifier. The lines pass through a short queue: a slow reader slows its upload down and nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use longshore_model::name::NodeName;
+use longshore_proto::v1;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming};
+
+use crate::api::status;
+
+/// Readers of logs of all nodes together: each holds a call, an upload and a queue of lines.
+pub const MAX_READERS: usize = 256;
+/// Readers of one node's logs: an agent's connection has room for 16 streams, of which its session is one.
+pub const MAX_READERS_PER_NODE: usize = 8;
+/// Messages between upload and reader: enough to keep both busy.
+const QUEUE: usize = 4;
+
+/// What an upload tells its reader.
+#[derive(Debug)]
+pub enum Event {
+    /// The agent has come.
+    Arrived,
+    /// Some lines.
+    Lines(Vec<v1::LogLine>),
+    /// The node has no such log.
+    NotFound,
+    /// There is nothing more.
+    Done,
+}
+
+/// Why a reader does not get a place, or loses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeskError {
+    /// All places are taken.
+    #[error("{MAX_READERS} calls are reading logs already, which is the limit")]
+    Full,
+    /// All places of the node are taken.
+    #[error("{MAX_READERS_PER_NODE} calls are reading logs of this node already, which is the limit")]
+    NodeFull,
+    /// The server is going away.
+    #[error("the server is shutting down")]
+    Closed,
+    /// The upload broke off, or the node was deleted.
+    #[error("the node broke off")]
+    BrokenOff,
+}
+
+/// The readers that wait or read.
+#[derive(Debug, Default)]
+pub struct LogDesk {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    places: HashMap<String, Place>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    node: NodeName,
+    /// Taken by the upload.
+    events: Option<mpsc::Sender<Event>>,
+    given_up: CancellationToken,
+}
+
+impl LogDesk {
+    /// Takes a place for a reader of the node's logs, under a fresh identifier.
+    ///
+    /// # Errors
+    ///
+    /// No place is free, or the desk is closed.
+    pub fn wait(self: &Arc<Self>, node: &NodeName, request_id: String) -> Result<Reader, DeskError> {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let given_up = CancellationToken::new();
+        let mut inner = self.inner();
+        if inner.closed {
+            return Err(DeskError::Closed);
+        }
+        if inner.places.len() >= MAX_READERS {
+            return Err(DeskError::Full);
+        }
+        if inner.places.values().filter(|place| place.node == *node).count() >= MAX_READERS_PER_NODE {
+            return Err(DeskError::NodeFull);
+        }
+        let place = Place { node: node.clone(), events: Some(sender), given_up: given_up.clone() };
+        inner.places.insert(request_id.clone(), place);
+        Ok(Reader { desk: Arc::clone(self), request_id, events, given_up })
+    }
+
+    /// Brings an agent's upload to its reader; `None` if nobody waits for it.
+    #[must_use]
+    pub fn arrive(&self, node: &NodeName, request_id: &str) -> Option<Upload> {
+        let mut inner = self.inner();
+        let place = inner.places.get_mut(request_id).filter(|place| place.node == *node)?;
+        Some(Upload { events: place.events.take()?, given_up: place.given_up.clone() })
+    }
+
+    /// Breaks off every upload and reader of a node.
+    pub fn node_deleted(&self, node: &NodeName) {
+        for place in self.inner().places.values().filter(|place| place.node == *node) {
+            place.given_up.cancel();
+        }
+    }
+
+    /// Breaks off all uploads and readers, and lets none begin.
+    pub fn close(&self) {
+        let mut inner = self.inner();
+        inner.closed = true;
+        for place in inner.places.values() {
+            place.given_up.cancel();
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader's place; dropping it makes the agent's call fail.
+#[derive(Debug)]
+pub struct Reader {
+    desk: Arc<LogDesk>,
+    request_id: String,
+    events: mpsc::Receiver<Event>,
+    given_up: CancellationToken,
+}
+
+impl Reader {
+    /// The identifier under which the agent shall come.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// What the upload says next. Loses nothing when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError::BrokenOff`] when the upload ended without [`Event::Done`].
+    pub async fn next(&mut self) -> Result<Event, DeskError> {
+        tokio::select! {
+            biased;
+            () = self.given_up.cancelled() => Err(DeskError::BrokenOff),
+            event = self.events.recv() => event.ok_or(DeskError::BrokenOff),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.desk.inner().places.remove(&self.request_id);
+    }
+}
+
+/// An agent's upload that has found its reader.
+#[derive(Debug)]
+pub struct Upload {
+    events: mpsc::Sender<Event>,
+    given_up: CancellationToken,
+}
+
+impl Upload {
+    /// Passes everything on, from the message `first`, until the agent has said all or the reader has hung up.
+    ///
+    /// # Errors
+    ///
+    /// CANCELLED when the reader has hung up, or the agent's own error.
+    pub async fn run(
+        self,
+        first: v1::UploadLogsRequest,
+        mut inbound: Streaming<v1::UploadLogsRequest>,
+    ) -> Result<(), Status> {
+        self.pass(Event::Arrived).await?;
+        let mut message = Some(first);
+        while let Some(v1::UploadLogsRequest { lines, not_found, .. }) = message {
+            if not_found {
+                return self.pass(Event::NotFound).await;
+            }
+            if !lines.is_empty() {
+                self.pass(Event::Lines(lines)).await?;
+            }
+            message = tokio::select! {
+                biased;
+                () = self.reader_gone() => return Err(hung_up()),
+                message = inbound.message() => message?,
+            };
+        }
+        self.pass(Event::Done).await
+    }
+
+    async fn pass(&self, event: Event) -> Result<(), Status> {
+        tokio::select! {
+            biased;
+            () = self.given_up.cancelled() => Err(hung_up()),
+            sent = self.events.send(event) => sent.map_err(|_| hung_up()),
+        }
+    }
+
+    async fn reader_gone(&self) {
+        tokio::select! {
+            () = self.given_up.cancelled() => {}
+            () = self.events.closed() => {}
+        }
+    }
+}
+
+fn hung_up() -> Status {
+    status::plain(Code::Cancelled, "READER_GONE", "the reader of these logs has hung up")
+}

@@ -1,0 +1,115 @@
+//! What agents call: the session, and the upload of logs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use longshore_model::node::NodeInfo;
+use longshore_model::validate::Violations;
+use longshore_proto::convert::FromWire;
+use longshore_proto::v1;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Request, Response, Status, Streaming};
+use v1::agent_service_server::AgentService;
+use v1::open_session_request::Message;
+
+use crate::api::status;
+use crate::fleet::Fleet;
+use crate::ids::Ids;
+use crate::store::{Store, StoreError};
+
+pub mod logs;
+mod reports;
+mod stream;
+
+use logs::LogDesk;
+use stream::Session;
+
+/// The protocol version that this server speaks, as its oldest and its newest.
+const PROTOCOL: u32 = 1;
+/// Time for an agent's first message on a stream: it has it ready when it dials.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The agents' service.
+pub struct AgentApi {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) logs: Arc<LogDesk>,
+    pub(crate) ids: Arc<Ids>,
+    /// Records of ended sessions that are still being written.
+    pub(crate) closing: TaskTracker,
+}
+
+#[async_trait]
+impl AgentService for AgentApi {
+    type OpenSessionStream = Session;
+
+    async fn open_session(
+        &self,
+        request: Request<Streaming<v1::OpenSessionRequest>>,
+    ) -> Result<Response<Session>, Status> {
+        let node = status::calling_node(&request)?;
+        let mut inbound = request.into_inner();
+        let hello = match first(&mut inbound).await?.message {
+            Some(Message::Hello(hello)) => hello,
+            _ => return Err(out_of_order("the first message of a session must be Hello")),
+        };
+        let (protocol, info) = read_hello(hello)?;
+        let session = self.ids.session().map_err(|error| status::internal(&error))?;
+        let welcome = v1::Welcome {
+            session_id: session.to_string(),
+            protocol,
+            max_unacknowledged_reports: reports::MAX_UNACKNOWLEDGED,
+        };
+        // Entered first: what is committed from here on reaches the session, in commit order and after its full set.
+        let entry =
+            self.fleet.enter(node.clone(), session.clone(), welcome).map_err(|error| status::fleet(error, &node))?;
+        self.store.open_session(&node, &session, info, Timestamp::now()).await.map_err(|error| match error {
+            StoreError::NotFound { .. } => status::node_deleted(&node),
+            other => status::store(other),
+        })?;
+        tracing::info!(%node, %session, protocol, "session opened");
+        Ok(Response::new(Session::new(entry, inbound, Arc::clone(&self.store), self.closing.clone())))
+    }
+
+    async fn upload_logs(
+        &self,
+        request: Request<Streaming<v1::UploadLogsRequest>>,
+    ) -> Result<Response<v1::UploadLogsResponse>, Status> {
+        let node = status::calling_node(&request)?;
+        let mut inbound = request.into_inner();
+        let first = first(&mut inbound).await?;
+        let Some(upload) = self.logs.arrive(&node, &first.request_id) else {
+            return Err(status::plain(Code::NotFound, "NO_READER", "nobody waits for these logs any more"));
+        };
+        upload.run(first, inbound).await?;
+        Ok(Response::new(v1::UploadLogsResponse {}))
+    }
+}
+
+/// The first message of a stream.
+async fn first<T>(inbound: &mut Streaming<T>) -> Result<T, Status> {
+    match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, inbound.message()).await {
+        Ok(message) => message?.ok_or_else(|| out_of_order("the stream ended before its first message")),
+        Err(_) => Err(status::plain(Code::DeadlineExceeded, "NO_FIRST_MESSAGE", "no message came on the stream")),
+    }
+}
+
+fn out_of_order(message: &str) -> Status {
+    status::precondition("OUT_OF_ORDER", "message", message)
+}
+
+/// The protocol version to speak, and what the agent says of its machine.
+fn read_hello(hello: v1::Hello) -> Result<(u32, NodeInfo), Status> {
+    let (oldest, newest) = (hello.min_protocol, hello.max_protocol);
+    if !(oldest..=newest).contains(&PROTOCOL) {
+        let message = format!("the agent speaks protocol {oldest} to {newest}, this server {PROTOCOL}");
+        return Err(status::precondition("PROTOCOL_VERSION", "protocol", &message));
+    }
+    let Some(info) = hello.info else {
+        return Err(status::invalid(Violations::one("hello.info", "is missing")));
+    };
+    let info = NodeInfo::read_field(info, "hello.info").map_err(status::invalid)?;
+    Ok((PROTOCOL, info))
+}
