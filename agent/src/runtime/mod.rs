@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub mod fake;
 
+pub mod embedded;
+
 /// One instance of an app on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceKey {

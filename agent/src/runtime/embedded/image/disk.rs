@@ -1,0 +1,191 @@
+//! The image store's directory.
+//!
+//! ```text
+//! layers/<diff id>/         a layer, unpacked
+//! images/<digest>.json      an image whose layers are all here; written last
+//! resolved/<digest>.json    an image that was found in a registry, and what its layers are
+//! names/<hash>.json         which image a name meant when it was last pulled
+//! tmp/                      what is under way; emptied at start
+//! ```
+//!
+//! Everything is made in `tmp/`, synced, and renamed to its place, so that whatever has a place is whole after a crash
+//! at any moment. All of it can be deleted while no agent runs. Blocking: to be called on a thread of its own.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tempfile::{NamedTempFile, TempDir};
+
+use super::digest::Digest;
+use super::error::ImageError;
+use super::unpack;
+
+/// What is kept of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ImageRecord {
+    /// Digest of its manifest, as [`crate::runtime::ResolvedImage::digest`].
+    pub(crate) digest: Digest,
+    /// Its configuration, as it came.
+    pub(crate) config: String,
+    /// Its layers, bottom first.
+    pub(crate) layers: Vec<LayerRecord>,
+}
+
+/// What is kept of a layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LayerRecord {
+    /// Digest of the tar in it, by which it is stored.
+    pub(crate) diff_id: Digest,
+    /// Bytes of it as it is packed.
+    pub(crate) size: u64,
+    /// Digest of it as it is packed; `None` in archives, where it is found by its place.
+    pub(crate) packed: Option<Digest>,
+}
+
+/// What a name meant.
+#[derive(Debug, Serialize, Deserialize)]
+struct NameRecord {
+    name: String,
+    digest: Digest,
+}
+
+/// The directory.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+}
+
+impl Disk {
+    /// Makes the directory where it is missing, and removes what an earlier agent left half done.
+    pub(crate) fn open(root: PathBuf) -> Result<Self, ImageError> {
+        let disk = Self { root };
+        let tmp = disk.tmp();
+        match fs::remove_dir_all(&tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ImageError::io(format!("empty {}", tmp.display()), error));
+            }
+            _ => {}
+        }
+        for name in ["layers", "images", "resolved", "names", "tmp"] {
+            let path = disk.root.join(name);
+            // Layers have set-user-ID programs that no user of the node shall reach.
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|error| ImageError::io(format!("make {}", path.display()), error))?;
+        }
+        Ok(disk)
+    }
+
+    /// Where unfinished things are.
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Where a layer is, or will be.
+    pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    /// An unnamed file for a layer on its way.
+    pub(crate) fn scratch_file(&self) -> Result<File, ImageError> {
+        tempfile::tempfile_in(self.tmp()).map_err(|error| ImageError::io("make a temporary file", error))
+    }
+
+    /// An empty directory to unpack a layer into.
+    pub(crate) fn staging(&self) -> Result<TempDir, ImageError> {
+        let staging = tempfile::Builder::new().prefix("layer-").tempdir_in(self.tmp());
+        let staging = staging.map_err(|error| ImageError::io("make a temporary directory", error))?;
+        // The layer's root is the container's, unless the layer says otherwise.
+        let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        fs::set_permissions(staging.path(), mode)
+            .map_err(|error| ImageError::io("make a temporary directory", error))?;
+        Ok(staging)
+    }
+
+    /// Gives an unpacked layer its place, for good.
+    pub(crate) fn keep_layer(&self, staging: TempDir, diff_id: &Digest) -> Result<(), ImageError> {
+        unpack::sync(staging.path())?;
+        let place = self.layer(diff_id);
+        let keep = |error| ImageError::io(format!("keep the layer {diff_id}"), error);
+        fs::rename(staging.path(), &place).map_err(keep)?;
+        // It is no longer there to be removed.
+        let _ = staging.keep();
+        sync_directory(&self.root.join("layers")).map_err(keep)
+    }
+
+    /// The image, if all of it is here.
+    pub(crate) fn image(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        let record: Option<ImageRecord> = self.read("images", digest.hex())?;
+        Ok(record.filter(|image| image.layers.iter().all(|layer| self.layer(&layer.diff_id).is_dir())))
+    }
+
+    /// Records an image whose layers are all here.
+    pub(crate) fn keep_image(&self, image: &ImageRecord) -> Result<(), ImageError> {
+        self.write("images", image.digest.hex(), image)
+    }
+
+    /// What was resolved under this digest.
+    pub(crate) fn resolved(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        self.read("resolved", digest.hex())
+    }
+
+    /// Keeps what was resolved until it is pulled.
+    pub(crate) fn keep_resolved(&self, image: &ImageRecord) -> Result<(), ImageError> {
+        self.write("resolved", image.digest.hex(), image)
+    }
+
+    /// Which image a name meant when it was last pulled.
+    pub(crate) fn recall(&self, name: &str) -> Result<Option<Digest>, ImageError> {
+        let record: Option<NameRecord> = self.read("names", Digest::of(name.as_bytes()).hex())?;
+        Ok(record.map(|record| record.digest))
+    }
+
+    /// Remembers what a name means.
+    pub(crate) fn remember(&self, name: &str, digest: &Digest) -> Result<(), ImageError> {
+        if self.recall(name)?.as_ref() == Some(digest) {
+            return Ok(());
+        }
+        let record = NameRecord { name: name.to_owned(), digest: digest.clone() };
+        self.write("names", Digest::of(name.as_bytes()).hex(), &record)
+    }
+
+    fn read<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Result<Option<T>, ImageError> {
+        let path = self.root.join(kind).join(name).with_extension("json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ImageError::io(format!("read {}", path.display()), error)),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => {
+                // All of it can be fetched again, which is better than an app that never starts.
+                tracing::warn!(path = %path.display(), %error, "ignored a damaged record of the image store");
+                Ok(None)
+            }
+        }
+    }
+
+    fn write<T: Serialize>(&self, kind: &str, name: &str, record: &T) -> Result<(), ImageError> {
+        let directory = self.root.join(kind);
+        let path = directory.join(name).with_extension("json");
+        let attempt = || -> io::Result<()> {
+            let mut file = NamedTempFile::new_in(self.tmp())?;
+            serde_json::to_writer(&mut file, record)?;
+            file.flush()?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            sync_directory(&directory)
+        };
+        attempt().map_err(|error| ImageError::io(format!("write {}", path.display()), error))
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,330 @@
+//! Images: found in archives on the node and in registries, kept as unpacked layers that containers share.
+//!
+//! The way of an image: [`ImageStore::resolve`] finds it and checks that it is for this node; [`ImageStore::pull`]
+//! unpacks the layers that are missing and records the image last; [`ImageStore::config`] and
+//! [`ImageStore::layer_dirs`] then give what a container needs.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use longshore_model::spec::{Image, ImageSource, PullPolicy};
+use oci_spec::image::ImageConfiguration;
+use tokio::sync::Semaphore;
+
+mod archive;
+mod compression;
+mod digest;
+mod disk;
+mod error;
+mod flight;
+mod manifest;
+mod registry;
+mod rooted;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+pub use self::registry::RegistryConfig;
+
+use self::archive::{Archive, ArchivedImage};
+use self::digest::{Digest, HashingReader};
+use self::disk::{Disk, ImageRecord, LayerRecord};
+use self::error::ImageError;
+use self::flight::{Flights, Interest, Progress};
+use self::registry::{Reference, Registries, parse_reference};
+use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
+
+/// Layers fetched and unpacked at a time, over all pulls of the node: more would only share the same disk and line.
+const MAX_LAYERS_AT_ONCE: usize = 3;
+
+/// All images of a node. Clones share one store; two stores must not share a directory.
+#[derive(Clone)]
+pub struct ImageStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    disk: Disk,
+    registries: Registries,
+    /// One pull per image, one download per layer.
+    images: Flights,
+    layers: Flights,
+    slots: Arc<Semaphore>,
+}
+
+/// Where the layers of a pull come from.
+enum Layers {
+    Archive(Archive, ArchivedImage),
+    Registry(Reference),
+}
+
+impl ImageStore {
+    /// Opens the store in this directory, making what is missing and sweeping what a killed agent left. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be made or swept, or an authority in `registry` is no certificate.
+    pub fn open(directory: PathBuf, registry: &RegistryConfig) -> Result<Self, RuntimeError> {
+        let shared = Shared {
+            registries: Registries::new(registry)?,
+            disk: Disk::open(directory)?,
+            images: Flights::default(),
+            layers: Flights::default(),
+            slots: Arc::new(Semaphore::new(MAX_LAYERS_AT_ONCE)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Finds the image by its pull policy and checks that it is for this node's architecture; fetches no layer.
+    ///
+    /// An archive is read whenever it is there. If it was taken away since its image was pulled, that image is found
+    /// unless the policy is `Always`: apps must come up after a reboot without the medium that brought them.
+    ///
+    /// # Errors
+    ///
+    /// With the reason that says who is at fault, and a sentence.
+    pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+        let name = name(&image.source)?;
+        let policy = image.effective_pull_policy();
+        let digest = match &image.source {
+            ImageSource::Archive(path) => match self.resolve_archive(PathBuf::from(path)).await {
+                Err(error @ ImageError::NotFound(_)) if policy != PullPolicy::Always => {
+                    self.known(&name).await?.ok_or(error)?
+                }
+                resolved => resolved?,
+            },
+            ImageSource::Reference(text) => {
+                let known = if policy == PullPolicy::Always { None } else { self.known(&name).await? };
+                match (known, policy) {
+                    (Some(digest), _) => digest,
+                    (None, PullPolicy::Never) => {
+                        let message = format!("the image {text} is not on this node, and its pull policy is Never");
+                        return Err(ImageError::NotFound(message).into());
+                    }
+                    (None, _) => self.resolve_reference(&parse_reference(text)?).await?,
+                }
+            }
+        };
+        Ok(ResolvedImage { digest: digest.to_string(), image: image.clone() })
+    }
+
+    /// Fetches and unpacks what is missing of the image; at most once at a time for the same image or layer.
+    ///
+    /// Dropping the call ends it; finished layers stay.
+    ///
+    /// # Errors
+    ///
+    /// With the reason that says who is at fault, and a sentence. Nothing half done is left to be mistaken for whole.
+    pub async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+        let digest: Digest = image.digest.parse()?;
+        let name = name(&image.image.source)?;
+        let _flight = self.shared.images.enter(&digest).await;
+        let (record, is_new) = match self.image(&digest).await? {
+            Some(record) => (record, false),
+            None => (self.pull_layers(&digest, &image.image.source, Arc::clone(&progress)).await?, true),
+        };
+        let total = record.layers.iter().map(|layer| layer.size).sum();
+        self.blocking(move |disk| {
+            if is_new {
+                disk.keep_image(&record)?;
+            }
+            disk.remember(&name, &record.digest)
+        })
+        .await?;
+        Progress::new(progress, total).finish();
+        Ok(())
+    }
+
+    /// Configuration of an image that was pulled.
+    ///
+    /// # Errors
+    ///
+    /// `IMAGE_NOT_FOUND` when it is not on this node.
+    pub async fn config(&self, digest: &str) -> Result<ImageConfiguration, RuntimeError> {
+        Ok(manifest::parse_config(self.present(digest).await?.config.as_bytes())?)
+    }
+
+    /// Directories of the layers of an image that was pulled, bottom first, in the form that overlayfs takes.
+    ///
+    /// A layer that an image has twice is listed once, at its upper place: overlayfs takes each directory once, and the
+    /// upper one hides all that the lower one would show.
+    ///
+    /// # Errors
+    ///
+    /// `IMAGE_NOT_FOUND` when it is not on this node.
+    pub async fn layer_dirs(&self, digest: &str) -> Result<Vec<PathBuf>, RuntimeError> {
+        let record = self.present(digest).await?;
+        let mut seen = HashSet::new();
+        let mut layers: Vec<_> = record.layers.iter().rev().filter(|layer| seen.insert(&layer.diff_id)).collect();
+        layers.reverse();
+        Ok(layers.into_iter().map(|layer| self.shared.disk.layer(&layer.diff_id)).collect())
+    }
+
+    async fn present(&self, digest: &str) -> Result<ImageRecord, ImageError> {
+        let record = self.image(&digest.parse()?).await?;
+        record.ok_or_else(|| ImageError::NotFound(format!("the image {digest} is not on this node")))
+    }
+
+    /// What a name meant at its last pull, if all of that is still here.
+    async fn known(&self, name: &str) -> Result<Option<Digest>, ImageError> {
+        let name = name.to_owned();
+        self.blocking(move |disk| match disk.recall(&name)? {
+            Some(digest) => Ok(disk.image(&digest)?.map(|image| image.digest)),
+            None => Ok(None),
+        })
+        .await
+    }
+
+    async fn image(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        let digest = digest.clone();
+        self.blocking(move |disk| disk.image(&digest)).await
+    }
+
+    async fn resolve_archive(&self, path: PathBuf) -> Result<Digest, ImageError> {
+        self.blocking(move |disk| Ok(open_archive(disk, &path)?.1.digest)).await
+    }
+
+    async fn resolve_reference(&self, reference: &Reference) -> Result<Digest, ImageError> {
+        let record = self.shared.registries.resolve(reference, manifest::node_architecture()).await?;
+        self.blocking(move |disk| {
+            disk.keep_resolved(&record)?;
+            Ok(record.digest)
+        })
+        .await
+    }
+
+    async fn pull_layers(
+        &self,
+        digest: &Digest,
+        source: &ImageSource,
+        sink: ProgressSink,
+    ) -> Result<ImageRecord, ImageError> {
+        let (record, layers) = self.layers_of(digest, source).await?;
+        let total = record.layers.iter().map(|layer| layer.size).sum();
+        let progress = Arc::new(Progress::new(sink, total));
+        futures::stream::iter(record.layers.iter().enumerate())
+            .map(|(index, layer)| self.layer(index, layer, &layers, Arc::clone(&progress)))
+            .buffer_unordered(MAX_LAYERS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        Ok(record)
+    }
+
+    async fn layers_of(&self, digest: &Digest, source: &ImageSource) -> Result<(ImageRecord, Layers), ImageError> {
+        match source {
+            ImageSource::Archive(path) => {
+                let (path, digest) = (PathBuf::from(path), digest.clone());
+                self.blocking(move |disk| {
+                    let (archive, image) = open_archive(disk, &path)?;
+                    if image.digest != digest {
+                        let path = path.display();
+                        return Err(ImageError::Invalid(format!("{path} was changed while it was being deployed")));
+                    }
+                    Ok((record_of(&image), Layers::Archive(archive, image)))
+                })
+                .await
+            }
+            ImageSource::Reference(text) => {
+                let (reference, digest) = (parse_reference(text)?, digest.clone());
+                let record = self.blocking(move |disk| disk.resolved(&digest)).await?;
+                let record =
+                    record.ok_or_else(|| ImageError::NotFound(format!("the image {text} was not resolved")))?;
+                Ok((record, Layers::Registry(reference)))
+            }
+        }
+    }
+
+    /// Brings one layer to its place.
+    async fn layer(
+        &self,
+        index: usize,
+        layer: &LayerRecord,
+        layers: &Layers,
+        progress: Arc<Progress>,
+    ) -> Result<(), ImageError> {
+        let diff_id = layer.diff_id.clone();
+        let flight = self.shared.layers.enter(&diff_id).await;
+        let place = self.shared.disk.layer(&diff_id);
+        if self.blocking(move |_| Ok(place.is_dir())).await? {
+            progress.add(layer.size);
+            return Ok(());
+        }
+        let slot = Arc::clone(&self.shared.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| ImageError::Cancelled)?;
+
+        let interest = Interest::default();
+        let watch = interest.watch();
+        let content: Box<dyn Read + Send> = match layers {
+            Layers::Archive(archive, image) => {
+                let Some(archived) = image.layers.get(index) else { return Err(ImageError::Cancelled) };
+                Box::new(watch.reader(archive.layer(archived)?, move |bytes| progress.add(bytes)))
+            }
+            Layers::Registry(reference) => {
+                let Some(packed) = &layer.packed else {
+                    return Err(ImageError::Invalid("the image was resolved from an archive".to_owned()));
+                };
+                let file = self.blocking(Disk::scratch_file).await?;
+                let file = self.shared.registries.layer(reference, packed, layer.size, file, &progress).await?;
+                Box::new(watch.reader(file, |_| {}))
+            }
+        };
+        let unpacked = self.blocking(move |disk| {
+            // Held to the end of the work, which a dropped call does not wait for.
+            let _held = (flight, slot);
+            unpack_layer(disk, &diff_id, content)
+        });
+        let result = unpacked.await;
+        drop(interest);
+        result
+    }
+
+    /// Runs file system work on a thread for such work.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || work(&shared.disk))
+            .await
+            .map_err(|error| ImageError::io("finish work on an image", error.into()))?
+    }
+}
+
+/// The name under which is remembered what a source meant.
+fn name(source: &ImageSource) -> Result<String, ImageError> {
+    match source {
+        ImageSource::Archive(path) => Ok(format!("archive {path}")),
+        ImageSource::Reference(text) => Ok(format!("reference {}", parse_reference(text)?.whole())),
+    }
+}
+
+fn open_archive(disk: &Disk, path: &Path) -> Result<(Archive, ArchivedImage), ImageError> {
+    let archive = Archive::open(path, &disk.tmp())?;
+    let image = archive.image(manifest::node_architecture())?;
+    Ok((archive, image))
+}
+
+fn record_of(image: &ArchivedImage) -> ImageRecord {
+    ImageRecord {
+        digest: image.digest.clone(),
+        config: String::from_utf8_lossy(&image.config).into_owned(),
+        layers: image
+            .layers
+            .iter()
+            .map(|layer| LayerRecord { diff_id: layer.diff_id.clone(), size: layer.size, packed: None })
+            .collect(),
+    }
+}
+
+/// Unpacks a layer, checks that it is the one it should be, and gives it its place.
+fn unpack_layer(disk: &Disk, diff_id: &Digest, content: impl Read + Send) -> Result<(), ImageError> {
+    let staging = disk.staging()?;
+    let plain = compression::unpacked(content).map_err(|error| ImageError::content("a layer", error))?;
+    let mut plain = HashingReader::new(plain);
+    unpack::unpack(&mut plain, staging.path(), unpack::Limits::default())?;
+    diff_id.verify_digest("a layer", &plain.digest())?;
+    disk.keep_layer(staging, diff_id)
+}

@@ -1,0 +1,3 @@
+//! The embedded runtime: images, containers and their network without any other program on the node.
+
+pub mod image;
