@@ -82,6 +82,8 @@ pub(crate) enum Command {
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),
+    /// Start a server and three agents on this machine and deploy to them; needs root.
+    Demo(commands::demo::Demo),
     /// Show the version.
     Version,
 }

@@ -53,6 +53,11 @@ impl Output {
         Self { format, progress, bars: Vec::new() }
     }
 
+    /// Whether somebody sits in front of it who can press Ctrl-C.
+    pub(crate) fn is_terminal(&self) -> bool {
+        io::stdin().is_terminal() && io::stdout().is_terminal()
+    }
+
     /// Whether results are for people.
     pub(crate) fn is_for_people(&self) -> bool {
         self.format == Format::Table

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod apply;
+pub(crate) mod demo;
 pub(crate) mod job;
 pub(crate) mod node;
 mod version;
@@ -27,6 +28,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
     let connection = &args.connection;
     match args.command {
         Command::Version => version::run(output),
+        Command::Demo(demo) => demo::run(demo, output).await,
         Command::Apply(apply) => apply::run(apply, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,

@@ -2,7 +2,7 @@
 
 pub(crate) mod list;
 mod logs;
-mod remove;
+pub(crate) mod remove;
 mod show;
 
 use clap::Subcommand;
