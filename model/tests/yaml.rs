@@ -1,0 +1,212 @@
+//! The YAML that operators write, and what they are told when it is wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::time::Duration;
+
+use longshore_model::order::JobOrder;
+use longshore_model::spec::{
+    AppSpec, EmptyDir, EnvSource, HostPath, ImageSource, Medium, Network, NodeField, Protocol, PullPolicy,
+    RestartPolicy, VolumeSource,
+};
+use longshore_model::{limits, validate};
+
+const MINIMAL: &str = "
+name: till
+image: { reference: registry.example.com/shop/till:1.4.2 }
+";
+
+const FULL: &str = r#"
+spec:
+  name: till
+  image:
+    reference: registry.example.com/shop/till:1.4.2
+    pullPolicy: Always
+  command: [/app]
+  args: [serve, --port, "80"]
+  env:
+    - name: GREETING
+      value: hello
+    - name: LEVEL
+      value: "3"
+    - name: HOST_IP
+      nodeField: hostIP
+    - name: NODE
+      nodeField: nodeName
+  resources:
+    cpu: 500m
+    memory: 64Mi
+  restartPolicy: OnFailure
+  instances: 2
+  volumes:
+    - mountPath: /data
+      hostPath: { path: /srv/till, create: true }
+    - mountPath: /cache
+      readOnly: true
+      emptyDir: {}
+    - mountPath: /scratch
+      emptyDir: { medium: Memory, sizeLimit: 16Mi }
+  network:
+    ports:
+      - containerPort: 80
+      - containerPort: 53
+        protocol: udp
+        hostInterface: eth0
+  startup:
+    settle: 2s
+    maxStarts: 5
+targets:
+  selector: role=till, site in (north, south)
+  mixedArchitectures: true
+rollout:
+  maxParallel: 10
+timeout: 1m30s
+"#;
+
+fn spec(text: &str) -> AppSpec {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+/// The error for a text, with its place.
+fn error(text: &str) -> (String, Option<(u64, u64)>) {
+    let error = serde_saphyr::from_str::<JobOrder>(text).unwrap_err();
+    let place = error.location().map(|place| (place.line(), place.column()));
+    (error.to_string(), place)
+}
+
+#[test]
+fn little_is_needed() {
+    let spec = spec(MINIMAL);
+    assert_eq!(spec.name, "till");
+    assert_eq!(spec.image.source, ImageSource::Reference("registry.example.com/shop/till:1.4.2".to_owned()));
+    assert_eq!((spec.instances, spec.restart_policy), (1, RestartPolicy::Always));
+    assert_eq!(spec.network, Network::Ports(Vec::new()));
+    assert_eq!((spec.startup.settle, spec.startup.max_starts), (limits::DEFAULT_SETTLE, limits::DEFAULT_MAX_STARTS));
+    assert!(spec.resources.is_unlimited());
+}
+
+#[test]
+fn everything_is_read_as_it_is_meant() {
+    let order: JobOrder = serde_saphyr::from_str(FULL).unwrap();
+    assert_eq!(validate::job_order(&order), Ok(Vec::new()));
+    let spec = &order.spec;
+    assert_eq!(spec.image.pull_policy, Some(PullPolicy::Always));
+    assert_eq!(spec.args, ["serve", "--port", "80"]);
+    let sources: Vec<&EnvSource> = spec.env.iter().map(|var| &var.source).collect();
+    assert_eq!(*sources[1], EnvSource::Value("3".to_owned()));
+    assert_eq!(*sources[2], EnvSource::NodeField(NodeField::HostIp));
+    assert_eq!(*sources[3], EnvSource::NodeField(NodeField::Name));
+    assert_eq!((spec.resources.cpu, spec.resources.memory), (Some(500), Some(64 << 20)));
+    assert_eq!(spec.restart_policy, RestartPolicy::OnFailure);
+    let volumes: Vec<&VolumeSource> = spec.volumes.iter().map(|volume| &volume.source).collect();
+    assert_eq!(*volumes[0], VolumeSource::HostPath(HostPath { path: "/srv/till".to_owned(), create: true }));
+    assert_eq!(*volumes[1], VolumeSource::EmptyDir(EmptyDir { medium: Medium::Disk, size_limit: None }));
+    assert_eq!(*volumes[2], VolumeSource::EmptyDir(EmptyDir { medium: Medium::Memory, size_limit: Some(16 << 20) }));
+    let Network::Ports(ports) = &spec.network else { unreachable!("ports were given") };
+    assert_eq!((ports[0].container_port, ports[0].host_port, ports[0].protocol), (80, None, Protocol::Tcp));
+    assert_eq!((ports[1].protocol, ports[1].host_interface.as_deref()), (Protocol::Udp, Some("eth0")));
+    assert_eq!((spec.startup.settle, spec.startup.max_starts), (Duration::from_secs(2), 5));
+    assert_eq!(order.targets.selector.as_deref(), Some("role=till, site in (north, south)"));
+    assert!(order.targets.mixed_architectures);
+    assert_eq!((order.rollout.max_parallel, order.timeout), (10, Duration::from_secs(90)));
+}
+
+#[test]
+fn the_host_network_is_one_word() {
+    assert_eq!(spec(&format!("{MINIMAL}network: host")).network, Network::Host);
+}
+
+#[test]
+fn an_archive_stands_in_for_a_reference() {
+    let spec = spec("name: till\nimage: { archive: /srv/images/till.tar }");
+    assert_eq!(spec.image.source, ImageSource::Archive("/srv/images/till.tar".to_owned()));
+}
+
+#[test]
+fn amounts_are_numbers_or_texts() {
+    let resources = |text: &str| spec(&format!("{MINIMAL}resources: {text}")).resources;
+    for cpu in ["0.5", "\"0.5\"", "500m", "'500m'"] {
+        assert_eq!(resources(&format!("{{ cpu: {cpu} }}")).cpu, Some(500), "{cpu}");
+    }
+    assert_eq!(resources("{ cpu: 2 }").cpu, Some(2000));
+    for memory in ["64Mi", "67108864", "\"67108864\"", "65536Ki"] {
+        assert_eq!(resources(&format!("{{ memory: {memory} }}")).memory, Some(64 << 20), "{memory}");
+    }
+    assert_eq!(resources("{ cpu: , memory: null }").cpu, None);
+}
+
+#[test]
+fn nodes_can_be_named() {
+    let text = "
+spec: { name: till, image: { archive: /a.tar } }
+targets: { nodes: [shop-1, shop-2] }
+";
+    let order: JobOrder = serde_saphyr::from_str(text).unwrap();
+    assert_eq!(order.targets.node_names, ["shop-1", "shop-2"]);
+    assert_eq!(order.timeout, limits::DEFAULT_TIMEOUT);
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let order: JobOrder = serde_saphyr::from_str(FULL).unwrap();
+    let text = serde_saphyr::to_string(&order).unwrap();
+    assert_eq!(serde_saphyr::from_str::<JobOrder>(&text).unwrap(), order, "{text}");
+    let host = spec(&format!("{MINIMAL}network: host"));
+    let text = serde_saphyr::to_string(&host).unwrap();
+    assert_eq!(spec(&text), host, "{text}");
+    let json = serde_json::to_string(&order).unwrap();
+    assert_eq!(serde_json::from_str::<JobOrder>(&json).unwrap(), order, "{json}");
+}
+
+#[test]
+fn a_misspelt_key_is_an_error_with_its_place() {
+    let places = [
+        ("restartPolicy: OnFailure", "restartpolicy: OnFailure", "restartpolicy"),
+        ("cpu: 500m", "cpus: 500m", "cpus"),
+        ("value: hello", "valu: hello", "valu"),
+        ("readOnly: true", "readonly: true", "readonly"),
+        ("pullPolicy: Always", "pullpolicy: Always", "pullpolicy"),
+        ("hostInterface: eth0", "interface: eth0", "interface"),
+        ("settle: 2s", "settel: 2s", "settel"),
+        ("maxParallel: 10", "maxparallel: 10", "maxparallel"),
+        ("timeout: 1m30s", "timout: 1m30s", "timout"),
+        ("create: true", "mkdir: true", "mkdir"),
+    ];
+    for (right, wrong, key) in places {
+        let text = FULL.replace(right, wrong);
+        let (line, column) = place(&text, wrong);
+        let (message, found) = error(&text);
+        assert!(message.contains(&format!("unknown field `{key}`")), "{message}");
+        assert_eq!(found, Some((line, column)), "{message}");
+    }
+}
+
+#[test]
+fn a_bad_value_is_an_error_with_its_line() {
+    let places = [
+        ("cpu: 500m", "cpu: lots", "\"lots\" is not an amount of CPU such as 2, 0.5 or 500m"),
+        ("memory: 64Mi", "memory: 64MB", "\"64MB\" is not a number of bytes such as 64Mi, 1.5Gi, 500M or 1048576"),
+        ("settle: 2s", "settle: 2", "\"2\" is not a duration such as 500ms, 5s, 1m30s or 2h"),
+        ("restartPolicy: OnFailure", "restartPolicy: Sometimes", "Sometimes"),
+        ("nodeField: hostIP", "nodeField: hostname", "hostname"),
+        ("containerPort: 80", "containerPort: 80000", "80000"),
+        ("value: hello", "value: hello\n      nodeField: hostIP", "only one of `value` and `nodeField` may be given"),
+    ];
+    for (right, wrong, expected) in places {
+        let text = FULL.replace(right, wrong);
+        let (line, _) = place(&text, wrong);
+        let (message, found) = error(&text);
+        assert!(message.contains(expected), "{message}");
+        let near = found.is_some_and(|(found, _)| found.abs_diff(line) <= 1);
+        assert!(near, "{wrong:?} is in line {line}, and the error says {found:?}: {message}");
+    }
+}
+
+/// Line and column of a text, from 1.
+fn place(text: &str, part: &str) -> (u64, u64) {
+    let at = text.find(part).unwrap();
+    let line = text[..at].lines().count().max(1);
+    let column = at - text[..at].rfind('\n').map_or(0, |newline| newline + 1) + 1;
+    let is_line_start = text[..at].ends_with('\n');
+    ((line + usize::from(is_line_start)) as u64, column as u64)
+}

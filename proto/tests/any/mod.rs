@@ -1,0 +1,273 @@
+//! Any value of the model that the wire can carry.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit, InstanceState, InstanceStatus};
+use longshore_model::assignment::{Assignment, Order};
+use longshore_model::failure::{Failure, FailureReason};
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::node::{NetworkInterface, Node, NodeInfo};
+use longshore_model::order::JobOrder;
+use longshore_model::report::{AppReport, TaskReport};
+use longshore_model::rollout::Rollout;
+use longshore_model::spec::{
+    AppSpec, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port, Protocol,
+    PullPolicy, Resources, RestartPolicy, Startup, Volume, VolumeSource,
+};
+use longshore_model::targets::Targets;
+use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
+    (-60_000_000_000..250_000_000_000i64, 0..1_000_000_000i32)
+        .prop_map(|(seconds, nanos)| Timestamp::new(seconds, nanos).unwrap())
+}
+
+pub(crate) fn span() -> impl Strategy<Value = Duration> {
+    (0..=i64::MAX as u64, 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn job_id() -> impl Strategy<Value = JobId> {
+    "[0-9a-hjkmnp-tv-z]{26}".prop_map(|text| JobId::parse(&text).unwrap())
+}
+
+fn node_name() -> impl Strategy<Value = NodeName> {
+    "[a-z0-9]{1,20}".prop_map(|text| NodeName::parse(&text).unwrap())
+}
+
+fn app_name() -> impl Strategy<Value = AppName> {
+    "[a-z0-9]{1,20}".prop_map(|text| AppName::parse(&text).unwrap())
+}
+
+/// On the wire 0 means that nothing was said.
+fn nonzero() -> impl Strategy<Value = Option<u32>> {
+    option::of(1..=u32::MAX)
+}
+
+fn image() -> impl Strategy<Value = Image> {
+    let source =
+        prop_oneof![any::<String>().prop_map(ImageSource::Reference), any::<String>().prop_map(ImageSource::Archive),];
+    let policy = option::of(select(vec![PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never]));
+    (source, policy).prop_map(|(source, pull_policy)| Image { source, pull_policy })
+}
+
+fn env() -> impl Strategy<Value = EnvVar> {
+    let source = prop_oneof![
+        any::<String>().prop_map(EnvSource::Value),
+        select(vec![NodeField::HostIp, NodeField::Name]).prop_map(EnvSource::NodeField),
+    ];
+    (any::<String>(), source).prop_map(|(name, source)| EnvVar { name, source })
+}
+
+fn volume() -> impl Strategy<Value = Volume> {
+    let host = (any::<String>(), any::<bool>()).prop_map(|(path, create)| HostPath { path, create });
+    let empty = (select(vec![Medium::Disk, Medium::Memory]), option::of(1..=u64::MAX))
+        .prop_map(|(medium, size_limit)| EmptyDir { medium, size_limit });
+    let source = prop_oneof![host.prop_map(VolumeSource::HostPath), empty.prop_map(VolumeSource::EmptyDir)];
+    (any::<String>(), any::<bool>(), source).prop_map(|(mount_path, read_only, source)| Volume {
+        mount_path,
+        read_only,
+        source,
+    })
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    select(vec![Protocol::Tcp, Protocol::Udp])
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let port = (any::<u16>(), option::of(1..=u16::MAX), protocol(), option::of(".{1,20}")).prop_map(
+        |(container_port, host_port, protocol, host_interface)| Port {
+            container_port,
+            host_port,
+            protocol,
+            host_interface,
+        },
+    );
+    prop_oneof![Just(Network::Host), vec(port, 0..4).prop_map(Network::Ports)]
+}
+
+pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
+    let restart = select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
+    let resources = (nonzero(), option::of(1..=u64::MAX)).prop_map(|(cpu, memory)| Resources { cpu, memory });
+    let startup = (span(), 1..=u32::MAX).prop_map(|(settle, max_starts)| Startup { settle, max_starts });
+    let words = || vec(any::<String>(), 0..3);
+    let what = (any::<String>(), image(), words(), words(), vec(env(), 0..3), resources);
+    let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup);
+    (what, how).prop_map(
+        |((name, image, command, args, env, resources), (restart_policy, instances, volumes, network, startup))| {
+            AppSpec { name, image, command, args, env, resources, restart_policy, instances, volumes, network, startup }
+        },
+    )
+}
+
+pub(crate) fn order() -> impl Strategy<Value = JobOrder> {
+    let targets = (vec(any::<String>(), 0..3), option::of(".{1,20}"), any::<bool>())
+        .prop_map(|(node_names, selector, mixed_architectures)| Targets { node_names, selector, mixed_architectures });
+    (spec(), targets, any::<u32>(), span()).prop_map(|(spec, targets, max_parallel, timeout)| JobOrder {
+        spec,
+        targets,
+        rollout: Rollout { max_parallel },
+        timeout,
+    })
+}
+
+fn state() -> impl Strategy<Value = TaskState> {
+    select(TaskState::ALL.to_vec())
+}
+
+fn pull() -> impl Strategy<Value = Option<PullProgress>> {
+    option::of((any::<u64>(), any::<u64>()).prop_map(|(done, total)| PullProgress { done, total }))
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    (select(FailureReason::ALL.to_vec()), any::<String>(), state()).prop_map(|(reason, message, step)| Failure {
+        reason,
+        message,
+        step,
+    })
+}
+
+fn event() -> impl Strategy<Value = TaskEvent> {
+    (any::<u32>(), state(), option::of(failure()), time(), any::<bool>())
+        .prop_map(|(attempt, state, failure, time, late)| TaskEvent { attempt, state, failure, time, late })
+}
+
+pub(crate) fn task() -> impl Strategy<Value = Task> {
+    let what = (job_id(), node_name(), any::<u32>(), state(), pull(), option::of(failure()));
+    let when = (any::<bool>(), option::of(time()), time(), option::of(time()), vec(event(), 0..3));
+    (what, when).prop_map(
+        |(
+            (job, node, attempt, state, pull, failure),
+            (cancel_requested, assign_time, update_time, end_time, history),
+        )| {
+            Task {
+                job,
+                node,
+                attempt,
+                state,
+                pull,
+                failure,
+                cancel_requested,
+                assign_time,
+                update_time,
+                end_time,
+                history,
+            }
+        },
+    )
+}
+
+fn interface() -> impl Strategy<Value = NetworkInterface> {
+    let ipv4 = vec(any::<u32>().prop_map(Ipv4Addr::from_bits), 0..3);
+    let ipv6 = vec(any::<u128>().prop_map(Ipv6Addr::from_bits), 0..3);
+    (any::<String>(), ipv4, ipv6).prop_map(|(name, ipv4, ipv6)| NetworkInterface { name, ipv4, ipv6 })
+}
+
+fn info() -> impl Strategy<Value = NodeInfo> {
+    let machine = (any::<String>(), ".{1,20}", any::<String>(), any::<u32>(), any::<u64>());
+    let host_ip = option::of(any::<u32>().prop_map(Ipv4Addr::from_bits));
+    let rest = (vec(interface(), 0..3), vec(any::<String>(), 0..3), any::<String>(), host_ip);
+    (machine, rest).prop_map(
+        |(
+            (agent_version, architecture, kernel_release, cpus, memory_bytes),
+            (interfaces, capabilities, runtime, host_ip),
+        )| {
+            NodeInfo {
+                agent_version,
+                architecture,
+                kernel_release,
+                cpus,
+                memory_bytes,
+                interfaces,
+                capabilities,
+                runtime,
+                host_ip,
+            }
+        },
+    )
+}
+
+pub(crate) fn node() -> impl Strategy<Value = Node> {
+    let labels = vec((any::<String>(), any::<String>()), 0..3).prop_map(BTreeMap::from_iter);
+    (node_name(), labels, time(), option::of(time()), option::of(info()))
+        .prop_map(|(name, labels, enroll_time, last_seen, info)| Node { name, labels, enroll_time, last_seen, info })
+}
+
+pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
+    let states = vec![
+        AppState::Unknown,
+        AppState::Starting,
+        AppState::Running,
+        AppState::BackOff,
+        AppState::Completed,
+        AppState::Failed,
+        AppState::Removed,
+    ];
+    let exit = (any::<i32>(), any::<bool>(), time()).prop_map(|(code, out_of_memory, time)| InstanceExit {
+        code,
+        out_of_memory,
+        time,
+    });
+    let instance_states =
+        vec![InstanceState::Waiting, InstanceState::Running, InstanceState::BackOff, InstanceState::Exited];
+    let instance = (any::<u32>(), select(instance_states), any::<u32>(), option::of(time()), option::of(exit))
+        .prop_map(|(index, state, starts, start_time, last_exit)| InstanceStatus {
+            index,
+            state,
+            starts,
+            start_time,
+            last_exit,
+        });
+    let port = (any::<u32>(), any::<u16>(), any::<u16>(), protocol(), any::<u32>()).prop_map(
+        |(instance, container_port, host_port, protocol, ip)| BoundPort {
+            instance,
+            container_port,
+            host_port,
+            protocol,
+            host_ip: Ipv4Addr::from_bits(ip),
+        },
+    );
+    (select(states), vec(instance, 0..3), vec(port, 0..3)).prop_map(|(state, instances, ports)| AppStatus {
+        state,
+        instances,
+        ports,
+    })
+}
+
+pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
+    let order = select(vec![Order::Deploy, Order::Keep, Order::Cancel]);
+    (app_name(), any::<u64>(), job_id(), any::<u32>(), order, spec()).prop_map(
+        |(app, revision, job, attempt, order, spec)| Assignment {
+            app,
+            revision,
+            job,
+            attempt,
+            order,
+            spec: Arc::new(spec),
+        },
+    )
+}
+
+pub(crate) fn task_report() -> impl Strategy<Value = TaskReport> {
+    (job_id(), any::<u32>(), state(), pull(), option::of(failure()))
+        .prop_map(|(job, attempt, state, pull, failure)| TaskReport { job, attempt, state, pull, failure })
+}
+
+pub(crate) fn app_report() -> impl Strategy<Value = AppReport> {
+    (app_name(), any::<u64>(), any::<u32>(), status()).prop_map(|(app, revision, attempt, status)| AppReport {
+        app,
+        revision,
+        attempt,
+        status,
+    })
+}
