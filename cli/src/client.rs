@@ -44,11 +44,16 @@ impl Client {
         let directory = connection.credentials();
         let credentials = load(&directory)?;
         let channel = longshore_tls::connect(&connection.server, &credentials, KeepAlive::default()).await?;
-        Ok(Self {
+        Ok(Self::over(channel))
+    }
+
+    /// Clients over a channel that exists.
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),
             apps: AppServiceClient::new(channel),
-        })
+        }
     }
 
     /// One job and all its tasks.

@@ -122,3 +122,7 @@ fn is_lasting(code: Code) -> bool {
             | Code::DataLoss
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot start its server shall fail")]
+mod tests;

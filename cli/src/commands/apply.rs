@@ -47,7 +47,17 @@ pub(super) async fn run(apply: Apply, connection: &Connection, output: &mut Outp
 
 async fn submit(context: &mut Context<'_>, order: &JobOrder, file: &str, detach: bool) -> Result<Exit, Error> {
     let answer = context.client.jobs.create_job(call(CreateJobRequest::from(order))).await;
-    let answer = answer.map_err(|status| Error::from(status).about_file(file))?.into_inner();
+    let answer = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            let error = Error::from(status).about_file(file);
+            if error.exit() == Exit::Unreachable {
+                let command = context.connection.command();
+                context.output.note(&format!("Whether the job was created is not known: see `{command} job list`."));
+            }
+            return Err(error);
+        }
+    };
     let job = answer.job.clone().unwrap_or_default();
     for warning in &job.warnings {
         context.output.note(&format!("warning: {warning}"));
