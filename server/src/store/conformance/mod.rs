@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use longshore_model::app::{AppState, AppStatus};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
@@ -26,7 +27,12 @@ use longshore_model::task::{Task, TaskState};
 
 use super::{Change, EncodedAssignment, NewJob, NodeReport, Observer, Store, StoreError, StoredToken};
 
+pub(super) mod apps;
+pub(super) mod history;
 pub(super) mod jobs;
+mod model;
+pub(super) mod nodes;
+pub(super) mod reports;
 
 /// Makes stores for the suite.
 pub(super) trait Factory: Send + Sync {
@@ -42,6 +48,13 @@ macro_rules! conformance_suite {
                 only_connected_nodes_are_assigned, max_parallel_paces, assignment_deploys,
                 assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, retry_starts_anew,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found;
+            reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
+                late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
+            nodes: tokens_are_spent_once, tokens_are_refused, expired_tokens_are_purged, nodes_are_paged,
+                labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
+                a_deleted_node_can_come_back, changes_come_in_order, a_restart_keeps_everything;
+            apps: apps_are_paged_and_filtered, removal_waits_for_the_node, removal_is_refused_while_busy,
+                removal_on_all_nodes, status_is_kept, old_status_is_ignored, redeployment_keeps_the_revision;
         }
     };
     ($factory:expr; $($module:ident: $($case:ident),+;)+) => {
@@ -170,6 +183,11 @@ pub(super) fn token(id: &str, expire_time: Timestamp) -> StoredToken {
 
 pub(super) fn progress(job: u32, attempt: u32, state: TaskState) -> NodeReport {
     NodeReport::Task(TaskReport { job: job_id(job), attempt, state, pull: None, failure: None })
+}
+
+pub(super) fn app_report(app: &str, revision: u64, attempt: u32, state: AppState) -> NodeReport {
+    let status = AppStatus { state, ..AppStatus::default() };
+    NodeReport::App { app: app_name(app), revision, attempt, status }
 }
 
 impl Bed {

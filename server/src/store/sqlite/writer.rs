@@ -10,7 +10,7 @@ use super::batch::{Batch, JobCache};
 use crate::store::{Change, Observer, StoreError};
 
 /// Writes that may wait: one report and one session of each agent that a process has descriptors for (about 18,000).
-const MAX_QUEUED: usize = 40_000;
+pub(super) const MAX_QUEUED: usize = 40_000;
 /// Writes of one transaction: enough that the disk's flush costs each of them next to nothing, few enough that the
 /// first of them is not kept waiting for more than a fraction of a second.
 const MAX_BATCH: usize = 10_000;

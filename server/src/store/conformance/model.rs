@@ -1,0 +1,232 @@
+//! The store as one would write it without a database: maps, and the model's machine over all tasks of a job.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use longshore_model::app::{App, AppState, AppStatus, Desired};
+use longshore_model::job::{Control, Job};
+use longshore_model::machine::{self, AppEffect, Changed, Receipt};
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::task::{Task, TaskState};
+
+use crate::store::{JobRequest, NewJob, NodeReport};
+
+/// What the suite's histories do to a store.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Enroll(NodeName),
+    Create(Box<NewJob>),
+    Assign(Vec<(JobId, NodeName)>),
+    Report(NodeName, Vec<NodeReport>),
+    Request(JobId, JobRequest),
+    PassDeadlines,
+    RemoveApp(AppName, Option<NodeName>),
+    OpenSession(NodeName),
+    DeleteNode(NodeName),
+}
+
+/// What a step gave: a number that says what was done, or the name of the refusal.
+pub(super) type Outcome = Result<usize, &'static str>;
+
+/// A store without a database.
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) nodes: BTreeSet<NodeName>,
+    pub(super) jobs: BTreeMap<JobId, (Job, Vec<Task>)>,
+    pub(super) apps: BTreeMap<(NodeName, AppName), App>,
+}
+
+impl Model {
+    pub(super) fn apply(&mut self, step: Step, now: Timestamp) -> Outcome {
+        match step {
+            Step::Enroll(node) => self.nodes.insert(node).then_some(0).ok_or("AlreadyExists"),
+            Step::Create(new) => self.create(*new),
+            Step::Assign(picks) => Ok(picks.iter().filter(|(id, node)| self.assign(id, node, now)).count()),
+            Step::Report(node, reports) => {
+                for report in reports {
+                    self.report(&node, report, now);
+                }
+                Ok(0)
+            }
+            Step::Request(id, request) => self.request(&id, request, now),
+            Step::PassDeadlines => {
+                let ids: Vec<_> = self.jobs.keys().cloned().collect();
+                for id in ids {
+                    self.bulk(&id, now, |job, tasks| machine::pass_deadline(job, tasks, now));
+                }
+                Ok(0)
+            }
+            Step::RemoveApp(name, node) => self.remove_app(&name, node.as_ref(), now),
+            Step::OpenSession(node) => self.nodes.contains(&node).then_some(0).ok_or("NotFound"),
+            Step::DeleteNode(node) => self.delete_node(&node, now),
+        }
+    }
+
+    /// Pending tasks that may be assigned, as [`crate::store::Store::assignable`] gives them.
+    pub(super) fn assignable(&self) -> Vec<(JobId, NodeName)> {
+        let mut picks = Vec::new();
+        for (id, (job, tasks)) in self.jobs.iter().filter(|(_, (job, _))| job.control == Control::Run) {
+            let pending = tasks.iter().filter(|task| task.state == TaskState::Pending);
+            let room = job.rollout.room(&job.counts) as usize;
+            picks.extend(pending.take(room).map(|task| (id.clone(), task.node.clone())));
+        }
+        picks
+    }
+
+    fn create(&mut self, new: NewJob) -> Outcome {
+        if self.jobs.contains_key(&new.job.id) {
+            return Err("AlreadyExists");
+        }
+        if new.nodes.iter().any(|node| !self.nodes.contains(node)) {
+            return Err("NotFound");
+        }
+        let tasks = new.nodes.iter().map(|node| pending(&new.job, node)).collect();
+        self.jobs.insert(new.job.id.clone(), (new.job, tasks));
+        Ok(0)
+    }
+
+    fn assign(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> bool {
+        let Some((job, tasks)) = self.jobs.get_mut(id) else { return false };
+        let Some(task) = tasks.iter_mut().find(|task| task.node == *node) else { return false };
+        let Some(effect) = machine::assign(job, task, now) else { return false };
+        let task = task.clone();
+        self.follow(&task, effect, now);
+        true
+    }
+
+    fn report(&mut self, node: &NodeName, report: NodeReport, now: Timestamp) {
+        match report {
+            NodeReport::Task(report) => {
+                let Some((job, tasks)) = self.jobs.get_mut(&report.job) else { return };
+                let Some(task) = tasks.iter_mut().find(|task| task.node == *node) else { return };
+                if let Receipt::Counted(effect) = machine::report(job, task, &report, now) {
+                    let task = task.clone();
+                    self.follow(&task, effect, now);
+                }
+            }
+            NodeReport::App { app, revision, attempt, status } => {
+                let key = (node.clone(), app);
+                let Some(known) = self.apps.get_mut(&key) else { return };
+                if revision < known.revision || attempt < known.attempt {
+                    return;
+                }
+                if status.state == AppState::Removed && known.desired == Desired::Removing {
+                    self.apps.remove(&key);
+                } else if known.status != status {
+                    known.status = status;
+                    known.update_time = now;
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, id: &JobId, request: JobRequest, now: Timestamp) -> Outcome {
+        let nodes = self.nodes.clone();
+        let exists = |node: &NodeName| nodes.contains(node);
+        let Some((job, _)) = self.jobs.get(id) else { return Err("NotFound") };
+        let asked = match request {
+            JobRequest::Stop { .. } => machine::Request::Stop,
+            JobRequest::Resume => machine::Request::Resume,
+            JobRequest::Retry => machine::Request::Retry,
+        };
+        if !asked.is_allowed_in(job.state()) {
+            return Err("Refused");
+        }
+        self.bulk(id, now, |job, tasks| match request {
+            JobRequest::Stop { cancel_in_flight } => machine::stop(job, tasks, cancel_in_flight, now).unwrap(),
+            JobRequest::Resume => machine::resume(job, tasks, exists, now).unwrap(),
+            JobRequest::Retry => machine::retry(job, tasks, exists, now).unwrap(),
+        });
+        Ok(0)
+    }
+
+    fn bulk(&mut self, id: &JobId, now: Timestamp, change: impl FnOnce(&mut Job, &mut [Task]) -> Vec<Changed>) {
+        let (job, tasks) = self.jobs.get_mut(id).unwrap();
+        let changed = change(job, tasks);
+        let effects: Vec<_> =
+            changed.iter().map(|changed| (tasks.get(changed.index).unwrap().clone(), changed.effect)).collect();
+        for (task, effect) in effects {
+            self.follow(&task, effect, now);
+        }
+    }
+
+    fn remove_app(&mut self, name: &AppName, node: Option<&NodeName>, now: Timestamp) -> Outcome {
+        let chosen = |app: &&mut App| app.name == *name && node.is_none_or(|node| app.node == *node);
+        let mut found: Vec<_> = self.apps.values_mut().filter(chosen).collect();
+        let busy = found.iter().any(|app| {
+            let (_, tasks) = self.jobs.get(&app.job).unwrap();
+            tasks.iter().any(|task| task.node == app.node && !task.state.is_end())
+        });
+        if found.is_empty() {
+            return Err("NotFound");
+        }
+        if busy {
+            return Err("AppBusy");
+        }
+        for app in found.iter_mut().filter(|app| app.desired == Desired::Present) {
+            app.desired = Desired::Removing;
+            app.update_time = now;
+        }
+        Ok(found.len())
+    }
+
+    fn delete_node(&mut self, node: &NodeName, now: Timestamp) -> Outcome {
+        if !self.nodes.remove(node) {
+            return Err("NotFound");
+        }
+        for (job, tasks) in self.jobs.values_mut() {
+            for task in tasks.iter_mut().filter(|task| task.node == *node) {
+                if !job.state().is_final() {
+                    machine::delete_node(job, task, now);
+                }
+            }
+        }
+        self.apps.retain(|_, app| app.node != *node);
+        Ok(0)
+    }
+
+    fn follow(&mut self, task: &Task, effect: AppEffect, now: Timestamp) {
+        let (job, _) = self.jobs.get(&task.job).unwrap();
+        let key = (task.node.clone(), job.app.clone());
+        match effect {
+            AppEffect::None | AppEffect::Cancel => {}
+            AppEffect::Forget => drop(self.apps.remove(&key)),
+            AppEffect::Remove => {
+                let app = self.apps.get_mut(&key).unwrap();
+                app.desired = Desired::Removing;
+                app.update_time = now;
+            }
+            AppEffect::Deploy => {
+                let app = self.apps.entry(key).or_insert_with(|| App {
+                    node: task.node.clone(),
+                    name: job.app.clone(),
+                    job: job.id.clone(),
+                    attempt: 0,
+                    revision: 1,
+                    desired: Desired::Present,
+                    status: AppStatus::default(),
+                    update_time: now,
+                });
+                app.attempt = task.attempt;
+                app.desired = Desired::Present;
+                app.update_time = now;
+            }
+        }
+    }
+}
+
+fn pending(job: &Job, node: &NodeName) -> Task {
+    Task {
+        job: job.id.clone(),
+        node: node.clone(),
+        attempt: 1,
+        state: TaskState::Pending,
+        pull: None,
+        failure: None,
+        cancel_requested: false,
+        assign_time: None,
+        update_time: job.create_time,
+        end_time: None,
+        history: Vec::new(),
+    }
+}
