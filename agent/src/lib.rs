@@ -4,7 +4,10 @@
 //! [`reporter`] says what came of it. The rules of the conversation are comments in `agent.proto`.
 
 pub mod clock;
+pub mod config;
+pub mod data_dir;
 pub mod durable;
+pub mod enroll;
 pub mod environment;
 pub mod host_path;
 pub mod ledger;
@@ -12,6 +15,7 @@ pub mod node;
 pub mod ports;
 pub mod reporter;
 pub mod runtime;
+pub mod session;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;

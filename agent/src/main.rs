@@ -1,2 +1,154 @@
-//! Not yet.
-fn main() {}
+//! `longshore-agent`: this file is the program's life, told in order.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser;
+use jiff::Timestamp;
+use longshore_agent::clock::Clock;
+use longshore_agent::config::{Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
+use longshore_agent::data_dir::{DataDir, Enrolment};
+use longshore_agent::ledger::Ledger;
+use longshore_agent::ports::PortTable;
+use longshore_agent::reporter::Reporter;
+use longshore_agent::runtime::Runtime;
+use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::session::{self, Link};
+use longshore_agent::supervisor::{Context, Supervisor};
+use longshore_agent::{enroll, node};
+use longshore_model::name::NodeName;
+use longshore_tls::KeepAlive;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match begin(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(cli: Cli) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("{:?} is not a filter of logs", cli.log))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let threads = tokio::runtime::Runtime::new().context("cannot start threads")?;
+    let done = threads.block_on(async {
+        match cli.command {
+            Command::Enroll(arguments) => enrol(arguments).await,
+            Command::Run(arguments) => run(arguments).await,
+            Command::Reset(arguments) => reset(&arguments),
+        }
+    });
+    // A name that is still being looked up must not hold up the end.
+    threads.shutdown_background();
+    done
+}
+
+async fn enrol(arguments: Enroll) -> anyhow::Result<()> {
+    let name = match arguments.name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    let data = DataDir::new(arguments.data.data_dir);
+    let enrolment = enroll::enroll(&data, &arguments.server, &arguments.token, &name, arguments.force).await?;
+    tracing::info!(node = %enrolment.node_name, server = enrolment.server, "enrolled");
+    Ok(())
+}
+
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    let data = DataDir::new(arguments.data.data_dir.clone());
+    let enrolment = data.enrolment()?;
+    let _lock = data.lock()?;
+    let credentials = Arc::new(data.credentials()?);
+    let shutdown = on_signal()?;
+
+    let reporter = Reporter::default();
+    let server: Arc<str> = enrolment.server.as_str().into();
+    let context = Arc::new(Context {
+        runtime: runtime(&arguments, &data, &enrolment).await?,
+        ledger: Ledger::open(data.ledger())?,
+        reporter,
+        ports: PortTable::default(),
+        clock: Clock::starting_at(Timestamp::now()),
+        node: enrolment.node_name.clone(),
+        host_ip: watch::Sender::new(None),
+    });
+    let mut supervisor = Supervisor::start(Arc::clone(&context)).await?;
+    tracing::info!(node = %enrolment.node_name, runtime = context.runtime.name(), "running");
+
+    let address = Arc::clone(&server);
+    let link = Link {
+        connect: Arc::new(move || {
+            let (server, credentials) = (Arc::clone(&server), Arc::clone(&credentials));
+            Box::pin(async move { longshore_tls::connect(&server, &credentials, KeepAlive::default()).await })
+        }),
+        host_ip: Arc::new(move || node::address_towards(&address)),
+        context,
+    };
+    session::run(&link, &mut supervisor, &shutdown).await;
+    tracing::info!("ending; apps keep running");
+    supervisor.shutdown().await;
+    Ok(())
+}
+
+fn reset(arguments: &Reset) -> anyhow::Result<()> {
+    let data = DataDir::new(arguments.data.data_dir.clone());
+    if !data.path().exists() {
+        return Ok(());
+    }
+    let _lock = data.lock()?;
+    remove(&data.ledger())?;
+    remove(&data.runtime())
+}
+
+fn remove(directory: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The runtime that was asked for.
+async fn runtime(arguments: &Run, _data: &DataDir, _enrolment: &Enrolment) -> anyhow::Result<Arc<dyn Runtime>> {
+    match arguments.runtime {
+        RuntimeKind::Fake => Ok(Arc::new(FakeRuntime::new(Machine::new(Timestamp::now())))),
+        RuntimeKind::Embedded => anyhow::bail!("this build has no embedded runtime"),
+    }
+}
+
+fn host_name() -> anyhow::Result<NodeName> {
+    let name = nix::unistd::gethostname().context("the machine has no host name; give one with --name")?;
+    let name = name.to_string_lossy().to_lowercase();
+    let label = name.split('.').next().unwrap_or_default();
+    NodeName::parse(label).with_context(|| format!("the host name {label:?} cannot be a node's; give one with --name"))
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn on_signal() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(shutdown)
+}

@@ -114,10 +114,10 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Takes the full set: apps that are not in it go.
-    pub async fn replace(&mut self, assignments: Vec<Assignment>) {
+    /// Takes the full set: apps that are not in it go, but for those in `untouched`.
+    pub async fn replace(&mut self, assignments: Vec<Assignment>, untouched: &[AppName]) {
         let mut gone: Vec<AppName> = self.workers.keys().cloned().collect();
-        gone.retain(|app| assignments.iter().all(|assignment| assignment.app != *app));
+        gone.retain(|app| !untouched.contains(app) && assignments.iter().all(|wanted| wanted.app != *app));
         for app in gone {
             self.remove(&app);
         }
@@ -125,6 +125,10 @@ impl Supervisor {
             self.set(assignment);
         }
         for (app, containers) in std::mem::take(&mut self.unclaimed) {
+            if untouched.contains(&app) {
+                self.unclaimed.insert(app, containers);
+                continue;
+            }
             self.delete_unwanted(&app, &containers).await;
             self.context.ports.release(&app);
         }

@@ -1,0 +1,118 @@
+//! The command line and environment of `longshore-agent`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use longshore_model::name::NodeName;
+use longshore_tls::EnrollmentToken;
+
+/// Runs containers on an edge node, as its Longshore server says.
+#[derive(Debug, Parser)]
+#[command(name = "longshore-agent", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LONGSHORE_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Which logs are written, such as `info` or `longshore_agent=debug,warn`.
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "LONGSHORE_LOG", value_parser = filter)]
+    pub log: String,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make this machine a node, with a token from `longshore node token`.
+    Enroll(Enroll),
+    /// Run the agent until SIGTERM or SIGINT; apps keep running after it.
+    Run(Run),
+    /// Remove every container, mount, cgroup and image of a data directory. The agent must not run.
+    Reset(Reset),
+}
+
+/// The data directory.
+#[derive(Debug, Args)]
+pub struct Data {
+    /// Directory of the node's identity, ledger and containers.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/longshore/agent", env = "LONGSHORE_AGENT_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// Arguments of `enroll`.
+#[derive(Debug, Args)]
+pub struct Enroll {
+    /// The data directory.
+    #[command(flatten)]
+    pub data: Data,
+    /// Address of the server's port for agents.
+    #[arg(long, value_name = "HOST:PORT", env = "LONGSHORE_AGENT_SERVER")]
+    pub server: String,
+    /// The enrolment token; better in the environment than in the process list.
+    #[arg(long, env = "LONGSHORE_TOKEN", hide_env_values = true)]
+    pub token: EnrollmentToken,
+    /// Name of the node; the machine's host name where it is not given.
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// Replace the identity of a directory that is enrolled already.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The data directory.
+    #[command(flatten)]
+    pub data: Data,
+    /// What runs the containers.
+    #[arg(long, value_enum, default_value_t = RuntimeKind::Embedded)]
+    pub runtime: RuntimeKind,
+    /// PEM file of an authority that image registries may be certified by, beside the usual ones.
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_REGISTRY_CA")]
+    pub registry_ca: Option<PathBuf>,
+}
+
+/// Arguments of `reset`.
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// The data directory.
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// What runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeKind {
+    /// The agent's own, with real containers.
+    Embedded,
+    /// None: containers are played, by a script in the image's reference. For tests of a server.
+    Fake,
+}
+
+/// Checks a filter, so that a wrong one is found together with the other mistakes.
+fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,211 @@
+//! The agent's data directory: what lies where, and the lock that keeps a second agent out.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use longshore_model::name::NodeName;
+use longshore_tls::{CredentialError, Credentials};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// Who this node is, as enrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolment {
+    /// Its name.
+    pub node_name: NodeName,
+    /// Address of its server, `host:port`.
+    pub server: String,
+    /// Random; names this data directory's cgroups, so that several agents of one machine never meet.
+    pub node_uid: String,
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// This machine is no node yet.
+    #[error("{} is not enrolled; run `longshore-agent enroll` first", .0.display())]
+    NotEnrolled(PathBuf),
+    /// There is a node already.
+    #[error("{} is enrolled as {name} already; --force replaces its identity", directory.display())]
+    Enrolled {
+        /// The directory.
+        directory: PathBuf,
+        /// The node's name.
+        name: NodeName,
+    },
+    /// Another agent uses it.
+    #[error("{} is in use by another agent", .0.display())]
+    InUse(PathBuf),
+    /// A file cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// The certificate or key is damaged.
+    #[error("cannot use the node's certificate")]
+    Credentials(#[from] CredentialError),
+}
+
+/// The directory of one agent.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+/// Held as long as an agent uses its directory; the kernel lets go of it however the agent ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+impl DataDir {
+    /// Names a directory; it need not exist.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Makes the directory, for root's eyes only.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn make(&self) -> Result<(), DataDirError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(self.identity());
+        made.map_err(file("make", &self.identity()))
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// Another agent has it, or the directory cannot be written.
+    pub fn lock(&self) -> Result<Lock, DataDirError> {
+        let path = self.root.join("lock");
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let opened = opened.map_err(file("open", &path))?;
+        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Lock { _file: held }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(DataDirError::InUse(self.root.clone())),
+            Err((_, error)) => Err(file("lock", &path)(error.into())),
+        }
+    }
+
+    /// Who this node is.
+    ///
+    /// # Errors
+    ///
+    /// It is not enrolled, or the file is damaged.
+    pub fn enrolment(&self) -> Result<Enrolment, DataDirError> {
+        let path = self.root.join("agent.json");
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(DataDirError::NotEnrolled(self.root.clone()));
+            }
+            read => read.map_err(file("read", &path))?,
+        };
+        serde_json::from_slice(&text).map_err(|error| file("read", &path)(error.into()))
+    }
+
+    /// Keeps what an enrolment gave. `agent.json` comes last: without it there is no node.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written.
+    pub fn enrol(&self, enrolment: &Enrolment, root: &str, chain: &str, key: &str) -> Result<(), DataDirError> {
+        let text = serde_json::to_string_pretty(enrolment).unwrap_or_default();
+        let identity = self.identity();
+        let files = [
+            (identity.join("root.crt"), root, 0o644),
+            (identity.join("node.key"), key, 0o600),
+            (identity.join("node.crt"), chain, 0o644),
+            (self.root.join("agent.json"), text.as_str(), 0o644),
+        ];
+        for (path, content, mode) in files {
+            durable::replace(&path, content.as_bytes(), mode).map_err(file("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// The node's certificate, key and root.
+    ///
+    /// # Errors
+    ///
+    /// They are missing or damaged.
+    pub fn credentials(&self) -> Result<Credentials, DataDirError> {
+        let identity = self.identity();
+        let path = |name| identity.join(name);
+        Ok(Credentials::load(&path("root.crt"), &path("node.crt"), &path("node.key"))?)
+    }
+
+    /// Where the ledger lies.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
+    /// Where the runtime keeps images, containers, logs and volumes.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.root.join("runtime")
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    fn identity(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+}
+
+fn file<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataDirError + use<'a> {
+    move |source| DataDirError::File { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn two_agents_cannot_share_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path().to_owned());
+        let held = data.lock().unwrap();
+        assert!(matches!(data.lock(), Err(DataDirError::InUse(_))));
+        drop(held);
+        data.lock().unwrap();
+    }
+
+    #[test]
+    fn the_key_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path().join("agent"));
+        data.make().unwrap();
+        assert!(matches!(data.enrolment(), Err(DataDirError::NotEnrolled(_))));
+        let enrolment = Enrolment {
+            node_name: NodeName::parse("edge-1").unwrap(),
+            server: "localhost:7441".to_owned(),
+            node_uid: "0123456789abcdef".to_owned(),
+        };
+        data.enrol(&enrolment, "root", "chain", "key").unwrap();
+        assert_eq!(data.enrolment().unwrap(), enrolment);
+        let mode = std::fs::metadata(directory.path().join("agent/identity/node.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

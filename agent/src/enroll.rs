@@ -1,0 +1,65 @@
+//! Makes this machine a node: proves a token to a server that the token pins, and keeps the certificate.
+
+use longshore_model::name::NodeName;
+use longshore_proto::v1::EnrollRequest;
+use longshore_proto::v1::enrollment_service_client::EnrollmentServiceClient;
+use longshore_tls::{ConnectError, EnrollmentToken, KeyError, make_key_and_csr};
+use tonic::Status;
+
+use crate::data_dir::{DataDir, DataDirError, Enrolment};
+
+/// Why a machine did not become a node.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// No key could be made.
+    #[error("cannot make a key")]
+    Key(#[from] KeyError),
+    /// The server cannot be reached, or is not the one that the token names.
+    #[error("cannot connect to the server")]
+    Connect(#[from] ConnectError),
+    /// The server said no.
+    #[error("the server refused: {}", .0.message())]
+    Refused(Box<Status>),
+    /// The server gave a name that is none.
+    #[error("the server answered with a name that is not one")]
+    Name(#[from] longshore_model::name::NameError),
+}
+
+/// Enrols this machine. The key is made here and never leaves; the token's pin decides whom to tell the token.
+///
+/// # Errors
+///
+/// See [`EnrollError`]. An enrolled directory is left alone, unless `force` is given.
+pub async fn enroll(
+    data: &DataDir,
+    server: &str,
+    token: &EnrollmentToken,
+    name: &NodeName,
+    force: bool,
+) -> Result<Enrolment, EnrollError> {
+    data.make()?;
+    // A running agent must not have its identity changed under its feet.
+    let _lock = data.lock()?;
+    let node_uid = match data.enrolment() {
+        Ok(old) if !force => {
+            return Err(DataDirError::Enrolled { directory: data.path().to_owned(), name: old.node_name }.into());
+        }
+        // What already runs in the directory is found by this name.
+        Ok(old) => old.node_uid,
+        Err(DataDirError::NotEnrolled(_)) => format!("{:016x}", rand::random::<u64>()),
+        Err(_) if force => format!("{:016x}", rand::random::<u64>()),
+        Err(error) => return Err(error.into()),
+    };
+    let made = make_key_and_csr()?;
+    let channel = longshore_tls::connect_pinned(server, token.pin()).await?;
+    let request =
+        EnrollRequest { token: token.to_string(), node_name: name.to_string(), csr_der: made.csr_der.clone() };
+    let answer = EnrollmentServiceClient::new(channel).enroll(request).await;
+    let answer = answer.map_err(|status| EnrollError::Refused(Box::new(status)))?.into_inner();
+    let enrolment = Enrolment { node_name: NodeName::parse(&answer.node_name)?, server: server.to_owned(), node_uid };
+    data.enrol(&enrolment, &answer.root_certificate_pem, &answer.certificate_chain_pem, &made.key_pem)?;
+    Ok(enrolment)
+}
