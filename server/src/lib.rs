@@ -3,6 +3,7 @@ pub mod api;
 pub mod controller;
 pub mod fleet;
 pub mod hub;
+pub mod identity;
 pub mod ids;
 pub mod live;
 pub mod services;

@@ -1,0 +1,244 @@
+//! The authority's files: made once by `init`, read at every start.
+//!
+//! `pki/` holds the authority and the server's own certificate, `admin/` what the first admin needs.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use longshore_model::identity::Role;
+use longshore_tls::{CredentialError, Credentials, PeerCertificate, PeerError, Pin};
+
+use super::authority::{Authority, AuthorityError, Founded};
+
+/// Name of the first admin.
+const FIRST_ADMIN: &str = "admin";
+/// Names by which every server is reached from its own machine.
+const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// Longest trust domain, as SPIFFE has it.
+const MAX_TRUST_DOMAIN: usize = 255;
+
+/// Why files were not made or cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// There is an authority already.
+    #[error("{} exists already: nothing was changed", .0.display())]
+    Exists(PathBuf),
+    /// `init` was never run here.
+    #[error("there is no certificate authority in {}; run `longshore-server init` first", .0.display())]
+    NotFound(PathBuf),
+    /// A trust domain of the wrong form.
+    #[error(
+        "{0:?} is not a trust domain: lower-case letters, digits, '-' and '.' are allowed, at most {MAX_TRUST_DOMAIN}"
+    )]
+    TrustDomain(String),
+    /// A file or directory cannot be made or read.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A certificate cannot be made or read.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The server's own certificate cannot be used.
+    #[error("the server's certificate in {} cannot be used", path.display())]
+    Credentials {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: CredentialError,
+    },
+    /// The server's own certificate cannot be read.
+    #[error("the server's certificate cannot be used")]
+    Own(#[from] PeerError),
+    /// The server's own certificate has expired, or the clock is wrong.
+    #[error("the server's certificate is valid only from {not_before} to {not_after}; is the clock right?")]
+    NotValid {
+        /// From.
+        not_before: Timestamp,
+        /// To.
+        not_after: Timestamp,
+    },
+}
+
+/// What a running server needs of the files.
+#[derive(Debug)]
+pub struct Pki {
+    /// Issues certificates.
+    pub authority: Authority,
+    /// The server's own certificate, and the root.
+    pub credentials: Credentials,
+    /// Hash of the root, for enrolment tokens.
+    pub pin: Pin,
+}
+
+/// A new installation's parameters.
+#[derive(Clone, Debug, Default)]
+pub struct NewPki {
+    /// DNS names and IP addresses by which the server is reached, beside the local ones.
+    pub names: Vec<String>,
+    /// Its trust domain; without one, a random one is made.
+    pub trust_domain: Option<String>,
+}
+
+/// Makes an authority with a server's and the first admin's certificate under `data_dir`, all or nothing.
+///
+/// # Errors
+///
+/// Anything exists already, a name or the trust domain is malformed, or a file cannot be written.
+pub fn init(data_dir: &Path, new: &NewPki, now: Timestamp) -> Result<(), PkiError> {
+    let trust_domain = match &new.trust_domain {
+        Some(given) => checked_trust_domain(given)?.to_owned(),
+        None => format!("longshore-{:08x}", rand::random::<u32>()),
+    };
+    let (pki, admin) = (data_dir.join("pki"), data_dir.join("admin"));
+    for target in [&pki, &admin] {
+        if target.try_exists().map_err(failed("look at", target))? {
+            return Err(PkiError::Exists(target.clone()));
+        }
+    }
+    let mut names: Vec<String> = LOCAL_NAMES.map(str::to_owned).into();
+    names.extend(new.names.iter().filter(|name| !LOCAL_NAMES.contains(&name.as_str())).cloned());
+
+    let Founded { root, issuing, authority } = Authority::found(&trust_domain, now)?;
+    let server = authority.issue_server(&names, now)?;
+    // Enrolling agents know the root by its hash only: the server presents it.
+    let server_chain = format!("{}{}", authority.chain(&server.certificate), authority.root_pem());
+    let first_admin = authority.issue_user(FIRST_ADMIN, Role::Admin, now)?;
+
+    fs::create_dir_all(data_dir).map_err(failed("make", data_dir))?;
+    let staging = data_dir.join(format!(".init-{:08x}", rand::random::<u32>()));
+    let made = make_private_dir(&staging).and_then(|()| {
+        write_dir(
+            &staging.join("pki"),
+            &[
+                ("trust-domain", Secrecy::Public, &trust_domain),
+                ("root.crt", Secrecy::Public, &root.certificate),
+                ("root.key", Secrecy::Secret, &root.key),
+                ("issuing.crt", Secrecy::Public, &issuing.certificate),
+                ("issuing.key", Secrecy::Secret, &issuing.key),
+                ("server.crt", Secrecy::Public, &server_chain),
+                ("server.key", Secrecy::Secret, &server.key),
+            ],
+        )?;
+        write_dir(
+            &staging.join("admin"),
+            &[
+                ("root.crt", Secrecy::Public, &root.certificate),
+                ("client.crt", Secrecy::Public, &authority.chain(&first_admin.certificate)),
+                ("client.key", Secrecy::Secret, &first_admin.key),
+            ],
+        )?;
+        publish(&staging, data_dir)
+    });
+    // Whatever went wrong, no key is left behind in a place that nobody looks at.
+    let cleaned = fs::remove_dir_all(&staging).map_err(failed("remove", &staging));
+    made.and(cleaned)
+}
+
+/// Moves the finished directories to their places. `pki` goes last: with it the authority exists.
+fn publish(staging: &Path, data_dir: &Path) -> Result<(), PkiError> {
+    let move_in = |name: &str| {
+        let target = data_dir.join(name);
+        // Renaming onto a directory that is not empty fails, so that a race of two `init` cannot overwrite anything.
+        fs::rename(staging.join(name), &target).map_err(failed("make", &target))
+    };
+    move_in("admin")?;
+    if let Err(error) = move_in("pki") {
+        let admin = data_dir.join("admin");
+        fs::remove_dir_all(&admin).map_err(failed("remove", &admin))?;
+        return Err(error);
+    }
+    sync_dir(data_dir)
+}
+
+/// Reads what `init` made, and checks that the server's certificate is valid now.
+///
+/// # Errors
+///
+/// Something is missing, damaged, or expired.
+pub fn load(data_dir: &Path, now: Timestamp) -> Result<Pki, PkiError> {
+    let dir = data_dir.join("pki");
+    if !dir.try_exists().map_err(failed("look at", &dir))? {
+        return Err(PkiError::NotFound(data_dir.to_owned()));
+    }
+    let read = |name: &str| {
+        let path = dir.join(name);
+        fs::read_to_string(&path).map_err(failed("read", &path))
+    };
+    let trust_domain = checked_trust_domain(read("trust-domain")?.trim())?.to_owned();
+    let authority = Authority::from_pem(trust_domain, read("root.crt")?, read("issuing.crt")?, &read("issuing.key")?)?;
+    let credentials = Credentials::load(&dir.join("root.crt"), &dir.join("server.crt"), &dir.join("server.key"))
+        .map_err(|source| PkiError::Credentials { path: dir.clone(), source })?;
+    let own = PeerCertificate::from_der(credentials.leaf())?;
+    if !own.is_valid_at(now) {
+        return Err(PkiError::NotValid { not_before: own.not_before, not_after: own.not_after });
+    }
+    let pin = Pin::of(credentials.root());
+    Ok(Pki { authority, credentials, pin })
+}
+
+fn checked_trust_domain(text: &str) -> Result<&str, PkiError> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if text.is_empty() || text.len() > MAX_TRUST_DOMAIN || !text.chars().all(allowed) {
+        return Err(PkiError::TrustDomain(text.to_owned()));
+    }
+    Ok(text)
+}
+
+/// Whether others may read a file.
+#[derive(Clone, Copy)]
+enum Secrecy {
+    Public,
+    Secret,
+}
+
+impl Secrecy {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Public => 0o644,
+            Self::Secret => 0o600,
+        }
+    }
+}
+
+fn write_dir(dir: &Path, files: &[(&str, Secrecy, &str)]) -> Result<(), PkiError> {
+    make_private_dir(dir)?;
+    for (name, secrecy, text) in files {
+        let path = dir.join(name);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(secrecy.mode())
+            .open(&path)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
+            .map_err(failed("write", &path))?;
+    }
+    sync_dir(dir)
+}
+
+fn make_private_dir(dir: &Path) -> Result<(), PkiError> {
+    DirBuilder::new().mode(0o700).create(dir).map_err(failed("make", dir))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), PkiError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("write", dir))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
+    move |source| PkiError::File { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
