@@ -1,11 +1,14 @@
 //! The server.
 pub mod api;
+pub mod config;
 pub mod controller;
 pub mod fleet;
 pub mod hub;
 pub mod identity;
 pub mod ids;
+pub mod listen;
 pub mod live;
+pub mod serve;
 pub mod services;
 pub mod session;
 pub mod store;

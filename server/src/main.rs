@@ -1,2 +1,83 @@
-//! Not yet.
-fn main() {}
+//! The server's life, told in order.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use jiff::Timestamp;
+use longshore_server::config::{Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, RunArgs};
+use longshore_server::identity::pki;
+use longshore_server::serve::{Listeners, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::EnvFilter;
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    let logging = line.log.filter().map(|filter| start_logging(&line.log, filter));
+    let done = match (logging, &line.command) {
+        (Err(mistakes), _) => {
+            // There is no log yet that could tell.
+            start_logging(&line.log, EnvFilter::new("info"));
+            Err(mistakes.into())
+        }
+        (Ok(()), Command::Init(args)) => init(args),
+        (Ok(()), Command::Run(args)) => serve(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logging(args: &LogArgs, filter: EnvFilter) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn init(args: &InitArgs) -> anyhow::Result<()> {
+    pki::init(&args.data_dir, &args.into(), Timestamp::now())?;
+    let admin = args.data_dir.join("admin");
+    tracing::info!(credentials = %admin.display(), "made a certificate authority and the first admin's credentials");
+    Ok(())
+}
+
+fn serve(args: &RunArgs) -> anyhow::Result<()> {
+    // Everything that can be wrong is found before anything binds.
+    let config = Config::check(args, Timestamp::now())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Signals count from here on: one that comes while the store opens is not lost.
+        let shutdown = CancellationToken::new();
+        cancel_on_signal(shutdown.clone())?;
+        let listeners = Listeners::bind(&config).await?;
+        run(config, listeners, shutdown).await?;
+        anyhow::Ok(())
+    })?;
+    // Connections that did not end in time are cut off here.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Cancels on SIGTERM and SIGINT.
+fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("SIGINT"),
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}

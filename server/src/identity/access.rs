@@ -1,7 +1,9 @@
 //! The layer that asks the table of roles before any handler sees a request.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -14,6 +16,7 @@ use tower::{Layer, Service};
 
 use super::caller::{Caller, Peer, PeerCredentials};
 use super::roles::{self, Access};
+use crate::store::{Store, StoreError};
 
 /// Domain of the reasons in error details.
 const ERROR_DOMAIN: &str = "longshore";
@@ -86,30 +89,42 @@ impl Denied {
     }
 }
 
-/// Lets through what the table of roles allows and puts the [`Caller`] into the request's extensions.
+/// Lets through what the table of roles allows and puts the [`Caller`] and its [`longshore_model::identity::Identity`] into the request's
+/// extensions.
 ///
-/// UNAUTHENTICATED without a certificate, or with one that has expired since the connection was made; PERMISSION_DENIED
-/// for another role; UNIMPLEMENTED for an RPC that is not in the table.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AccessLayer;
+/// UNAUTHENTICATED without a certificate, with one that has expired since the connection was made, or with that of a
+/// node that was deleted; PERMISSION_DENIED for another role; UNIMPLEMENTED for an RPC that is not in the table.
+#[derive(Clone)]
+pub struct AccessLayer {
+    store: Arc<dyn Store>,
+}
+
+impl AccessLayer {
+    /// A layer that looks nodes up in this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+}
 
 impl<S> Layer<S> for AccessLayer {
     type Service = AccessService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AccessService { inner }
+        AccessService { inner, store: Arc::clone(&self.store) }
     }
 }
 
 /// See [`AccessLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AccessService<S> {
     inner: S,
+    store: Arc<dyn Store>,
 }
 
 impl<S> Service<Request<Body>> for AccessService<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
@@ -126,11 +141,24 @@ where
         // A request of a connection that nobody looked at is anonymous.
         let credentials = peer.map_or(&PeerCredentials::None, |peer| &peer.credentials);
         match decide(request.uri().path(), credentials, Timestamp::now()) {
-            Ok(caller) => {
-                if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
+            Ok(None) => Box::pin(self.inner.call(request)),
+            Ok(Some(caller)) => {
+                let extensions = request.extensions_mut();
+                extensions.insert(caller.identity().clone());
+                extensions.insert(caller.clone());
+                if caller.node().is_none() {
+                    return Box::pin(self.inner.call(request));
                 }
-                Box::pin(self.inner.call(request))
+                // The service that was polled ready is the one to call; its clone takes its place.
+                let clone = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, clone);
+                let store = Arc::clone(&self.store);
+                Box::pin(async move {
+                    match enrolled(&*store, &caller).await {
+                        Ok(()) => inner.call(request).await,
+                        Err(status) => Ok(status.into_http()),
+                    }
+                })
             }
             Err(denied) => {
                 let path = request.uri().path();
@@ -138,6 +166,25 @@ where
                 let response = denied.status(path).into_http();
                 Box::pin(std::future::ready(Ok(response)))
             }
+        }
+    }
+}
+
+/// Whether a calling node is enrolled: that very one, and not a deleted predecessor of the same name.
+async fn enrolled(store: &dyn Store, caller: &Caller) -> Result<(), Status> {
+    let Some(name) = caller.node() else { return Ok(()) };
+    match store.node(name).await {
+        Ok(node) if caller.is(&node) => Ok(()),
+        Ok(_) | Err(StoreError::NotFound { .. }) => {
+            tracing::info!(node = %name, "refused a node that was deleted");
+            let details = ErrorDetails::with_error_info("NODE_DELETED", ERROR_DOMAIN, HashMap::new());
+            let message = format!("the node {name} that this certificate was issued to was deleted");
+            Err(Status::with_error_details(tonic::Code::Unauthenticated, message, details))
+        }
+        Err(error @ (StoreError::Busy | StoreError::Closed)) => Err(Status::unavailable(error.to_string())),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, node = %name, "cannot look a node up");
+            Err(Status::internal("the server cannot look the node up; its log says why"))
         }
     }
 }

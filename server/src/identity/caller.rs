@@ -31,8 +31,7 @@ pub enum PeerCredentials {
     Known(Caller),
 }
 
-/// A caller with a certificate of our authority. The access layer puts it into the extensions of every request that it
-/// lets through, except where none is needed.
+/// A caller with a certificate of our authority.
 #[derive(Clone, Debug)]
 pub struct Caller {
     identity: Arc<Identity>,

@@ -1,0 +1,95 @@
+//! A connection as tonic serves it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::identity::caller::Peer;
+
+/// Bytes with which every HTTP/2 client begins.
+const PREFACE_BYTES: usize = 24;
+
+/// A TLS connection that ends when its client does not begin to speak HTTP/2 in time, and when its client's certificate
+/// expires: a session may live longer than that.
+#[derive(Debug)]
+pub struct Connection {
+    tls: TlsStream<TcpStream>,
+    peer: Peer,
+    /// Bytes of the preface still to come.
+    preface_left: usize,
+    /// When the client's certificate expires, if it has one.
+    expiry: Option<Instant>,
+    /// The next moment at which reading fails; boxed, since it is large and must not move.
+    limit: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        tls: TlsStream<TcpStream>,
+        peer: Peer,
+        preface_timeout: Duration,
+        expiry: Option<Instant>,
+    ) -> Self {
+        let limit = Some(Box::pin(tokio::time::sleep(preface_timeout)));
+        Self { tls, peer, preface_left: PREFACE_BYTES, expiry, limit }
+    }
+
+    /// Goes from the limit for the preface to that for the certificate once the whole preface is there.
+    fn count(&mut self, bytes: usize) {
+        if self.preface_left == 0 {
+            return;
+        }
+        self.preface_left = self.preface_left.saturating_sub(bytes);
+        if self.preface_left == 0 {
+            match (self.expiry, &mut self.limit) {
+                (Some(expiry), Some(limit)) => limit.as_mut().reset(expiry),
+                _ => self.limit = None,
+            }
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = into.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut this.tls).poll_read(cx, into) {
+            read?;
+            this.count(into.filled().len() - before);
+            return Poll::Ready(Ok(()));
+        }
+        let Some(limit) = &mut this.limit else { return Poll::Pending };
+        ready!(limit.as_mut().poll(cx));
+        let why = if this.preface_left > 0 { "the client does not speak" } else { "the client's certificate expired" };
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}

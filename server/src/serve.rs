@@ -1,0 +1,225 @@
+//! A server's life: from bound listeners to the last answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_proto::v1::enrollment_service_server::EnrollmentServiceServer;
+use longshore_tls::{ClientCertificates, ConfigError, server_config};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::identity::{AccessLayer, Enrollment};
+use crate::listen::{Accepting, accept};
+use crate::live::Live;
+use crate::services::Services;
+use crate::store::{SqliteStore, Store, StoreError};
+
+/// Time for everything to end after a signal; what has not ended then is cut off.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+/// Part of it for sessions and watches; the rest is for the connections and the store.
+const DRAIN_LIMIT: Duration = Duration::from_secs(6);
+/// Streams of one connection of people: a CLI needs a few, a dashboard some dozens.
+const MAX_API_STREAMS: u32 = 100;
+/// Streams of one agent's connection: its session, and some logs that are read.
+const MAX_AGENT_STREAMS: u32 = 16;
+/// Bytes of a request's headers.
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// Bytes of an enrolment request: a token, a name, and a certificate request.
+const MAX_ENROLL_REQUEST: usize = 16 * 1024;
+/// Time between HTTP/2 PINGs; each costs some 100 µs, and an agent's own notice a lost server sooner.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for the answer to a PING.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// File in the data directory that tells where a running server listens.
+const ADDRESSES_FILE: &str = "addresses.json";
+/// File in the data directory that holds everything that is remembered.
+const STORE_FILE: &str = "longshore.db";
+
+/// Why a server did not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Store(#[source] StoreError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[from] ConfigError),
+    /// Reflection cannot be set up.
+    #[error("cannot set up reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The file of addresses cannot be written.
+    #[error("cannot write {}", path.display())]
+    Addresses {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A listener ended by itself.
+    #[error("a listener failed")]
+    Listener(#[from] tonic::transport::Error),
+    /// A task of the server panicked.
+    #[error("a part of the server ended by a panic")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// The bound sockets: one for people, one for agents.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For people.
+    pub api: TcpListener,
+    /// For agents.
+    pub agents: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both.
+    ///
+    /// # Errors
+    ///
+    /// An address is in use or not this machine's.
+    pub async fn bind(config: &Config) -> Result<Self, ServeError> {
+        let bind =
+            async |address| TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source });
+        Ok(Self { api: bind(config.api_listen).await?, agents: bind(config.agent_listen).await? })
+    }
+}
+
+/// Serves until `shutdown` is cancelled or a listener fails, then ends everything within [`SHUTDOWN_LIMIT`].
+///
+/// Dropping the future leaves connections to end by themselves.
+///
+/// # Errors
+///
+/// Whatever kept it from serving.
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let live = Arc::new(Live::default());
+    let observer = Arc::clone(&live);
+    let store = SqliteStore::open(&config.data_dir.join(STORE_FILE), observer).map_err(ServeError::Store)?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let Services { people, agents, backstage } = Services::new(Arc::clone(&store), live, config.pki.pin)?;
+
+    let trust_domain = config.pki.authority.trust_domain().to_owned();
+    let enrollment = Enrollment::new(Arc::clone(&store), Arc::new(config.pki.authority));
+    let enrollment = EnrollmentServiceServer::new(enrollment).max_decoding_message_size(MAX_ENROLL_REQUEST);
+    let accepting = |clients| -> Result<Accepting, ConfigError> {
+        Ok(Accepting::new(server_config(&config.pki.credentials, clients)?, &trust_domain))
+    };
+    let api = Listening {
+        listener: listeners.api,
+        accepting: accepting(ClientCertificates::Required)?,
+        routes: people,
+        max_streams: MAX_API_STREAMS,
+    };
+    let agents = Listening {
+        listener: listeners.agents,
+        accepting: accepting(ClientCertificates::Optional)?,
+        routes: agents.add_service(enrollment),
+        max_streams: MAX_AGENT_STREAMS,
+    };
+    let addresses = Addresses::write(&config.data_dir, &api.listener, &agents.listener)?;
+
+    let closing = CancellationToken::new();
+    let mut listening = JoinSet::new();
+    listening.spawn(api.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
+    listening.spawn(agents.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
+    let reconciling = tokio::spawn({
+        let (backstage, closing) = (backstage.clone(), closing.clone());
+        async move { backstage.run(closing).await }
+    });
+    tracing::info!(%trust_domain, "serving");
+
+    // Listeners end only when they are told to, or when they fail.
+    let early = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = listening.join_next() => ended?.map_err(ServeError::from),
+    };
+    let deadline = Instant::now() + SHUTDOWN_LIMIT;
+    tracing::info!("shutting down");
+    addresses.remove();
+    backstage.drain(DRAIN_LIMIT).await;
+    closing.cancel();
+    let ended = tokio::time::timeout_at(deadline, async {
+        while listening.join_next().await.is_some() {}
+        reconciling.await
+    });
+    if ended.await.is_err() {
+        tracing::warn!("cutting off the connections that are left");
+    }
+    early
+}
+
+/// One listener and what it serves.
+struct Listening {
+    listener: TcpListener,
+    accepting: Accepting,
+    routes: Routes,
+    max_streams: u32,
+}
+
+impl Listening {
+    async fn serve(self, access: AccessLayer, closing: CancellationToken) -> Result<(), tonic::transport::Error> {
+        Server::builder()
+            .max_concurrent_streams(self.max_streams)
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+            .http2_max_header_list_size(MAX_HEADER_LIST)
+            .layer(access)
+            .add_routes(self.routes)
+            .serve_with_incoming_shutdown(accept(self.listener, self.accepting), closing.cancelled_owned())
+            .await
+    }
+}
+
+/// The file that tells others where a running server listens.
+struct Addresses {
+    path: PathBuf,
+}
+
+/// What is in that file.
+#[derive(Serialize)]
+struct AddressesText {
+    api: SocketAddr,
+    agents: SocketAddr,
+}
+
+impl Addresses {
+    fn write(data_dir: &Path, api: &TcpListener, agents: &TcpListener) -> Result<Self, ServeError> {
+        let path = data_dir.join(ADDRESSES_FILE);
+        let written = (|| {
+            let text = AddressesText { api: api.local_addr()?, agents: agents.local_addr()? };
+            tracing::info!(api = %text.api, agents = %text.agents, "listening");
+            // Whoever reads it sees all of it or nothing.
+            let unfinished = path.with_extension("json.new");
+            std::fs::write(&unfinished, serde_json::to_vec(&text)?)?;
+            std::fs::rename(&unfinished, &path)
+        })();
+        match written {
+            Ok(()) => Ok(Self { path }),
+            Err(source) => Err(ServeError::Addresses { path, source }),
+        }
+    }
+
+    fn remove(&self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the file of addresses");
+        }
+    }
+}
