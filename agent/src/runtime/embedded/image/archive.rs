@@ -2,6 +2,7 @@
 //!
 //! Blocking: to be called on a thread of its own.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -13,9 +14,12 @@ use super::compression::{self, Packing};
 use super::digest::Digest;
 use super::error::ImageError;
 use super::manifest::{self, Descriptor, Document, MAX_DOCUMENT, MAX_LAYERS, MAX_PACKED_LAYER};
+use super::unpack::Bounded;
 
 /// Entries of an archive: a layout has a handful of files per image.
 const MAX_ARCHIVE_ENTRIES: usize = 10_000;
+/// Bytes of all headers of an archive, which are what is read when it is looked through.
+const MAX_ARCHIVE_HEADERS: u64 = 32 * 1024 * 1024;
 /// Indexes in each other; real layouts have one below `index.json`.
 const MAX_INDEX_DEPTH: usize = 3;
 
@@ -216,7 +220,8 @@ fn normal(path: &str) -> &str {
 fn members(what: &str, file: &File) -> Result<HashMap<String, Member>, ImageError> {
     let damaged = |error| ImageError::content(what, error);
     let mut members: HashMap<String, Member> = HashMap::new();
-    let mut archive = tar::Archive::new(BufReader::new(file));
+    let allowance = Cell::new(MAX_ARCHIVE_HEADERS);
+    let mut archive = tar::Archive::new(Bounded::new(BufReader::new(file), &allowance));
     for entry in archive.entries_with_seek().map_err(damaged)? {
         let entry = entry.map_err(damaged)?;
         if members.len() >= MAX_ARCHIVE_ENTRIES {

@@ -3,8 +3,9 @@
 //! Whiteouts become what overlayfs understands: a character device 0:0 hides a name, and `trusted.overlay.opaque` on a
 //! directory hides what lower layers have in it. Blocking: to be called on a thread of its own.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use super::rooted::{Root, entry_path};
 pub(crate) const MAX_UNPACKED: u64 = 64 * 1024 * 1024 * 1024;
 /// Entries of one layer; the largest images in use have some hundred thousand in all.
 pub(crate) const MAX_ENTRIES: u64 = 2_000_000;
+/// Bytes of one entry's headers, long names and attributes included, all of which are held in memory.
+const MAX_HEADERS: u64 = 4 * 1024 * 1024;
 /// Bytes read and written at a time.
 const CHUNK: usize = 128 * 1024;
 
@@ -49,18 +52,28 @@ impl Default for Limits {
 
 /// Unpacks the tar in `content` into the empty directory `root`; reads it to its very end, so that digests are whole.
 pub(crate) fn unpack(content: impl Read, root: &Path, limits: Limits) -> Result<(), ImageError> {
-    let mut content = Bounded { inner: content, left: limits.bytes };
+    let allowance = Cell::new(limits.bytes);
+    let mut content = Bounded::new(content, &allowance);
     let mut unpacker =
         Unpacker { root: Root::new(root), limits, times: Vec::new(), buffer: vec![0; CHUNK].into_boxed_slice() };
     {
         let mut archive = Archive::new(&mut content);
-        let entries = archive.entries().map_err(damaged)?;
-        for (number, entry) in (1_u64..).zip(entries) {
+        let mut entries = archive.entries().map_err(damaged)?;
+        for number in 1.. {
+            let left = allowance.get();
+            let for_headers = left.min(MAX_HEADERS);
+            allowance.set(for_headers);
+            let entry = entries.next();
+            allowance.set(left - (for_headers - allowance.get()));
+            let Some(entry) = entry else { break };
+            let mut entry = entry.map_err(damaged)?;
             if number > limits.entries {
                 let limit = limits.entries;
                 return Err(ImageError::Invalid(format!("a layer has more than {limit} entries")));
             }
-            unpacker.entry(entry.map_err(damaged)?)?;
+            unpacker.entry(&mut entry)?;
+            // What is left of it would count as the next entry's headers.
+            io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
         }
     }
     io::copy(&mut content, &mut io::sink()).map_err(damaged)?;
@@ -72,20 +85,33 @@ fn damaged(error: io::Error) -> ImageError {
 }
 
 fn too_large() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it unpacks to more bytes than the limit")
+    io::Error::new(io::ErrorKind::InvalidData, "it has more bytes than the limit")
 }
 
-/// A reader that fails, rather than ends, at its limit.
-struct Bounded<R> {
+/// A reader that fails, rather than ends, when its allowance of bytes is used up.
+pub(crate) struct Bounded<'a, R> {
     inner: R,
-    left: u64,
+    allowance: &'a Cell<u64>,
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<'a, R> Bounded<'a, R> {
+    /// A reader of what `allowance` lets through, which can be changed between reads.
+    pub(crate) fn new(inner: R, allowance: &'a Cell<u64>) -> Self {
+        Self { inner, allowance }
+    }
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(length as u64).ok_or_else(too_large)?;
+        self.allowance.set(self.allowance.get().checked_sub(length as u64).ok_or_else(too_large)?);
         Ok(length)
+    }
+}
+
+impl<R: Seek> Seek for Bounded<'_, R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
     }
 }
 
@@ -107,12 +133,12 @@ struct Unpacker<'a> {
 }
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), ImageError> {
+    fn entry<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), ImageError> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
-        let attributes = attributes(&mut entry)?;
+        let attributes = attributes(entry)?;
         let inside = entry_path(&entry.path_bytes())?;
         let Some(name) = inside.file_name() else {
             if kind.is_dir() {
@@ -136,17 +162,17 @@ impl Unpacker<'_> {
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 clear(&path)?;
-                self.file(&mut entry, &path)?;
+                self.file(entry, &path)?;
             }
             EntryType::Symlink => {
                 clear(&path)?;
-                let target = PathBuf::from(std::ffi::OsString::from_vec(link_name(&entry, &inside)?));
+                let target = PathBuf::from(std::ffi::OsString::from_vec(link_name(entry, &inside)?));
                 std::os::unix::fs::symlink(&target, &path).map_err(|error| write_error(&path, error))?;
             }
-            EntryType::Link => return self.hard_link(&link_name(&entry, &inside)?, &path, &inside),
+            EntryType::Link => return self.hard_link(&link_name(entry, &inside)?, &path, &inside),
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 clear(&path)?;
-                if !make_node(&entry, &path)? {
+                if !make_node(entry, &path)? {
                     return Ok(());
                 }
             }
@@ -392,3 +418,6 @@ pub(crate) fn sync(root: &Path) -> Result<(), ImageError> {
     // One call for a whole layer, which can have a hundred thousand files.
     nix::unistd::syncfs(&directory).map_err(|errno| fail(errno.into()))
 }
+
+#[cfg(test)]
+mod tests;
