@@ -365,7 +365,7 @@ fn settle(job: &mut Job, now: Timestamp) {
         job.clock = Clock::Over;
         job.end_time.get_or_insert(now);
     } else if state == JobState::Stopped {
-        job.clock = job.clock.pause(now);
+        job.clock = job.clock.pause(now, job.timeout);
     }
     job.version += 1;
 }

@@ -159,30 +159,9 @@ text_type!(
     check_ulid
 );
 
-/// Digits of a suffix: those of a ULID, so that no two look alike.
-const SUFFIX_DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Length of a suffix: 40 bits tell the apps of one prefix apart, and the whole name leaves room for an instance number.
-const SUFFIX_LENGTH: usize = 8;
-
-impl AppName {
-    /// The whole name of an app: the user's prefix, a dash, and a suffix made from a random number.
-    ///
-    /// # Errors
-    ///
-    /// The prefix is longer than [`crate::limits::MAX_APP_PREFIX`] or breaks the rules of names.
-    pub fn with_suffix(prefix: &str, random: u64) -> Result<Self, NameError> {
-        check_label(prefix, crate::limits::MAX_APP_PREFIX)?;
-        let digit = |place: usize| char::from(SUFFIX_DIGITS[(random >> (5 * place)) as usize % SUFFIX_DIGITS.len()]);
-        let suffix: String = (0..SUFFIX_LENGTH).map(digit).collect();
-        Self::parse(&format!("{prefix}-{suffix}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -201,24 +180,6 @@ mod tests {
         assert!(JobId::parse("01jd8x3k5m7n9p2q4r6s8t0v1w").is_ok());
         for id in ["", "01jd8x3k5m7n9p2q4r6s8t0v1", "01JD8X3K5M7N9P2Q4R6S8T0V1W", "01jd8x3k5m7n9p2q4r6s8t0viw"] {
             assert_eq!(JobId::parse(id), Err(NameError::NotAnId), "{id}");
-        }
-    }
-
-    #[test]
-    fn a_suffix_follows_from_its_number() {
-        assert_eq!(AppName::with_suffix("till", 0).unwrap().as_str(), "till-00000000");
-        assert_eq!(AppName::with_suffix("till", u64::MAX).unwrap().as_str(), "till-zzzzzzzz");
-        assert_eq!(AppName::with_suffix("till", 0b00001_00010).unwrap().as_str(), "till-21000000");
-        assert!(AppName::with_suffix("", 0).is_err());
-        assert!(AppName::with_suffix(&"x".repeat(41), 0).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn a_suffix_fits_with_an_instance_number(length in 1..=crate::limits::MAX_APP_PREFIX, random: u64) {
-            let name = AppName::with_suffix(&"x".repeat(length), random).unwrap();
-            let instance = format!("{name}-63");
-            prop_assert!(NodeName::parse(&instance).is_ok());
         }
     }
 }

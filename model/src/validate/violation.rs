@@ -52,11 +52,22 @@ impl Violations {
     ///
     /// Past the limit on bytes a last entry says that there is more, and nothing further is kept.
     pub fn add(&mut self, path: Path<'_>, description: impl Into<String>) {
+        let mut violation = Violation { field: path.to_string(), description: description.into() };
+        cut(&mut violation.description, MAX_DESCRIPTION);
+        self.push(violation);
+    }
+
+    /// Adds what was found elsewhere, under the same limit.
+    pub fn append(&mut self, others: Self) {
+        for violation in others.0 {
+            self.push(violation);
+        }
+    }
+
+    fn push(&mut self, mut violation: Violation) {
         if self.0.last().is_some_and(|last| last.description == CLOSING) {
             return;
         }
-        let mut violation = Violation { field: path.to_string(), description: description.into() };
-        cut(&mut violation.description, MAX_DESCRIPTION);
         let used: usize = self.0.iter().map(Violation::bytes).sum();
         if used + violation.bytes() > MAX_BYTES {
             violation = Violation { field: String::new(), description: CLOSING.to_owned() };
@@ -148,5 +159,49 @@ pub fn cut(text: &mut String, limit: usize) {
     if text.len() > limit {
         let end = (0..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_in_the_words_of_the_wire() {
+        let spec = Path::Root.field("spec");
+        let env = spec.field("env");
+        assert_eq!(env.index(2).field("name").to_string(), "spec.env[2].name");
+        assert_eq!(spec.key("a\"b").to_string(), "spec[\"a\\\"b\"]");
+        assert_eq!(Path::Root.to_string(), "");
+    }
+
+    #[test]
+    fn a_list_stays_within_the_headers_of_an_answer() {
+        let mut bad = Violations::default();
+        for index in 0..10_000 {
+            bad.add(Path::Root.field("names").index(index), "é".repeat(3000));
+        }
+        let mut twice = bad.clone();
+        twice.append(bad.clone());
+        for list in [bad, twice] {
+            assert!(list.0.iter().map(Violation::bytes).sum::<usize>() <= MAX_BYTES + CLOSING.len());
+            assert_eq!(list.0.iter().filter(|violation| violation.description == CLOSING).count(), 1);
+            assert_eq!(list.0.first().map(|violation| violation.description.len()), Some(MAX_DESCRIPTION));
+        }
+    }
+
+    #[test]
+    fn given_texts_are_quoted_and_cut() {
+        assert_eq!(quoted("a\nb"), r#""a\nb""#);
+        assert_eq!(quoted(&"é".repeat(81)), format!("\"{}\"…", "é".repeat(80)));
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let mut text = "aé".to_owned();
+        cut(&mut text, 2);
+        assert_eq!(text, "a");
+        cut(&mut text, 2);
+        assert_eq!(text, "a");
     }
 }

@@ -62,7 +62,7 @@ pub(super) async fn make(
 
 /// The value, or its violations among the others.
 fn gather<T>(result: Result<T, Violations>, bad: &mut Violations) -> Option<T> {
-    result.map_err(|found| bad.0.extend(found.0)).ok()
+    result.map_err(|found| bad.append(found)).ok()
 }
 
 /// The nodes that are meant, if the targets say so in a way that can be understood.
