@@ -52,8 +52,9 @@ pub(super) async fn start(
     start_server(&data, &programs.server, &site.path("server.log"), processes)?;
     let addresses = tokio::select! {
         error = processes.first_end() => return Err(error),
-        addresses = addresses(&data) => addresses?,
+        addresses = addresses(&data) => addresses,
     };
+    let addresses = addresses.map_err(|error| processes.explain(&error))?;
     let connection = Connection { server: addresses.api.clone(), credentials: Some(data.join("admin")) };
     let client = Client::connect(&connection).await?;
     output.line(&step("certificate authority, server", began))?;
@@ -72,10 +73,11 @@ pub(super) async fn start(
         )?;
     }
     let mut asking = client.clone();
-    tokio::select! {
+    let connected = tokio::select! {
         error = processes.first_end() => return Err(error),
-        connected = all_connected(&mut asking) => connected?,
-    }
+        connected = all_connected(&mut asking) => connected,
+    };
+    connected.map_err(|error| processes.explain(&error))?;
     let names = NODES.map(|(name, _)| name).join(", ");
     output.line(&step(&format!("nodes {names} enrolled and connected"), began))?;
     Ok(Fleet { connection, client })

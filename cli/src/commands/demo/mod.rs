@@ -53,11 +53,7 @@ pub(super) async fn run(demo: Demo, output: &mut Output) -> Result<Exit, Error> 
         shown = show(&site, &programs, &mut processes, &mut fleet, output) => shown,
     };
     if shown.is_ok() && !demo.once && output.is_terminal() {
-        output.line("\nCtrl-C takes everything down.")?;
-        shown = tokio::select! {
-            () = signals.next() => Ok(()),
-            error = processes.first_end() => Err(error),
-        };
+        shown = stay(&mut processes, &mut signals, output).await;
     }
     if let Err(error) = &shown {
         output.fail(error);
@@ -102,6 +98,15 @@ async fn show(
         proved = jobs::deploy_and_prove(site, fleet, output) => proved?,
     }
     output.line(&jobs::go_on(&fleet.connection.command()))
+}
+
+/// Stays up until somebody presses Ctrl-C, which is how a demo on a terminal ends well.
+async fn stay(processes: &mut Processes, signals: &mut Signals, output: &mut Output) -> Result<(), Error> {
+    output.line("\nCtrl-C takes everything down.")?;
+    tokio::select! {
+        () = signals.next() => Ok(()),
+        error = processes.first_end() => Err(error),
+    }
 }
 
 /// What asks us to end.

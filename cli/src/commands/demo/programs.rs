@@ -124,7 +124,16 @@ impl Processes {
         }
     }
 
-    /// Asks all to end, the last one started first, and kills those that do not.
+    /// An error that one of them may know more about: with the end of each log.
+    pub(super) fn explain(&self, error: &Error) -> Error {
+        let logs = self.running.iter().map(|process| {
+            let log = std::fs::read_to_string(&process.log).unwrap_or_default();
+            format!("\nThe end of the log of {}:\n{}", process.name, tail(&log))
+        });
+        Error::new(format!("{}{}", error.text(), logs.collect::<String>()))
+    }
+
+    /// Asks all to end, the first one that was started last, and kills those that do not.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         let server = if self.running.is_empty() { None } else { Some(self.running.remove(0)) };
