@@ -45,10 +45,10 @@ impl View {
         let Some(job) = message.job else { return lines };
         let step = count_step(&job);
         let before = self.job.as_ref().map(|job| (job.state(), job.round));
-        if before != Some((job.state(), job.round)) || (!each && self.told_step != step) {
-            // A start stands before what it starts, an end after what led to it.
-            let place = if is_at_rest(job.state()) { lines.len() } else { 0 };
-            lines.insert(place, headline(&job));
+        let is_news = before != Some((job.state(), job.round)) || (!each && self.told_step != step);
+        // How it ended is the result, which is shown by whoever waits.
+        if is_news && !is_at_rest(job.state()) {
+            lines.insert(0, headline(&job));
         }
         self.told_step = step;
         self.job = Some(job);

@@ -51,7 +51,8 @@ impl Programs {
 /// A command whose process dies with us, and hears of Ctrl-C through us alone: the terminal sends it to our group.
 fn command(program: &Path, arguments: &[&OsStr]) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    // Logs go to files and from there, perhaps, to people: without colours.
+    command.args(arguments).env("NO_COLOR", "1").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     die_with_us(&mut command);
     command
 }

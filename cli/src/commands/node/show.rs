@@ -38,7 +38,7 @@ fn text(node: &Node, apps: &[App], now: Timestamp) -> String {
         .iter()
         .map(|interface| {
             let addresses: Vec<&str> = interface.ipv4.iter().chain(&interface.ipv6).map(String::as_str).collect();
-            format!("{}  {}", interface.name, addresses.join(" "))
+            format!("{}  {}", interface.name, addresses.join(" ")).trim_end().to_owned()
         })
         .collect();
     let facts = text::pairs(&[
