@@ -172,9 +172,12 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
     let seen = seen.lock().unwrap().clone();
     assert_eq!(seen.first(), Some(&PullProgress { done: 0, total: packed }));
     assert_eq!(seen.last(), Some(&PullProgress { done: packed, total: packed }));
+    assert!(seen.is_sorted_by_key(|progress| progress.done), "{seen:?}");
 
     let by_digest = image(&registry.reference(&format!("shore/demo@{digest}")), None);
-    assert_eq!(deploy(&store, &by_digest).await.unwrap().digest, digest);
+    // As a task, since the agent's workers are tasks, too.
+    let deployed = tokio::spawn(async move { deploy(&store, &by_digest).await });
+    assert_eq!(deployed.await.unwrap().unwrap().digest, digest);
 }
 
 #[tokio::test]

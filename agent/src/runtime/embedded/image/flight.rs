@@ -120,11 +120,6 @@ impl Progress {
         self.done.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Reports that all is here.
-    pub(crate) fn finish(&self) {
-        self.report(self.total);
-    }
-
     fn report(&self, done: u64) {
         (self.sink)(PullProgress { done: done.min(self.total), total: self.total });
     }

@@ -9,8 +9,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
 use longshore_model::spec::{Image, ImageSource, PullPolicy};
+use longshore_model::task::PullProgress;
 use oci_spec::image::ImageConfiguration;
 use tokio::sync::Semaphore;
 
@@ -134,7 +134,7 @@ impl ImageStore {
             disk.remember(&name, &record.digest)
         })
         .await?;
-        Progress::new(progress, total).finish();
+        progress(PullProgress { done: total, total });
         Ok(())
     }
 
@@ -205,11 +205,10 @@ impl ImageStore {
         let (record, layers) = self.layers_of(digest, source).await?;
         let total = record.layers.iter().map(|layer| layer.size).sum();
         let progress = Arc::new(Progress::new(sink, total));
-        futures::stream::iter(record.layers.iter().enumerate())
-            .map(|(index, layer)| self.layer(index, layer, &layers, Arc::clone(&progress)))
-            .buffer_unordered(MAX_LAYERS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        let pulls = record.layers.iter().enumerate();
+        // As many at once as there are slots.
+        let pulls: Vec<_> = pulls.map(|(at, layer)| self.layer(at, layer, &layers, Arc::clone(&progress))).collect();
+        futures::future::try_join_all(pulls).await?;
         Ok(record)
     }
 

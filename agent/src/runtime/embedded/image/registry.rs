@@ -132,38 +132,48 @@ impl Registries {
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<(Digest, Document), ImageError> {
-        retry(reference, || async {
-            let client = self.client()?;
-            let fetch = client.pull_manifest_raw(reference, &RegistryAuth::Anonymous, MANIFEST_TYPES);
-            let (body, _) = in_time(reference, fetch).await?.map_err(|error| classify(reference, &error))?;
-            // The client has read all of it by now; a registry that sends far more is cut off by the timeout.
-            manifest::check_size("the image's manifest", body.len() as u64, MAX_DOCUMENT)?;
-            let digest = Digest::of(&body);
-            if let Some(wanted) = reference.digest() {
-                wanted.parse::<Digest>()?.verify_digest("the image's manifest", &digest)?;
+        let mut tries = Tries::default();
+        loop {
+            match in_time(reference, self.fetch_manifest(reference)).await {
+                Ok(found) => return Ok(found),
+                Err(failure) => tries.wait_after(failure, reference).await?,
             }
-            Ok((digest, manifest::parse_document("the image's manifest", &body)?))
-        })
-        .await
+        }
+    }
+
+    async fn fetch_manifest(&self, reference: &Reference) -> Result<(Digest, Document), Failure> {
+        let fetch = self.client()?.pull_manifest_raw(reference, &RegistryAuth::Anonymous, MANIFEST_TYPES);
+        let (body, _) = fetch.await.map_err(|error| classify(reference, &error))?;
+        // The client has read all of it by now; a registry that sends far more is cut off by the timeout.
+        manifest::check_size("the image's manifest", body.len() as u64, MAX_DOCUMENT)?;
+        let digest = Digest::of(&body);
+        if let Some(wanted) = reference.digest() {
+            wanted.parse::<Digest>()?.verify_digest("the image's manifest", &digest)?;
+        }
+        Ok((digest, manifest::parse_document("the image's manifest", &body)?))
     }
 
     async fn config(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
-        let read = || async {
-            let client = self.client()?;
-            let digest = descriptor.digest.to_string();
-            let mut stream = client
-                .pull_blob_stream(reference, digest.as_str())
-                .await
-                .map_err(|error| classify(reference, &error))?;
-            let mut content = Vec::new();
-            while let Some(bytes) = stream.next().await {
-                content.extend_from_slice(&bytes.map_err(|error| broken_off(reference, &error))?);
-                manifest::check_size("the image's configuration", content.len() as u64, descriptor.size)?;
+        let mut tries = Tries::default();
+        loop {
+            match in_time(reference, self.fetch_config(reference, descriptor)).await {
+                Ok(content) => return Ok(content),
+                Err(failure) => tries.wait_after(failure, reference).await?,
             }
-            descriptor.digest.verify("the image's configuration", &content)?;
-            Ok(content)
-        };
-        retry(reference, || async { in_time(reference, read()).await? }).await
+        }
+    }
+
+    async fn fetch_config(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+        let digest = descriptor.digest.to_string();
+        let stream = self.client()?.pull_blob_stream(reference, digest.as_str()).await;
+        let mut stream = stream.map_err(|error| classify(reference, &error))?;
+        let mut content = Vec::new();
+        while let Some(bytes) = stream.next().await {
+            content.extend_from_slice(&bytes.map_err(|error| broken_off(reference, &error))?);
+            manifest::check_size("the image's configuration", content.len() as u64, descriptor.size)?;
+        }
+        descriptor.digest.verify("the image's configuration", &content)?;
+        Ok(content)
     }
 
     /// Fetches one layer into an empty file, and returns it from its beginning.
@@ -175,21 +185,21 @@ impl Registries {
         file: File,
         progress: &Progress,
     ) -> Result<File, ImageError> {
-        let file = tokio::sync::Mutex::new(tokio::fs::File::from_std(file));
-        retry(reference, || async {
-            let mut file = file.lock().await;
+        let mut file = tokio::fs::File::from_std(file);
+        let mut tries = Tries::default();
+        loop {
             let mut counted = 0;
-            let fetched = self.fetch(reference, digest, size, &mut file, &mut counted, progress).await;
-            if fetched.is_err() {
-                progress.take_back(counted);
+            match self.fetch_layer(reference, digest, size, &mut file, &mut counted, progress).await {
+                Ok(()) => return Ok(file.into_std().await),
+                Err(failure) => {
+                    progress.take_back(counted);
+                    tries.wait_after(failure, reference).await?;
+                }
             }
-            fetched
-        })
-        .await?;
-        Ok(file.into_inner().into_std().await)
+        }
     }
 
-    async fn fetch(
+    async fn fetch_layer(
         &self,
         reference: &Reference,
         digest: &Digest,
@@ -223,28 +233,30 @@ pub(crate) fn parse_reference(text: &str) -> Result<Reference, ImageError> {
     text.parse().map_err(|error| ImageError::Invalid(format!("{text:?} is not an image reference: {error}")))
 }
 
-async fn in_time<T>(reference: &Reference, fetch: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(DOCUMENT_TIMEOUT, fetch).await.map_err(|_| Failure {
-        error: ImageError::Unreachable(format!("the registry {} takes too long to answer", reference.registry())),
-        passing: true,
+async fn in_time<T>(reference: &Reference, fetch: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(DOCUMENT_TIMEOUT, fetch).await.unwrap_or_else(|_| {
+        let message = format!("the registry {} takes too long to answer", reference.registry());
+        Err(Failure { error: ImageError::Unreachable(message), passing: true })
     })
 }
 
-async fn retry<T, F>(reference: &Reference, mut attempt: impl FnMut() -> F) -> Result<T, ImageError>
-where
-    F: Future<Output = Result<T, Failure>>,
-{
-    let mut failures = 0;
-    loop {
-        match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(Failure { error, passing: true }) if failures + 1 < MAX_TRIES => {
-                failures += 1;
-                tracing::debug!(%reference, %error, failures, "a request to a registry failed");
-                tokio::time::sleep(RETRY.jittered(failures, rand::random())).await;
-            }
-            Err(Failure { error, .. }) => return Err(error),
+/// The tries of one request.
+#[derive(Default)]
+struct Tries {
+    failures: u32,
+}
+
+impl Tries {
+    /// Waits until the next try, or returns the error when there is no point in one.
+    async fn wait_after(&mut self, failure: Failure, reference: &Reference) -> Result<(), ImageError> {
+        let Failure { error, passing } = failure;
+        self.failures += 1;
+        if !passing || self.failures >= MAX_TRIES {
+            return Err(error);
         }
+        tracing::debug!(%reference, %error, failures = self.failures, "a request to a registry failed");
+        tokio::time::sleep(RETRY.jittered(self.failures, rand::random())).await;
+        Ok(())
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Mutex;
 
 use longshore_demo_image::{Compression, DemoImage, PROGRAM, multi_platform_archive};
 use longshore_model::failure::FailureReason;
-use longshore_model::task::PullProgress;
 
 use super::*;
 
@@ -200,4 +199,40 @@ async fn what_was_never_pulled_is_not_there() {
     assert_eq!(error.reason, FailureReason::ImageNotFound);
     let image = Image { source: ImageSource::Reference("Not A Reference".to_owned()), pull_policy: None };
     assert_eq!(bench.store.resolve(&image).await.unwrap_err().reason, FailureReason::ImageInvalid);
+}
+
+/// An overlay that is gone when dropped.
+struct Overlay(tempfile::TempDir);
+
+impl Overlay {
+    fn mount(layers: &[PathBuf]) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let lower: Vec<_> = layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
+        let options = format!("lowerdir={}", lower.join(":"));
+        let flags = nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(Some("overlay"), place.path(), Some("overlay"), flags, Some(options.as_str())).unwrap();
+        Self(place)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount(self.0.path());
+    }
+}
+
+#[tokio::test]
+async fn overlayfs_shows_the_layers_as_one() {
+    let bench = Bench::new();
+    let demo = DemoImage::new()
+        .layer(&[("d/old", b"1"), ("d/both", b"1"), ("e/old", b"1"), ("gone", b"1"), ("kept", b"1")])
+        .layer(&[("d/.wh..wh..opq", b""), ("d/both", b"2"), (".wh.gone", b""), (".wh.e", b""), ("e/new", b"2")]);
+    let resolved = bench.deploy(&bench.archive(&demo.oci_archive())).await.unwrap();
+    let overlay = Overlay::mount(&bench.store.layer_dirs(&resolved.digest).await.unwrap());
+    let root = overlay.0.path();
+    assert_eq!(names(root), ["app", "d", "e", "etc", "kept", "tmp"]);
+    assert_eq!(names(&root.join("d")), ["both"]);
+    assert_eq!(fs::read(root.join("d/both")).unwrap(), b"2");
+    assert_eq!(names(&root.join("e")), ["new"]);
+    assert_eq!(fs::read(root.join("app")).unwrap(), PROGRAM);
 }
