@@ -111,6 +111,12 @@ fn call_text(status: &Status, file: Option<&str>) -> String {
             Code::DeadlineExceeded => format!("the server did not answer in time: {}", sentence(status)),
             Code::Unauthenticated => format!("the server does not know you: {}", sentence(status)),
             Code::PermissionDenied => format!("not allowed: {}", sentence(status)),
+            Code::Unimplemented => {
+                format!(
+                    "the server does not offer this; is that its port for people, not for agents? {}",
+                    sentence(status)
+                )
+            }
             _ => sentence(status),
         };
     }
