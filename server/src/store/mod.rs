@@ -95,7 +95,8 @@ pub enum Change {
         /// Tasks that changed, each in its newest state.
         tasks: Vec<Task>,
     },
-    /// A session was opened: this is everything that its node shall run.
+    /// A session was opened: this is everything that its node shall run. A [`Change::Unset`] follows for each app whose
+    /// removal the node has not confirmed yet: it may never have heard of it, and then says so.
     Opened {
         /// The node.
         node: NodeName,

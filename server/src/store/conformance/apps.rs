@@ -3,7 +3,9 @@
 use longshore_model::app::{AppState, Desired};
 use longshore_model::task::TaskState;
 
-use super::{Bed, Factory, app_name, app_report, at, is_not_found, job_id, lines, node_name, progress};
+use super::{
+    Bed, Factory, app_name, app_report, at, info, is_not_found, job_id, lines, node_name, progress, session_id,
+};
 use crate::store::{JobRequest, StoreError};
 
 /// A job that succeeded on all of `nodes`, and nothing observed yet.
@@ -60,6 +62,23 @@ pub(crate) async fn removal_waits_for_the_node(factory: &dyn Factory) {
     bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 8).await;
     assert!(is_not_found(&bed.store.app(&node, &name).await.unwrap_err(), "app"));
     assert!(is_not_found(&bed.store.remove_app(&name, Some(&node), at(9)).await.unwrap_err(), "app"));
+}
+
+/// It was assigned when the connection was already dead: the node never heard of it.
+pub(crate) async fn a_node_without_the_app_confirms_too(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    bed.assigned(1, &["a"], 0).await;
+    bed.report("a", app_report("web-1", 0, 0, AppState::Removed), 2).await;
+    let (node, name) = (node_name("a"), app_name("web-1"));
+    let app = bed.store.app(&node, &name).await.unwrap();
+    assert_eq!((app.desired, app.status.state), (Desired::Present, AppState::Unknown), "it belongs there");
+
+    bed.store.pass_deadlines(at(600)).await.unwrap();
+    bed.seen.take();
+    bed.store.open_session(&node, &session_id(1), info(), at(700)).await.unwrap();
+    assert_eq!(lines(&bed.seen.take()), ["opened a with 0", "unset a web-1"]);
+    bed.report("a", app_report("web-1", 0, 0, AppState::Removed), 701).await;
+    assert!(is_not_found(&bed.store.app(&node, &name).await.unwrap_err(), "app"));
 }
 
 pub(crate) async fn removal_is_refused_while_busy(factory: &dyn Factory) {

@@ -55,8 +55,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         10 => (any_node(), reports).prop_map(|(node, (job, attempt, states))| {
             Step::Report(node, states.into_iter().map(|state| progress(job, attempt, state)).collect())
         }),
-        3 => (any_node(), job.clone(), 1..4_u32, app_state).prop_map(|(node, job, attempt, state)| {
-            Step::Report(node, vec![app_report(&format!("web-{job}"), 1, attempt, state)])
+        3 => (any_node(), job.clone(), 0..4_u32, app_state).prop_map(|(node, job, attempt, state)| {
+            Step::Report(node, vec![app_report(&format!("web-{job}"), attempt.min(1).into(), attempt, state)])
         }),
         4 => (job.clone().prop_map(job_id), request).prop_map(|(id, request)| Step::Request(id, request)),
         1 => Just(Step::PassDeadlines),

@@ -53,7 +53,8 @@ macro_rules! conformance_suite {
             nodes: tokens_are_spent_once, tokens_are_refused, expired_tokens_are_purged, nodes_are_paged,
                 labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
                 a_deleted_node_can_come_back, changes_come_in_order, a_restart_keeps_everything;
-            apps: apps_are_paged_and_filtered, removal_waits_for_the_node, removal_is_refused_while_busy,
+            apps: apps_are_paged_and_filtered, removal_waits_for_the_node, a_node_without_the_app_confirms_too,
+                removal_is_refused_while_busy,
                 removal_on_all_nodes, status_is_kept, old_status_is_ignored, redeployment_keeps_the_revision;
         }
     };
@@ -242,7 +243,10 @@ impl Bed {
         self.seen.take();
         self.store.open_session(&node_name(node), &session_id(number), info(), at(500)).await.unwrap();
         match self.seen.take().as_slice() {
-            [Change::Opened { assignments, .. }] => assignments.clone(),
+            [Change::Opened { assignments, .. }, rest @ ..] => {
+                assert!(rest.iter().all(|change| matches!(change, Change::Unset { .. })), "{rest:?}");
+                assignments.clone()
+            }
             other => panic!("one Change::Opened was expected: {other:?}"),
         }
     }

@@ -107,12 +107,11 @@ impl Model {
             NodeReport::App { app, revision, attempt, status } => {
                 let key = (node.clone(), app);
                 let Some(known) = self.apps.get_mut(&key) else { return };
-                if revision < known.revision || attempt < known.attempt {
-                    return;
-                }
-                if status.state == AppState::Removed && known.desired == Desired::Removing {
+                let is_current = revision >= known.revision && attempt >= known.attempt;
+                let is_removed = status.state == AppState::Removed && known.desired == Desired::Removing;
+                if is_removed && (is_current || revision == 0) {
                     self.apps.remove(&key);
-                } else if known.status != status {
+                } else if is_current && known.status != status {
                     known.status = status;
                     known.update_time = now;
                 }

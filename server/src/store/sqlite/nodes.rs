@@ -153,13 +153,26 @@ impl Batch<'_> {
         if updated == 0 {
             return Err(no_node(name));
         }
+        self.write_rows()?;
         let assignments = self.assignments(name)?;
         self.tell_node(Change::Opened { node: name.clone(), session: session.clone(), assignments });
+        // The full set does not name them, and a node that never heard of one would never confirm that it is gone.
+        for app in self.removing(name)? {
+            self.tell_node(Change::Unset { node: name.clone(), app });
+        }
         Ok(())
     }
 
+    fn removing(&self, name: &NodeName) -> Result<Vec<AppName>, StoreError> {
+        let apps = self
+            .sql
+            .prepare_cached("SELECT name FROM app WHERE node = ?1 AND desired = 1 ORDER BY name")?
+            .query_map([name.as_str()], |row| rows::name(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(apps)
+    }
+
     fn assignments(&mut self, name: &NodeName) -> Result<Vec<EncodedAssignment>, StoreError> {
-        self.write_rows()?;
         let mut assignments: Vec<EncodedAssignment> = self
             .sql
             .prepare_cached(

@@ -54,12 +54,12 @@ impl Batch<'_> {
     ) -> Result<(), StoreError> {
         let row = self.app(name, node)?;
         let Some(known) = row.as_mut().map(|row| &mut row.app) else { return Ok(()) };
-        if revision < known.revision || attempt < known.attempt {
-            return Ok(());
-        }
-        if status.state == AppState::Removed && known.desired == Desired::Removing {
+        let is_current = revision >= known.revision && attempt >= known.attempt;
+        // Revision 0: the node was told to remove an app of which it has no trace.
+        let is_gone = status.state == AppState::Removed && (is_current || revision == 0);
+        if is_gone && known.desired == Desired::Removing {
             *row = None;
-        } else if status == known.status {
+        } else if !is_current || status == known.status {
             return Ok(());
         } else {
             known.status = status;

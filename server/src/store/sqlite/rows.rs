@@ -60,9 +60,14 @@ pub(super) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
+/// The moment that a number stands for. By way of nanoseconds, since jiff takes no microseconds of its last second.
+fn moment(micros: i64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(micros) * 1000).ok()
+}
+
 /// A moment with the precision that rows have, so that what is in memory equals what is read back.
 pub(super) fn rounded(time: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+    moment(micros(time)).unwrap_or(time)
 }
 
 /// A duration with the precision that moments have.
@@ -140,13 +145,13 @@ pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64> {
 /// A moment.
 pub(super) fn time(row: &Row<'_>, column: usize) -> Result<Timestamp> {
     let number: i64 = row.get(column)?;
-    Timestamp::from_microsecond(number).map_err(|_| out_of_range(column, number))
+    moment(number).ok_or_else(|| out_of_range(column, number))
 }
 
 /// A moment that may not have come.
 pub(super) fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>> {
     match row.get::<_, Option<i64>>(column)? {
-        Some(number) => Timestamp::from_microsecond(number).map(Some).map_err(|_| out_of_range(column, number)),
+        Some(number) => moment(number).map(Some).ok_or_else(|| out_of_range(column, number)),
         None => Ok(None),
     }
 }
@@ -285,6 +290,15 @@ pub(super) fn token(row: &Row<'_>) -> Result<StoredToken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_moment_can_be_kept() {
+        for time in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+            assert_eq!(moment(micros(time)), Some(rounded(time)));
+        }
+        let fine = Timestamp::from_nanosecond(1_800_000_000_123_456_789).unwrap_or(Timestamp::MAX);
+        assert_eq!(rounded(fine).as_nanosecond(), 1_800_000_000_123_456_000);
+    }
 
     #[test]
     fn numbers_of_states_never_change_in_a_stored_database() {
