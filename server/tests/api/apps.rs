@@ -1,0 +1,147 @@
+//! Apps and their output.
+
+use longshore_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+use v1::TaskState;
+use v1::open_session_response::Message as FromServer;
+
+use crate::harness::{Agent, World, failure, order, soon};
+
+fn ask(node: &str, follow: bool) -> v1::ReadLogsRequest {
+    v1::ReadLogsRequest {
+        node_name: node.to_owned(),
+        app_name: "till-1".to_owned(),
+        instance: 2,
+        tail_lines: 10,
+        follow,
+    }
+}
+
+fn line(text: &str) -> v1::LogLine {
+    v1::LogLine { text: text.to_owned().into(), stream: v1::LogStream::Stdout.into(), ..Default::default() }
+}
+
+type Upload = (mpsc::Sender<v1::UploadLogsRequest>, tokio::task::JoinHandle<Result<(), Status>>);
+
+/// Answers the request for logs that must come next.
+async fn answer(agent: &mut Agent) -> (v1::LogRequest, Upload) {
+    let FromServer::Logs(request) = agent.next().await else { panic!("nobody asks for logs") };
+    let (sender, receiver) = mpsc::channel(8);
+    let mut service = agent.service.clone();
+    let call = tokio::spawn(async move { service.upload_logs(ReceiverStream::new(receiver)).await.map(|_| ()) });
+    (request, (sender, call))
+}
+
+fn read(
+    world: &World,
+    request: v1::ReadLogsRequest,
+) -> tokio::task::JoinHandle<Result<Streaming<v1::ReadLogsResponse>, Status>> {
+    let mut apps = world.apps();
+    tokio::spawn(async move { apps.read_logs(request).await.map(tonic::Response::into_inner) })
+}
+
+#[tokio::test]
+async fn lines_come_from_the_agent_to_the_reader_in_order() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let reader = read(&world, ask("shop-1", false));
+    let (request, (sender, call)) = answer(&mut agent).await;
+    assert_eq!((request.app_name.as_str(), request.instance, request.tail_lines), ("till-1", 2, 10));
+    let upload =
+        |request_id: &str, lines| v1::UploadLogsRequest { request_id: request_id.to_owned(), lines, not_found: false };
+    sender.send(upload(&request.request_id, vec![line("one"), line("two")])).await.unwrap();
+    sender.send(upload("", vec![line("three")])).await.unwrap();
+    drop(sender);
+    let mut lines = soon(reader).await.unwrap().unwrap();
+    let mut texts = Vec::new();
+    while let Some(message) = soon(lines.message()).await.unwrap() {
+        texts.extend(message.lines.into_iter().map(|line| line.text));
+    }
+    assert_eq!(texts, ["one", "two", "three"]);
+    soon(call).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_agents_call_fails_when_the_reader_hangs_up() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let reader = read(&world, ask("shop-1", true));
+    let (request, (sender, call)) = answer(&mut agent).await;
+    let first = v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], not_found: false };
+    sender.send(first).await.unwrap();
+    let mut lines = soon(reader).await.unwrap().unwrap();
+    soon(lines.message()).await.unwrap().unwrap();
+    drop(lines);
+    assert_eq!(soon(call).await.unwrap().unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn logs_that_cannot_be_had_end_with_a_reason() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    world.enroll("shop-2", &[]).await;
+
+    let (code, details) = failure(soon(read(&world, ask("shop-2", false))).await.unwrap());
+    assert_eq!((code, details.error_info().unwrap().reason.as_str()), (Code::Unavailable, "NODE_NOT_CONNECTED"));
+    let (code, _) = failure(soon(read(&world, ask("nowhere", false))).await.unwrap());
+    assert_eq!(code, Code::NotFound);
+
+    let reader = read(&world, ask("shop-1", false));
+    let (request, (sender, call)) = answer(&mut agent).await;
+    let not_found =
+        v1::UploadLogsRequest { request_id: request.request_id.clone(), lines: Vec::new(), not_found: true };
+    sender.send(not_found.clone()).await.unwrap();
+    let mut lines = soon(reader).await.unwrap().unwrap();
+    assert_eq!(soon(lines.message()).await.unwrap_err().code(), Code::NotFound);
+    soon(call).await.unwrap().unwrap();
+
+    // Nobody waits for this one (any more).
+    let mut service = agent.service.clone();
+    let status = service.upload_logs(tokio_stream::once(not_found)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn reader_and_upload_break_off_when_the_node_is_deleted() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let reader = read(&world, ask("shop-1", true));
+    let (request, (sender, call)) = answer(&mut agent).await;
+    let first = v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], not_found: false };
+    sender.send(first).await.unwrap();
+    let mut lines = soon(reader).await.unwrap().unwrap();
+    soon(lines.message()).await.unwrap().unwrap();
+    world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-1".to_owned() }).await.unwrap();
+    assert_eq!(soon(lines.message()).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(soon(call).await.unwrap().unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn a_request_for_logs_belongs_to_its_node() {
+    let world = World::start().await;
+    let mut agents = world.fleet(&["shop-1", "shop-2"]).await;
+    let reader = read(&world, ask("shop-1", false));
+    let FromServer::Logs(request) = agents[0].next().await else { panic!("nobody asks for logs") };
+    let forged = v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("lies")], not_found: false };
+    let status = agents[1].service.upload_logs(tokio_stream::once(forged)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    reader.abort();
+}
+
+#[tokio::test]
+async fn an_app_with_an_open_task_cannot_be_removed() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let job = world.create(order(&["shop-1"])).await;
+    let assignment = agent.set().await;
+    let remove = v1::RemoveAppRequest { app_name: job.app_name.clone(), node_name: "shop-1".to_owned() };
+    let (code, details) = failure(world.apps().remove_app(remove.clone()).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert_eq!(details.precondition_failure().unwrap().violations[0].subject, job.app_name);
+    agent.reach(&assignment, TaskState::Succeeded).await;
+    assert_eq!(world.apps().remove_app(remove).await.unwrap().into_inner().nodes, 1);
+    let missing = v1::RemoveAppRequest { app_name: "nothing".to_owned(), ..Default::default() };
+    assert_eq!(failure(world.apps().remove_app(missing).await).0, Code::NotFound);
+}

@@ -1,0 +1,16 @@
+//! Sessions, reconciler and API over a real store and real connections, with scripted agents.
+//!
+//! Only TLS is left out: the harness puts the caller's identity where the listeners would.
+
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test may fail by panicking.
+
+mod apps;
+mod errors;
+mod harness;
+mod jobs;
+mod nodes;
+mod pages;
+mod sessions;
+mod shutdown;
+mod watches;
