@@ -397,6 +397,19 @@ async fn a_client_that_does_not_speak_http_2_is_closed() {
     assert_eq!(greeting.len(), 9);
 }
 
+#[tokio::test]
+async fn a_request_larger_than_the_burst_of_a_connection_still_arrives() {
+    let server = TestServer::start().await;
+    let mut jobs = JobServiceClient::new(server.people(Role::Admin).await);
+    let long = "x".repeat(1_300_000);
+    let request = v1::GetJobRequest { job_id: long };
+    let started = std::time::Instant::now();
+    assert_eq!(jobs.get_job(request).await.unwrap_err().code(), Code::InvalidArgument);
+    // 1.3 MB less a burst of 1 MiB, at 256 KiB a second.
+    assert!(started.elapsed() > Duration::from_millis(700), "{:?}", started.elapsed());
+    server.stop().await;
+}
+
 /// A token that was good for a moment long ago.
 async fn expired_token(dir: &Path) -> EnrollmentToken {
     struct Nobody;
