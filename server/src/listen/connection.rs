@@ -18,7 +18,7 @@ use crate::identity::caller::Peer;
 const PREFACE_BYTES: usize = 24;
 
 /// A TLS connection that ends when its client does not begin to speak HTTP/2 in time, and when its client's certificate
-/// expires: a session may live longer than that. What its client sends is read no faster than its [`Budget`] allows.
+/// expires: a session may live longer than that. What its client sends is read no faster than a budget allows.
 #[derive(Debug)]
 pub struct Connection {
     tls: TlsStream<TcpStream>,
