@@ -14,6 +14,8 @@ use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::Reporter;
 use longshore_agent::runtime::Runtime;
+use longshore_agent::runtime::embedded::image::RegistryConfig;
+use longshore_agent::runtime::embedded::{self, EmbeddedRuntime, Settings, shim};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
@@ -26,6 +28,13 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // Before anything that could start a thread: a shim must have one only.
+    let mut words = std::env::args_os().skip(1);
+    if let (Some(word), Some(container), None) = (words.next(), words.next(), words.next())
+        && word == shim::COMMAND
+    {
+        return shim::main(Path::new(&container));
+    }
     let cli = Cli::parse();
     match begin(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,6 +118,7 @@ fn reset(arguments: &Reset) -> anyhow::Result<()> {
         return Ok(());
     }
     let _lock = data.lock()?;
+    embedded::reset(data.path()).context("cannot remove the containers")?;
     remove(&data.ledger())?;
     remove(&data.runtime())
 }
@@ -123,10 +133,18 @@ fn remove(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// The runtime that was asked for.
-async fn runtime(arguments: &Run, _data: &DataDir, _enrolment: &Enrolment) -> anyhow::Result<Arc<dyn Runtime>> {
+async fn runtime(arguments: &Run, data: &DataDir, enrolment: &Enrolment) -> anyhow::Result<Arc<dyn Runtime>> {
     match arguments.runtime {
         RuntimeKind::Fake => Ok(Arc::new(FakeRuntime::new(Machine::new(Timestamp::now())))),
-        RuntimeKind::Embedded => anyhow::bail!("this build has no embedded runtime"),
+        RuntimeKind::Embedded => {
+            let mut registry = RegistryConfig::default();
+            if let Some(file) = &arguments.registry_ca {
+                let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+                registry.ca_pems.push(pem);
+            }
+            let settings = Settings::of_this_program(data.path(), &enrolment.node_uid);
+            Ok(Arc::new(EmbeddedRuntime::open(settings, &registry)?))
+        }
     }
 }
 

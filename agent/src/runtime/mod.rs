@@ -17,9 +17,8 @@ use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
-pub mod fake;
-
 pub mod embedded;
+pub mod fake;
 
 /// One instance of an app on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,3 +1,154 @@
 //! The embedded runtime: images, containers and their network without any other program on the node.
+//!
+//! Each container has a process of its own, the [`shim`], which outlives the agent: apps keep running while the agent is
+//! down, and the next agent finds them again.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use longshore_model::app::InstanceExit;
+use longshore_model::command;
+use longshore_model::failure::FailureReason;
+use longshore_model::name::AppName;
+use longshore_model::spec::Image;
+use tokio::task::AbortHandle;
+
+use super::{Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError};
+
+mod cgroup;
+mod client;
+mod containers;
+mod failure;
+mod files;
 pub mod image;
+mod launch;
+mod layout;
+mod lock;
+mod logs;
+mod oci;
+pub mod shim;
+mod state;
+mod sweep;
+mod sys;
+mod user;
+mod volumes;
+
+pub use containers::Settings;
+pub use logs::Rotation;
+pub use sweep::reset;
+
+use self::containers::{Containers, Program};
+use self::image::{ImageStore, RegistryConfig};
+
+/// How often output of removed apps is looked through for what is too old.
+const SWEEP_PERIOD: Duration = Duration::from_secs(300);
+
+/// Runs containers through shims of their own.
+pub struct EmbeddedRuntime {
+    images: ImageStore,
+    containers: std::sync::Arc<Containers>,
+    sweeper: AbortHandle,
+}
+
+impl EmbeddedRuntime {
+    /// Opens a data directory, and removes what crashes have left in it. Blocks; call it inside a tokio runtime.
+    ///
+    /// Containers that run are left alone. Two runtimes must not share a data directory.
+    ///
+    /// # Errors
+    ///
+    /// The disk or the kernel refuses, or an authority in `registry` is no certificate.
+    pub fn open(settings: Settings, registry: &RegistryConfig) -> Result<Self, RuntimeError> {
+        let containers = std::sync::Arc::new(Containers::open(settings)?);
+        let images = ImageStore::open(containers.images_dir(), registry)?;
+        let swept = std::sync::Arc::clone(&containers);
+        let sweeper = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(SWEEP_PERIOD);
+            loop {
+                ticks.tick().await;
+                swept.sweep().await;
+            }
+        });
+        Ok(Self { images, containers, sweeper: sweeper.abort_handle() })
+    }
+
+    /// What the launch's image says of its containers.
+    async fn program(&self, launch: &Launch) -> Result<Program, RuntimeError> {
+        let digest = &launch.image.digest;
+        let config = self.images.config(digest).await?;
+        let config = config.config().clone().unwrap_or_default();
+        let entrypoint = config.entrypoint().clone().unwrap_or_default();
+        let cmd = config.cmd().clone().unwrap_or_default();
+        let args = command::argv(&launch.spec.command, &launch.spec.args, &entrypoint, &cmd)
+            .map_err(|error| failure::because(FailureReason::CommandNotFound, error.to_string()))?;
+        let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Program {
+            layers: self.images.layer_dirs(digest).await?,
+            args,
+            env: config.env().iter().flatten().filter_map(pair).collect(),
+            user: config.user().clone().unwrap_or_default(),
+            cwd: config.working_dir().clone().unwrap_or_default(),
+            stop_signal: config.stop_signal().clone(),
+        })
+    }
+}
+
+impl Drop for EmbeddedRuntime {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
+#[async_trait]
+impl Runtime for EmbeddedRuntime {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+        self.images.resolve(image).await
+    }
+
+    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+        self.images.pull(image, progress).await
+    }
+
+    async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {
+        let program = self.program(launch).await?;
+        self.containers.create(launch, program).await
+    }
+
+    async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError> {
+        self.containers.start(instance).await
+    }
+
+    async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError> {
+        self.containers.wait(instance).await
+    }
+
+    async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
+        self.containers.stop(instance, grace).await
+    }
+
+    async fn delete(&self, instance: &InstanceKey) -> Result<(), RuntimeError> {
+        self.containers.delete(instance).await
+    }
+
+    async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
+        self.containers.remove_app(app).await
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+        self.containers.list().await
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
+        self.containers.logs(query).await
+    }
+}

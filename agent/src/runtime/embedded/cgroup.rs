@@ -1,0 +1,259 @@
+//! Control groups of containers: one path each, below a prefix of our own.
+//!
+//! An empty or foreign path is deadly here: the container library takes it for the caller's own cgroup and kills every
+//! process in it. [`CgroupPath`] therefore cannot hold one.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
+use serde::{Deserialize, Serialize};
+
+/// All our cgroups are below it, in every hierarchy.
+const PREFIX: &str = "/longshore";
+/// How long the kernel may take to bury the processes of a cgroup after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks at a cgroup that is being emptied.
+const KILL_POLL: Duration = Duration::from_millis(5);
+
+/// Path of a container's cgroup: absolute and exactly `/longshore/<node uid>/<container>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct CgroupPath(String);
+
+/// Not a path of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("{path:?} is not a cgroup path of the form {PREFIX}/<node>/<container>")]
+pub(super) struct NotOurs {
+    path: String,
+}
+
+impl CgroupPath {
+    /// The path of a container of a node.
+    pub(super) fn new(node_uid: &str, container: &str) -> Result<Self, NotOurs> {
+        Self::try_from(format!("{PREFIX}/{node_uid}/{container}"))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The directory of this cgroup in each mounted hierarchy, whether it exists or not.
+    fn directories(&self) -> io::Result<Vec<PathBuf>> {
+        Ok(hierarchies()?.into_iter().map(|h| h.join(&self.0[1..])).collect())
+    }
+}
+
+/// Whether `text` is one plain path segment.
+fn is_segment(text: &str) -> bool {
+    !text.is_empty()
+        && text != "."
+        && text != ".."
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.')
+}
+
+impl TryFrom<String> for CgroupPath {
+    type Error = NotOurs;
+
+    fn try_from(path: String) -> Result<Self, NotOurs> {
+        let ours = path
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(node, container)| is_segment(node) && is_segment(container));
+        if ours { Ok(Self(path)) } else { Err(NotOurs { path }) }
+    }
+}
+
+impl From<CgroupPath> for String {
+    fn from(path: CgroupPath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Display for CgroupPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Mount points of all cgroup hierarchies, v1 and v2.
+fn hierarchies() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut found: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| {
+            let (head, tail) = line.split_once(" - ")?;
+            let kind = tail.split(' ').next()?;
+            let mut fields = head.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            (matches!(kind, "cgroup" | "cgroup2") && root == "/").then(|| PathBuf::from(point))
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Whether this machine has nothing but cgroup v2.
+pub(super) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Whether a limit on swap can be set: without the controller the attempt would fail.
+pub(super) fn limits_swap() -> bool {
+    if !is_unified() {
+        return Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
+    }
+    let Ok(groups) = fs::read_dir("/sys/fs/cgroup") else { return false };
+    groups.flatten().any(|group| group.path().join("memory.swap.max").exists())
+}
+
+/// How often the kernel killed a process of the cgroup for want of memory.
+pub(super) fn oom_kills(path: &CgroupPath) -> u64 {
+    let Ok(directories) = path.directories() else { return 0 };
+    directories
+        .iter()
+        .flat_map(|directory| ["memory.oom_control", "memory.events"].map(|file| directory.join(file)))
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .filter_map(|text| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()))
+        .max()
+        .unwrap_or(0)
+}
+
+/// Kills every process of the cgroup, waits until they are gone, and removes it from every hierarchy.
+///
+/// Blocks for at most some seconds; a cgroup that is not there is no error.
+pub(super) fn destroy(path: &CgroupPath) -> io::Result<()> {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    for directory in path.directories()? {
+        loop {
+            kill_all(&directory)?;
+            match remove_group(&directory) {
+                Ok(()) => break,
+                Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && Instant::now() < deadline => {
+                    std::thread::sleep(KILL_POLL);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Containers of a node that have a cgroup in some hierarchy.
+pub(super) fn containers(node_uid: &str) -> io::Result<Vec<CgroupPath>> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies()? {
+        let parent = hierarchy.join(&PREFIX[1..]).join(node_uid);
+        let Ok(entries) = fs::read_dir(parent) else { continue };
+        for entry in entries.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if entry.path().is_dir()
+                && let Ok(path) = CgroupPath::new(node_uid, &name)
+                && !found.contains(&path)
+            {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the node's own cgroup, and the common parent if no other node of this machine needs it.
+pub(super) fn remove_node(node_uid: &str) -> io::Result<()> {
+    if !is_segment(node_uid) {
+        return Ok(());
+    }
+    for hierarchy in hierarchies()? {
+        let prefix = hierarchy.join(&PREFIX[1..]);
+        remove_empty(&prefix.join(node_uid))?;
+        remove_empty(&prefix)?;
+    }
+    Ok(())
+}
+
+/// Removes a cgroup unless others still use it.
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                || error.kind() == ErrorKind::DirectoryNotEmpty
+                || error.raw_os_error() == Some(Errno::EBUSY as i32) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Sends SIGKILL to every process of a cgroup and of those below it.
+fn kill_all(directory: &Path) -> io::Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    let at_once = directory.join("cgroup.kill");
+    if at_once.exists() {
+        return fs::write(at_once, "1");
+    }
+    for child in children(directory)? {
+        kill_all(&child)?;
+    }
+    let processes = match fs::read_to_string(directory.join("cgroup.procs")) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(()),
+        other => other?,
+    };
+    for pid in processes.lines().filter_map(|line| line.parse::<i32>().ok()) {
+        // 0 stands for a process that our pid namespace cannot see, and kill(0) would hit our own process group.
+        if pid > 1 && pid != getpid().as_raw() {
+            // A process that went in the meantime is what we want.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+    Ok(())
+}
+
+/// Removes a cgroup and those below it, deepest first.
+fn remove_group(directory: &Path) -> io::Result<()> {
+    for child in children(directory)? {
+        remove_group(&child)?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_below_our_prefix_exist() {
+        assert_eq!(CgroupPath::new("n1", "web-0-1").unwrap().as_str(), "/longshore/n1/web-0-1");
+        for (node, container) in [("", "a"), ("a", ""), ("", ""), ("..", "a"), ("a", ".."), ("a/b", "c"), ("a", "b/c")]
+        {
+            assert!(CgroupPath::new(node, container).is_err(), "{node}/{container}");
+        }
+        for text in
+            ["", "/", "/longshore", "/longshore/", "/longshore/a", "longshore/a/b", "/other/a/b", "/longshorea/b/c"]
+        {
+            assert!(CgroupPath::try_from(text.to_owned()).is_err(), "{text}");
+            assert!(serde_json::from_value::<CgroupPath>(text.into()).is_err(), "{text}");
+        }
+    }
+}

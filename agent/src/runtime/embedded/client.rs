@@ -1,0 +1,107 @@
+//! The agent's side of a shim: starting one, talking to it, and ending it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
+
+use super::layout::{LOCK, SHIM_LOG, SOCKET};
+use super::state::{self, Answer, Command, State};
+use super::{failure, lock, shim};
+use crate::runtime::RuntimeError;
+
+/// Longest path that a socket's address holds.
+const MAX_SOCKET_PATH: usize = 100;
+/// Longest answer, in bytes: a sentence, a command's name and a path.
+const MAX_ANSWER: u64 = 128 * 1024;
+/// How long a shim may take to go after the container has, or after it was killed.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// First pause between two looks at a lock; doubled up to [`MAX_POLL`].
+const MIN_POLL: Duration = Duration::from_millis(1);
+/// Longest pause between two looks at a lock.
+const MAX_POLL: Duration = Duration::from_millis(50);
+
+/// Starts a shim and waits until it has made the container, or could not.
+pub(super) async fn spawn(program: &Path, container: &Path) -> Result<(), RuntimeError> {
+    let mut command = tokio::process::Command::new(program);
+    command.arg(shim::COMMAND).arg(container).current_dir("/").env_clear();
+    // Nothing of the agent's environment is for a container's eyes.
+    if let Ok(filter) = std::env::var("LONGSHORE_LOG") {
+        command.env("LONGSHORE_LOG", filter);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|e| failure::io("starting a shim", e))?;
+    let output = child.stdout.take();
+    // The shim goes on without us; as long as we live it is ours to reap.
+    tokio::spawn(async move {
+        let _ = child.wait().await;
+    });
+    let Some(output) = output else { return Err(failure::other("the shim has no standard output")) };
+    let mut line = String::new();
+    let read = BufReader::new(output.take(MAX_ANSWER)).read_line(&mut line).await;
+    match read.map(|_| serde_json::from_str(&line)) {
+        Ok(Ok(Answer::Done(_))) => Ok(()),
+        Ok(Ok(Answer::Refused(why))) => Err(why.into()),
+        _ => Err(failure::other(format!("the shim ended early; see {}", container.join(SHIM_LOG).display()))),
+    }
+}
+
+/// Sends a command and reads the answer; `None` if there is no shim to talk to, or it went away meanwhile.
+pub(super) async fn ask(container: &Path, command: Command) -> io::Result<Option<Answer>> {
+    let stream = match connect(container).await {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let (read, mut write) = stream.into_split();
+    let mut json = serde_json::to_vec(&command)?;
+    json.push(b'\n');
+    if write.write_all(&json).await.is_err() {
+        return Ok(None);
+    }
+    let mut line = String::new();
+    let answered = BufReader::new(read.take(MAX_ANSWER)).read_line(&mut line).await;
+    Ok(answered.ok().filter(|length| *length > 0).and_then(|_| serde_json::from_str(&line).ok()))
+}
+
+async fn connect(container: &Path) -> io::Result<UnixStream> {
+    let path = container.join(SOCKET);
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return UnixStream::connect(path).await;
+    }
+    // An address is short, a path need not be: the way over the open directory always fits.
+    let directory = File::open(container)?;
+    UnixStream::connect(PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))).await
+}
+
+/// Whether a container's shim lives.
+pub(super) fn is_alive(container: &Path) -> io::Result<bool> {
+    lock::is_held(&container.join(LOCK))
+}
+
+/// Waits until a container's shim is gone; false if it is still there after [`END_TIMEOUT`].
+pub(super) async fn await_end(container: &Path) -> io::Result<bool> {
+    let deadline = Instant::now() + END_TIMEOUT;
+    let mut pause = MIN_POLL;
+    while is_alive(container)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(MAX_POLL);
+    }
+    Ok(true)
+}
+
+/// The state after the end of a container whose shim has gone; `None` if the shim did not live to write it.
+pub(super) fn last_state(container: &Path) -> Option<State> {
+    state::read(container).filter(|state| matches!(state, State::Exited(_) | State::Failed(_)))
+}

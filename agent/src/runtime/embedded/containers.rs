@@ -1,0 +1,396 @@
+//! Containers of this node: made, started, watched and removed through their shims.
+//!
+//! Nothing is kept in memory: what exists is on disk, and whether it lives is told by locks. So a restarted agent knows
+//! as much as the one before it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use longshore_model::app::InstanceExit;
+use longshore_model::name::AppName;
+use longshore_model::spec::Network;
+use nix::sys::signal::Signal;
+
+use super::cgroup::{self, CgroupPath};
+use super::launch::{LaunchFile, VERSION};
+use super::layout::{self, Layout};
+use super::logs::{self, Rotation};
+use super::state::{self, Answer, Command, State};
+use super::{client, failure, files, sweep, volumes};
+use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
+
+/// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
+pub(super) const LOST: i32 = 128 + Signal::SIGKILL as i32;
+
+/// How containers are run on this node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agent's data directory.
+    pub data_dir: PathBuf,
+    /// Names this node's cgroups: letters, digits and dashes.
+    pub node_uid: String,
+    /// Program that is started as `<program> shim <directory>`; the agent itself.
+    pub shim: PathBuf,
+    /// How output is rotated.
+    pub rotation: Rotation,
+}
+
+impl Settings {
+    /// With this very program as the shim, also after its file was replaced, and the usual rotation.
+    #[must_use]
+    pub fn of_this_program(data_dir: &Path, node_uid: &str) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            node_uid: node_uid.to_owned(),
+            shim: PathBuf::from("/proc/self/exe"),
+            rotation: Rotation::default(),
+        }
+    }
+}
+
+/// What an image says of its containers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Program {
+    /// Unpacked layers, bottom first.
+    pub(super) layers: Vec<PathBuf>,
+    /// What to execute; at least one word.
+    pub(super) args: Vec<String>,
+    /// The image's environment.
+    pub(super) env: Vec<(String, String)>,
+    /// `user[:group]` by name or number; empty means root.
+    pub(super) user: String,
+    /// Working directory; empty means `/`.
+    pub(super) cwd: String,
+    /// Signal that asks the program to end, by name or number; `None` means SIGTERM.
+    pub(super) stop_signal: Option<String>,
+}
+
+/// The containers of one data directory.
+#[derive(Debug)]
+pub(super) struct Containers {
+    settings: Settings,
+    layout: Layout,
+}
+
+impl Containers {
+    /// Opens the data directory and removes what is left of containers that were never finished. Blocks.
+    pub(super) fn open(settings: Settings) -> Result<Self, RuntimeError> {
+        // A path that cannot be made is found out now and not at the first container.
+        CgroupPath::new(&settings.node_uid, "probe").map_err(|e| failure::other(e.to_string()))?;
+        let layout = Layout::new(&settings.data_dir);
+        let make = |directory: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        for directory in [layout.root(), &layout.containers(), &layout.all_logs(), &layout.all_volumes()] {
+            make(directory).map_err(|e| failure::io(format!("making {}", directory.display()), e))?;
+        }
+        // Mounts are compared by path, and the kernel tells canonical ones.
+        let data_dir =
+            fs::canonicalize(&settings.data_dir).map_err(|e| failure::io("opening the data directory", e))?;
+        let layout = Layout::new(&data_dir);
+        fs::write(layout.node_uid(), &settings.node_uid).map_err(|e| failure::io("writing the node's uid", e))?;
+        sweep::containers(&layout, &settings.node_uid).map_err(|e| failure::io("removing leftovers", e))?;
+        sweep::removed_apps(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
+        Ok(Self { settings: Settings { data_dir, ..settings }, layout })
+    }
+
+    /// As [`crate::runtime::Runtime::create`].
+    pub(super) async fn create(&self, launch: &Launch, program: Program) -> Result<(), RuntimeError> {
+        let directory = self.layout.container(&launch.instance, launch.run);
+        let made = self.prepare(launch, program, &directory).and_then(|file| {
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&directory)
+                .and_then(|()| file.write(&directory))
+                .map_err(|e| failure::io(format!("making {}", directory.display()), e))
+        });
+        made?;
+        client::spawn(&self.settings.shim, &directory).await
+    }
+
+    fn prepare(&self, launch: &Launch, program: Program, directory: &Path) -> Result<LaunchFile, RuntimeError> {
+        let instance = &launch.instance;
+        let name = layout::container_name(instance, launch.run);
+        let host_network = launch.spec.network == Network::Host;
+        if directory.exists() {
+            return Err(failure::other(format!("there is a container {name} already")));
+        }
+        let marker = self.layout.removed_mark(instance.app.as_str());
+        files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
+        let hostname = if host_network {
+            nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+        } else {
+            format!("{}-{}", instance.app, instance.index)
+        };
+        let env = environment(program.env, &launch.env, &hostname);
+        Ok(LaunchFile {
+            version: VERSION,
+            app: instance.app.clone(),
+            index: instance.index,
+            revision: launch.revision,
+            run: launch.run,
+            layers: program.layers,
+            args: program.args,
+            env,
+            user: program.user,
+            cwd: if program.cwd.starts_with('/') { program.cwd } else { format!("/{}", program.cwd) },
+            stop_signal: program.stop_signal.as_deref().and_then(parse_signal).unwrap_or(Signal::SIGTERM) as i32,
+            hostname,
+            host_network,
+            ports: if host_network { Vec::new() } else { launch.ports.clone() },
+            volumes: volumes::prepare(&self.layout, instance, &launch.spec.volumes)?,
+            cpu_millis: launch.spec.resources.cpu,
+            memory: launch.spec.resources.memory,
+            cgroup: CgroupPath::new(&self.settings.node_uid, &name).map_err(|e| failure::other(e.to_string()))?,
+            logs: self.layout.logs(instance),
+            rotation: self.settings.rotation,
+            volumes_root: self.layout.all_volumes(),
+        })
+    }
+
+    /// Directories of an instance's containers, the newest run first.
+    fn runs(&self, instance: &InstanceKey) -> Result<Vec<PathBuf>, RuntimeError> {
+        let names = files::names(&self.layout.containers()).map_err(|e| failure::io("listing containers", e))?;
+        let mut runs: BTreeMap<u32, PathBuf> = BTreeMap::new();
+        for (key, run) in names.iter().filter_map(|name| layout::parse_container_name(name)) {
+            if key == *instance {
+                runs.insert(run, self.layout.container(&key, run));
+            }
+        }
+        Ok(runs.into_values().rev().collect())
+    }
+
+    fn newest(&self, instance: &InstanceKey) -> Result<PathBuf, RuntimeError> {
+        let newest = self.runs(instance)?.into_iter().next();
+        newest.ok_or_else(|| failure::other(format!("{}-{} has no container", instance.app, instance.index)))
+    }
+
+    /// As [`crate::runtime::Runtime::start`].
+    pub(super) async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError> {
+        let container = self.newest(instance)?;
+        match self.ask(&container, Command::Start).await? {
+            Some(Answer::Done(State::Running { since })) => Ok(since),
+            // So short a life that its end came first.
+            Some(Answer::Done(State::Exited(exit))) => Ok(exit.time),
+            Some(Answer::Done(State::Failed(why)) | Answer::Refused(why)) => Err(why.into()),
+            Some(Answer::Done(State::Created)) => Err(failure::other("the container was not started")),
+            None => match client::last_state(&container) {
+                Some(State::Failed(why)) => Err(why.into()),
+                Some(State::Exited(exit)) => Ok(exit.time),
+                _ => Err(failure::other("the container's shim is gone")),
+            },
+        }
+    }
+
+    /// As [`crate::runtime::Runtime::wait`].
+    pub(super) async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError> {
+        let container = self.newest(instance)?;
+        let answer = self.ask(&container, Command::Wait).await?;
+        if let Some(Answer::Done(State::Exited(exit))) = answer {
+            return Ok(exit);
+        }
+        if !self.ended(&container).await? {
+            return Err(failure::other("the container's shim does not answer"));
+        }
+        self.settle(&container).await
+    }
+
+    /// As [`crate::runtime::Runtime::stop`].
+    pub(super) async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
+        let Some(container) = self.runs(instance)?.into_iter().next() else { return Ok(()) };
+        let asks = LaunchFile::read(&container).map_or(Signal::SIGTERM as i32, |launch| launch.stop_signal);
+        if self.ask(&container, Command::Kill(asks)).await?.is_some() {
+            let over = tokio::time::timeout(grace, self.ask(&container, Command::Wait)).await;
+            if over.is_err() {
+                self.ask(&container, Command::Kill(Signal::SIGKILL as i32)).await?;
+            }
+        }
+        if self.ended(&container).await? {
+            self.settle(&container).await?;
+            return Ok(());
+        }
+        self.force(&container).await
+    }
+
+    /// As [`crate::runtime::Runtime::delete`].
+    pub(super) async fn delete(&self, instance: &InstanceKey) -> Result<(), RuntimeError> {
+        for container in self.runs(instance)? {
+            if self.is_alive(&container)? {
+                // A shim that hears it goes in good order; one that does not is killed with its container.
+                let killed = self.ask(&container, Command::Kill(Signal::SIGKILL as i32)).await?;
+                if killed.is_none() || !self.ended(&container).await? {
+                    self.force(&container).await?;
+                }
+            }
+            self.bury(&container).await?;
+            blocking(move || files::remove_tree(&container), "removing a container").await?;
+        }
+        Ok(())
+    }
+
+    /// As [`crate::runtime::Runtime::remove_app`].
+    pub(super) async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
+        let layout = self.layout.clone();
+        let app = app.clone();
+        let remove = move || {
+            if layout.app_logs(&app).exists() {
+                // First, so that a crash in between is made good at the next start.
+                fs::write(layout.removed_mark(app.as_str()), "")?;
+            }
+            volumes::remove(&layout.app_volumes(app.as_str()))?;
+            sweep::removed_apps(&layout, Timestamp::now())
+        };
+        blocking(remove, "removing an app").await
+    }
+
+    /// As [`crate::runtime::Runtime::list`].
+    pub(super) async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+        let mut found = Vec::new();
+        for name in files::names(&self.layout.containers()).map_err(|e| failure::io("listing containers", e))? {
+            let container = self.layout.containers().join(&name);
+            let Ok(launch) = LaunchFile::read(&container) else { continue };
+            let state = if self.is_alive(&container)? {
+                match state::read(&container) {
+                    Some(State::Running { since }) => FoundState::Running(since),
+                    Some(State::Exited(exit)) => FoundState::Exited(exit),
+                    Some(State::Created | State::Failed(_)) | None => FoundState::Created,
+                }
+            } else {
+                match state::read(&container) {
+                    Some(State::Running { .. } | State::Exited(_)) => {
+                        FoundState::Exited(self.settle(&container).await?)
+                    }
+                    Some(State::Created | State::Failed(_)) | None => FoundState::Created,
+                }
+            };
+            found.push(Found {
+                instance: InstanceKey { app: launch.app, index: launch.index },
+                revision: launch.revision,
+                run: launch.run,
+                state,
+                ports: launch.ports,
+            });
+        }
+        Ok(found)
+    }
+
+    /// As [`crate::runtime::Runtime::logs`].
+    pub(super) async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
+        let directory = self.layout.logs(&query.instance);
+        if query.follow && !directory.exists() && self.runs(&query.instance)?.is_empty() {
+            return Ok(None);
+        }
+        blocking(move || logs::stream(directory, query.tail, query.follow), "reading output").await
+    }
+
+    /// Where the images of this data directory are.
+    pub(super) fn images_dir(&self) -> PathBuf {
+        self.layout.images()
+    }
+
+    /// Removes output of apps that were removed long ago.
+    pub(super) async fn sweep(&self) {
+        let layout = self.layout.clone();
+        let swept = blocking(move || sweep::removed_apps(&layout, Timestamp::now()), "removing old output").await;
+        if let Err(error) = swept {
+            tracing::warn!(%error, "output of removed apps stays");
+        }
+    }
+
+    async fn ask(&self, container: &Path, command: Command) -> Result<Option<Answer>, RuntimeError> {
+        client::ask(container, command).await.map_err(|e| failure::io("talking to a shim", e))
+    }
+
+    fn is_alive(&self, container: &Path) -> Result<bool, RuntimeError> {
+        client::is_alive(container).map_err(|e| failure::io("looking for a shim", e))
+    }
+
+    async fn ended(&self, container: &Path) -> Result<bool, RuntimeError> {
+        client::await_end(container).await.map_err(|e| failure::io("waiting for a shim", e))
+    }
+
+    /// How a container whose shim is gone has ended; one whose shim died before it is killed now.
+    async fn settle(&self, container: &Path) -> Result<InstanceExit, RuntimeError> {
+        match client::last_state(container) {
+            Some(State::Exited(exit)) => return Ok(exit),
+            Some(State::Failed(why)) => return Err(why.into()),
+            _ => {}
+        }
+        self.bury(container).await?;
+        let exit = InstanceExit { code: LOST, out_of_memory: false, time: Timestamp::now() };
+        state::write(container, &State::Exited(exit)).map_err(|e| failure::io("writing a container's state", e))?;
+        Ok(exit)
+    }
+
+    /// Kills a shim that does not obey, and its container.
+    async fn force(&self, container: &Path) -> Result<(), RuntimeError> {
+        let lock = container.join(layout::LOCK);
+        super::lock::kill_holder(&lock).map_err(|e| failure::io("killing a shim", e))?;
+        if !self.ended(container).await? {
+            return Err(failure::other(format!("the shim of {} cannot be killed", container.display())));
+        }
+        self.bury(container).await
+    }
+
+    /// Kills what is left of a container, and removes its cgroup.
+    async fn bury(&self, container: &Path) -> Result<(), RuntimeError> {
+        let Ok(launch) = LaunchFile::read(container) else { return Ok(()) };
+        blocking(move || cgroup::destroy(&launch.cgroup), "removing a cgroup").await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    doing: &'static str,
+) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|e| failure::io(doing, e)),
+        Err(_) => Err(failure::other(format!("{doing} was given up"))),
+    }
+}
+
+/// The image's environment with the spec's on top; PATH, HOME and HOSTNAME are there in any case.
+fn environment(image: Vec<(String, String)>, spec: &[(String, String)], hostname: &str) -> Vec<(String, String)> {
+    let defaults = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOSTNAME", hostname)];
+    let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut merged: Vec<(String, String)> = Vec::new();
+    for (name, value) in defaults.into_iter().chain(image).chain(spec.iter().cloned()) {
+        match merged.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => merged.push((name, value)),
+        }
+    }
+    merged
+}
+
+/// Reads `SIGTERM`, `TERM` or `15`.
+fn parse_signal(text: &str) -> Option<Signal> {
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::try_from(number).ok();
+    }
+    let name = text.to_ascii_uppercase();
+    if name.starts_with("SIG") { name.parse().ok() } else { format!("SIG{name}").parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spec_overrides_the_image_in_place() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let merged = environment(vec![pair("PATH", "/x"), pair("A", "1")], &[pair("A", "2"), pair("B", "")], "h");
+        assert_eq!(merged, [pair("PATH", "/x"), pair("HOSTNAME", "h"), pair("A", "2"), pair("B", "")]);
+    }
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for text in ["15", "TERM", "SIGTERM", "sigterm"] {
+            assert_eq!(parse_signal(text), Some(Signal::SIGTERM), "{text}");
+        }
+        assert_eq!(parse_signal("SIGNONE"), None);
+    }
+}

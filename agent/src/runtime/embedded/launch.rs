@@ -1,0 +1,88 @@
+//! The launch description: all that a shim needs to know, written by the agent before it starts the shim.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use longshore_model::app::BoundPort;
+use longshore_model::name::AppName;
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::CgroupPath;
+use super::layout::{FILE_MODE, LAUNCH};
+use super::logs::Rotation;
+use crate::durable;
+
+/// Version of the launch description and of the shim's socket; a shim refuses one that it does not know.
+pub(super) const VERSION: u32 = 1;
+
+/// All that a shim needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LaunchFile {
+    /// [`VERSION`] of the agent that wrote it.
+    pub(super) version: u32,
+    /// The instance's app.
+    pub(super) app: AppName,
+    /// The instance's number.
+    pub(super) index: u32,
+    /// The app's revision.
+    pub(super) revision: u64,
+    /// The instance's run.
+    pub(super) run: u32,
+    /// Unpacked layers of the image, bottom first.
+    pub(super) layers: Vec<PathBuf>,
+    /// What to execute; never empty.
+    pub(super) args: Vec<String>,
+    /// The whole environment, each name once.
+    pub(super) env: Vec<(String, String)>,
+    /// `user[:group]` by name or number; empty means root.
+    pub(super) user: String,
+    /// Absolute working directory.
+    pub(super) cwd: String,
+    /// Signal that asks the program to end.
+    pub(super) stop_signal: i32,
+    /// Name of the host inside the container.
+    pub(super) hostname: String,
+    /// Whether the container lives in the node's own network namespace.
+    pub(super) host_network: bool,
+    /// Ports of the node that lead into it.
+    pub(super) ports: Vec<BoundPort>,
+    /// Volumes, in the spec's order.
+    pub(super) volumes: Vec<VolumeMount>,
+    /// Thousandths of a CPU.
+    pub(super) cpu_millis: Option<u32>,
+    /// Bytes of memory.
+    pub(super) memory: Option<u64>,
+    /// The container's cgroup.
+    pub(super) cgroup: CgroupPath,
+    /// Directory of the instance's output.
+    pub(super) logs: PathBuf,
+    /// How output is rotated.
+    pub(super) rotation: Rotation,
+    /// Where the agent mounts empty directories in memory: the shim must not keep other apps' alive.
+    pub(super) volumes_root: PathBuf,
+}
+
+/// A directory of the node inside the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VolumeMount {
+    /// Canonical path on the node: the shim refuses one with a symbolic link in it.
+    pub(super) source: PathBuf,
+    /// Absolute path inside the container.
+    pub(super) target: String,
+    /// Whether it may only be read.
+    pub(super) read_only: bool,
+}
+
+impl LaunchFile {
+    /// Reads the description of a container.
+    pub(super) fn read(container: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(container.join(LAUNCH))?)?)
+    }
+
+    /// Writes it.
+    pub(super) fn write(&self, container: &Path) -> io::Result<()> {
+        durable::replace(&container.join(LAUNCH), &serde_json::to_vec(self)?, FILE_MODE)
+    }
+}

@@ -1,0 +1,134 @@
+//! Makes the container: everything up to, and without, the first instruction of its program.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{PipeReader, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Pid, setgroups};
+
+use super::super::cgroup::{self, CgroupPath};
+use super::super::launch::LaunchFile;
+use super::super::layout::SHIM_LOG;
+use super::super::oci::{self, Machine};
+use super::super::state::Failure;
+use super::super::{failure, sys, user};
+use super::executor::Exec;
+use super::ports::{self, Bound};
+use super::rootfs;
+use crate::runtime::RuntimeError;
+
+/// Descriptors that a shim asks for: two per proxied connection, and some to spare.
+const SHIM_OPEN_FILES: u64 = 4096;
+
+/// A container that waits to be started, and what the shim holds of it.
+pub(super) struct Made {
+    pub(super) container: Container,
+    pub(super) init: Pid,
+    pub(super) stdout: PipeReader,
+    pub(super) stderr: PipeReader,
+    /// Ends without a word when the program runs, and says why when it cannot.
+    pub(super) exec: PipeReader,
+    pub(super) ports: Vec<Bound>,
+}
+
+/// Makes the container of the current directory. The process must have one thread only.
+pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
+    let open_files = raise_open_files()?;
+    // The container library keeps the caller's groups unless the container has some of its own.
+    setgroups(&[]).map_err(|e| failure::io("dropping groups", e))?;
+    let ports = ports::bind(&launch.ports)?;
+    if !launch.host_network {
+        leave_network()?;
+    }
+    rootfs::leave_mount_namespace()?;
+    let root = rootfs::mount_root(launch)?;
+    let read = |path: &str| user::read_inside(&root, path).map_err(|e| failure::io(format!("reading {path}"), e));
+    let identity = user::resolve(&launch.user, &read("/etc/passwd")?, &read("/etc/group")?)?;
+    user::make_directory_inside(&root, &launch.cwd)
+        .map_err(|e| failure::io(format!("making the working directory {}", launch.cwd), e))?;
+    let sources = rootfs::stage(launch)?;
+    let machine = Machine { bounding: bounding_set()?, open_files, limits_swap: cgroup::limits_swap() };
+    let spec = oci::configuration(launch, &identity, &sources, machine)
+        .map_err(|e| failure::other(format!("the container's configuration is wrong: {e}")))?;
+    // Looked at once more where it matters: with any other path the library would kill processes that are not ours.
+    let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
+    CgroupPath::try_from(cgroup.unwrap_or_default().to_owned()).map_err(|e| failure::other(e.to_string()))?;
+    spec.save("config.json").map_err(|e| failure::other(format!("writing config.json failed: {e}")))?;
+    create(launch, ports).inspect(|_| {
+        if let Err(error) = rootfs::release_volumes(&launch.volumes_root) {
+            tracing::warn!(%error, "volumes stay mounted in the shim");
+        }
+    })
+}
+
+fn create(launch: &LaunchFile, ports: Vec<Bound>) -> Result<Made, RuntimeError> {
+    let pipe = || std::io::pipe().map_err(|e| failure::io("making a pipe", e));
+    let (stdout, stdout_writer) = pipe()?;
+    let (stderr, stderr_writer) = pipe()?;
+    let (mut exec, exec_writer) = pipe()?;
+    let stdin = File::open("/dev/null").map_err(|e| failure::io("opening /dev/null", e))?;
+    let report = Rc::new(File::from(std::os::fd::OwnedFd::from(exec_writer)));
+    let executor = Exec { args: launch.args.clone(), env: launch.env.clone(), report };
+    fs::create_dir_all("oci").map_err(|e| failure::io("making the library's directory", e))?;
+    // The builder and with it our end of the pipes is dropped with this statement.
+    let built = ContainerBuilder::new("c".to_owned(), SyscallType::default())
+        .with_root_path("oci")
+        .map(|builder| {
+            builder.with_executor(executor).with_stdin(stdin).with_stdout(stdout_writer).with_stderr(stderr_writer)
+        })
+        .and_then(|builder| builder.as_init(".").with_systemd(false).with_detach(true).build());
+    let explain = |error: &dyn std::fmt::Display, exec: &mut PipeReader| {
+        // What the container's own side said is exact; the library only passes on that something failed.
+        let mut said = Vec::new();
+        let _ = exec.take(64 * 1024).read_to_end(&mut said);
+        match serde_json::from_slice::<Failure>(&said) {
+            Ok(said) => said.into(),
+            Err(_) => failure::other(first_error(Path::new(SHIM_LOG)).unwrap_or_else(|| error.to_string())),
+        }
+    };
+    let container = built.map_err(|error| explain(&error, &mut exec))?;
+    let init = container.pid().ok_or_else(|| failure::other("the container has no first process"))?;
+    Ok(Made { container, init: Pid::from_raw(init.as_raw()), stdout, stderr, exec, ports })
+}
+
+/// The first error in the shim's log: the cause, of which all later ones are consequences.
+fn first_error(log: &Path) -> Option<String> {
+    let text = fs::read_to_string(log).ok()?;
+    let line = text.lines().find_map(|line| line.split_once(" ERROR ").map(|(_, rest)| rest))?;
+    Some(format!("the container could not be made: {}", line.trim()))
+}
+
+/// Moves the shim into a network namespace of its own, with `lo` up.
+fn leave_network() -> Result<(), RuntimeError> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| failure::io("making a network namespace", e))?;
+    sys::loopback_up().map_err(|e| failure::io("bringing up lo", e))?;
+    // As elsewhere: a container that does not run as root may still serve port 80, of its own namespace only.
+    match OpenOptions::new().write(true).open("/proc/sys/net/ipv4/ip_unprivileged_port_start") {
+        Ok(mut file) => std::io::Write::write_all(&mut file, b"0").map_err(|e| failure::io("opening low ports", e)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Raises the shim's own limit of open files, and returns the hard one.
+fn raise_open_files() -> Result<u64, RuntimeError> {
+    let fail = |e| failure::io("reading the limit of open files", e);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(fail)?;
+    if soft < SHIM_OPEN_FILES.min(hard) {
+        setrlimit(Resource::RLIMIT_NOFILE, SHIM_OPEN_FILES.min(hard), hard).map_err(fail)?;
+    }
+    Ok(hard)
+}
+
+fn bounding_set() -> Result<u64, RuntimeError> {
+    let status = fs::read_to_string("/proc/self/status").map_err(|e| failure::io("reading /proc/self/status", e))?;
+    status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok())
+        .ok_or_else(|| failure::other("/proc/self/status has no CapBnd"))
+}

@@ -1,0 +1,113 @@
+//! The shim: one process per container, which outlives the agent.
+//!
+//! It makes the container while it still has one thread, since the container library must not be used otherwise, and
+//! then holds the container's output, ports and exit until the end.
+
+mod executor;
+mod make;
+mod ports;
+mod proxy;
+pub(super) mod rootfs;
+mod serve;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{dup2_stdout, setsid};
+use tracing_subscriber::EnvFilter;
+
+use super::launch::{LaunchFile, VERSION};
+use super::layout::{LOCK, SHIM_LOG, SOCKET};
+use super::state::{self, Answer, Failure, State};
+use super::{cgroup, failure, lock};
+use crate::runtime::RuntimeError;
+
+/// First word of the command line by which the agent's program becomes a shim; the second is the container's directory.
+pub const COMMAND: &str = "shim";
+
+/// Runs the shim of the container in `directory`. Call it before any thread exists.
+///
+/// Writes one line to standard output when the container is made or could not be; returns when the container has
+/// ended.
+pub fn main(directory: &Path) -> ExitCode {
+    match run(directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(message = error.message, "the shim gives up");
+            report(&Answer::Refused(error.into()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(directory: &Path) -> Result<(), RuntimeError> {
+    // A child of the agent is never a group leader; a shim started by hand may be, and then has its session.
+    let _ = setsid();
+    umask(Mode::from_bits_truncate(0o022));
+    std::env::set_current_dir(directory).map_err(|e| failure::io("entering the container's directory", e))?;
+    let held = lock::take(Path::new(LOCK)).map_err(|e| failure::io("taking the shim's lock", e))?;
+    let _held = held.ok_or_else(|| failure::other("the container has a shim already"))?;
+    log_to_file()?;
+    let launch = LaunchFile::read(Path::new(".")).map_err(|e| failure::io("reading the launch description", e))?;
+    if launch.version != VERSION {
+        return Err(failure::other(format!("launch description {} is not {VERSION}", launch.version)));
+    }
+    let outcome = make::container(&launch).and_then(|made| {
+        let socket = UnixListener::bind(SOCKET).map_err(|e| failure::io("opening the shim's socket", e));
+        let socket = socket.inspect_err(|_| abandon(&launch))?;
+        write_state(&State::Created).inspect_err(|_| abandon(&launch))?;
+        Ok((made, socket))
+    });
+    let (made, socket) = match outcome {
+        Ok(made) => made,
+        Err(error) => {
+            abandon(&launch);
+            write_state(&State::Failed(Failure::from(error.clone())))?;
+            return Err(error);
+        }
+    };
+    report(&Answer::Done(State::Created));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| failure::io("starting the shim's event loop", e))
+        .inspect_err(|_| abandon(&launch))?;
+    runtime.block_on(serve::until_exit(&launch, made, socket))
+}
+
+/// Removes what a container that was not made has left.
+fn abandon(launch: &LaunchFile) {
+    if let Err(error) = cgroup::destroy(&launch.cgroup) {
+        tracing::warn!(%error, cgroup = %launch.cgroup, "a cgroup is left behind");
+    }
+}
+
+fn write_state(state: &State) -> Result<(), RuntimeError> {
+    state::write(Path::new("."), state).map_err(|e| failure::io("writing the container's state", e))
+}
+
+/// Answers the agent that waits for the container to be made, and lets go of it.
+fn report(answer: &Answer) {
+    if let Ok(mut line) = serde_json::to_vec(answer) {
+        line.push(b'\n');
+        // The agent may be gone; the state on disk says the same.
+        let _ = std::io::stdout().write_all(&line);
+        let _ = std::io::stdout().flush();
+    }
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = dup2_stdout(null.as_fd());
+    }
+}
+
+fn log_to_file() -> Result<(), RuntimeError> {
+    let file = OpenOptions::new().create(true).append(true).open(SHIM_LOG);
+    let file = file.map_err(|e| failure::io("opening the shim's log", e))?;
+    let filter = EnvFilter::try_from_env("LONGSHORE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file).finish();
+    tracing::subscriber::set_global_default(subscriber).map_err(|e| failure::other(e.to_string()))
+}

@@ -1,0 +1,128 @@
+//! Removes what is left behind: by crashes, by apps long gone, and at a reset everything.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::cgroup;
+use super::launch::LaunchFile;
+use super::layout::{LOCK, Layout};
+use super::state::{self, State};
+use super::{client, files, lock, volumes};
+
+/// How long the output of a removed app can still be read.
+const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
+/// Removed apps whose output is kept: with [`super::logs`] a bound on the disk that they take.
+const KEEP_LOGS_OF: usize = 20;
+/// How long a killed shim may take to let go of its lock.
+const SHIM_END: Duration = Duration::from_secs(10);
+/// Pause between two looks at it.
+const SHIM_POLL: Duration = Duration::from_millis(2);
+
+/// Removes containers that were never made whole, and cgroups that no living shim has.
+pub(super) fn containers(layout: &Layout, node_uid: &str) -> io::Result<()> {
+    let mut alive = Vec::new();
+    for name in files::names(&layout.containers())? {
+        let container = layout.containers().join(&name);
+        let launch = LaunchFile::read(&container).ok();
+        if client::is_alive(&container)? {
+            alive.extend(launch.map(|launch| launch.cgroup));
+            continue;
+        }
+        // One that ran stays, for its exit is news to the agent; of the others nothing is worth keeping.
+        let ran = matches!(state::read(&container), Some(State::Running { .. } | State::Exited(_)));
+        if launch.is_none() || !ran {
+            files::remove_tree(&container)?;
+        }
+    }
+    for path in cgroup::containers(node_uid)? {
+        if !alive.contains(&path) {
+            tracing::info!(cgroup = %path, "removing a cgroup that no shim has");
+            cgroup::destroy(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes volumes of removed apps at once, and their output when it is too old or there is too much of it.
+pub(super) fn removed_apps(layout: &Layout, now: Timestamp) -> io::Result<()> {
+    let mut removed = Vec::new();
+    for app in files::names(&layout.all_logs())? {
+        let Ok(mark) = fs::metadata(layout.removed_mark(&app)) else { continue };
+        let since = Timestamp::try_from(mark.modified()?).unwrap_or(Timestamp::UNIX_EPOCH);
+        volumes::remove(&layout.app_volumes(&app))?;
+        removed.push((since, app));
+    }
+    removed.sort();
+    let too_many = removed.len().saturating_sub(KEEP_LOGS_OF);
+    for (position, (since, app)) in removed.iter().enumerate() {
+        if position < too_many || now.duration_since(*since) > KEEP_LOGS {
+            files::remove_tree(&layout.all_logs().join(app))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes every container, cgroup, mount and image of a data directory; safe to run again. Blocks.
+///
+/// The agent must not run.
+///
+/// # Errors
+///
+/// The kernel or the disk refuses; what was removed until then stays removed.
+pub fn reset(data_dir: &Path) -> io::Result<()> {
+    let Ok(data_dir) = fs::canonicalize(data_dir) else { return Ok(()) };
+    let layout = Layout::new(&data_dir);
+    for name in files::names(&layout.containers())? {
+        let held = layout.containers().join(&name).join(LOCK);
+        lock::kill_holder(&held)?;
+        let deadline = std::time::Instant::now() + SHIM_END;
+        while lock::is_held(&held)? {
+            if std::time::Instant::now() >= deadline {
+                return Err(io::Error::other(format!("the shim of {name} cannot be killed")));
+            }
+            std::thread::sleep(SHIM_POLL);
+        }
+    }
+    if let Ok(node_uid) = fs::read_to_string(layout.node_uid()) {
+        for path in cgroup::containers(&node_uid)? {
+            cgroup::destroy(&path)?;
+        }
+        cgroup::remove_node(&node_uid)?;
+    }
+    volumes::unmount_below(layout.root())?;
+    files::remove_tree(layout.root())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_of_removed_apps_is_kept_for_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        for app in 0..25 {
+            let name = format!("a-{app}");
+            fs::create_dir_all(layout.all_logs().join(&name)).unwrap();
+            if app < 23 {
+                fs::write(layout.removed_mark(&name), "").unwrap();
+            }
+        }
+        removed_apps(&layout, Timestamp::now()).unwrap();
+        assert_eq!(files::names(&layout.all_logs()).unwrap().len(), 22, "20 removed ones and 2 others");
+        removed_apps(&layout, Timestamp::now() + SignedDuration::from_hours(2)).unwrap();
+        assert_eq!(files::names(&layout.all_logs()).unwrap(), ["a-23", "a-24"]);
+    }
+
+    #[test]
+    fn a_reset_of_nothing_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        reset(directory.path()).unwrap();
+        reset(&directory.path().join("none")).unwrap();
+    }
+}

@@ -1,0 +1,34 @@
+//! Memory and CPU.
+
+use std::fs;
+use std::path::Path;
+
+use longshore_demo_image::DemoImage;
+use serde_json::json;
+
+use crate::node::Node;
+
+#[tokio::test]
+async fn passing_the_memory_limit_is_told_as_such() {
+    let node = Node::new();
+    let limit = json!({ "resources": { "memory": "32Mi" } });
+    let exit = node.outcome("greedy", &["eat", "200000000"], limit.clone()).await;
+    assert_eq!((exit.code, exit.out_of_memory), (137, true));
+    let exit = node.outcome("modest", &["exit", "3"], limit).await;
+    assert_eq!((exit.code, exit.out_of_memory), (3, false));
+    node.end().await;
+}
+
+#[tokio::test]
+async fn the_cpu_limit_is_set() {
+    let node = Node::new();
+    let spec = json!({ "resources": { "cpu": "250m" } });
+    let launch = node.launch("a", DemoImage::new().cmd(&["sleep"]), spec).await;
+    node.run(&launch).await.unwrap();
+    let group = format!("longshore/{}/a-0-{}", node.uid, launch.run);
+    let v1 = Path::new("/sys/fs/cgroup/cpu").join(&group).join("cpu.cfs_quota_us");
+    let v2 = Path::new("/sys/fs/cgroup").join(&group).join("cpu.max");
+    let set = fs::read_to_string(v1).or_else(|_| fs::read_to_string(v2)).unwrap();
+    assert!(set.starts_with("25000"), "{set}");
+    node.end().await;
+}

@@ -1,0 +1,57 @@
+//! Output of containers.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use longshore_agent::runtime::embedded::Rotation;
+use longshore_agent::runtime::{LogQuery, Runtime};
+use longshore_demo_image::DemoImage;
+use serde_json::json;
+
+use crate::node::{Node, PATIENCE};
+
+#[tokio::test]
+async fn both_streams_are_kept_and_can_be_read_after_the_end() {
+    let mut node = Node::new();
+    let exit = node.outcome("a", &["print", "4", "one", "two"], json!({})).await;
+    assert_eq!(exit.code, 0);
+    let key = node.key("a");
+    let lines = node.lines(&key, None).await;
+    assert!(lines.iter().any(|line| line.stderr) && lines.iter().any(|line| !line.stderr), "{lines:?}");
+    assert!(lines.iter().all(|line| line.text == "one" || line.text == "two"), "{lines:?}");
+    let whole = lines.len();
+    assert_eq!(node.lines(&key, Some(1)).await, lines[whole - 1..]);
+    node.restart();
+    node.runtime().delete(&key).await.unwrap();
+    assert_eq!(node.lines(&key, None).await, lines);
+    node.runtime().remove_app(&key.app).await.unwrap();
+    assert_eq!(node.lines(&key, None).await, lines, "still there a while after the app");
+    assert!(node.lines(&node.key("unknown"), None).await.is_empty());
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_flood_is_rotated_away_and_a_follower_keeps_up() {
+    let node = Node::with_rotation(Rotation { max_bytes: 200_000, max_files: 3 });
+    let exit =
+        node.outcome("a", &["print", "20000", "a line of some length, so that it fills the files"], json!({})).await;
+    assert_eq!(exit.code, 0);
+    let key = node.key("a");
+    let kept: usize = node.lines(&key, None).await.iter().map(|line| line.text.len()).sum();
+    assert!(kept > 100_000 && kept < 600_000, "{kept}");
+
+    let launch = node.launch("b", DemoImage::new().cmd(&["print", "300", "x"]), json!({})).await;
+    node.runtime().create(&launch).await.unwrap();
+    let query = LogQuery { instance: launch.instance.clone(), tail: None, follow: true };
+    let stream = node.runtime().logs(query).await.unwrap().unwrap();
+    node.runtime().start(&launch.instance).await.unwrap();
+    let lines = tokio::time::timeout(PATIENCE, stream.take(300).collect::<Vec<_>>()).await.unwrap();
+    assert!(lines.iter().all(|line| line.text == "x"));
+    assert_eq!(node.wait(&launch.instance).await.code, 0);
+    assert!(
+        lines
+            .windows(2)
+            .all(|pair| pair[1].time.duration_since(pair[0].time) < Duration::from_secs(60).try_into().unwrap())
+    );
+    node.end().await;
+}
