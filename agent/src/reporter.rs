@@ -184,3 +184,116 @@ impl Reporter {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use longshore_model::task::TaskState;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report(attempt: u32, state: TaskState) -> Report {
+        let job = JobId::parse("01jd0000000000000000000000").unwrap();
+        Report::Task(TaskReport { job, attempt, state, pull: None, failure: None })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Say(u32, TaskState),
+        Send,
+        Acknowledge(usize),
+        Reconnect,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let states = prop::sample::select(vec![
+            TaskState::Checking,
+            TaskState::Pulling,
+            TaskState::Settling,
+            TaskState::Succeeded,
+            TaskState::Failed,
+        ]);
+        let step = prop_oneof![
+            (1..4u32, states).prop_map(|(attempt, state)| Step::Say(attempt, state)),
+            Just(Step::Send),
+            any::<usize>().prop_map(Step::Acknowledge),
+            Just(Step::Reconnect),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// Whatever is said, sent, acknowledged and cut off: in the end the server has the newest of each subject, an
+        /// end is never replaced by an earlier step, and no more than the limit are ever on their way.
+        #[test]
+        fn the_newest_of_each_subject_arrives(steps in steps()) {
+            const LIMIT: usize = 2;
+            let mut book = Book::default();
+            let mut newest: HashMap<u32, Report> = HashMap::new();
+            let mut server: HashMap<u32, Report> = HashMap::new();
+            let mut on_their_way: Vec<(u64, Report)> = Vec::new();
+            let receive = |server: &mut HashMap<u32, Report>, report: &Report| {
+                if let Report::Task(task) = report {
+                    server.insert(task.attempt, report.clone());
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Say(attempt, state) => {
+                        let said = report(attempt, state);
+                        // What the server has acknowledged is the agent's ledger's to remember.
+                        let is_after_end = newest.get(&attempt).is_some_and(|r| r.is_last_word()) && !said.is_last_word();
+                        if !is_after_end {
+                            book.put(said.clone());
+                            newest.insert(attempt, said);
+                        }
+                    }
+                    Step::Send => on_their_way.extend(book.take(LIMIT)),
+                    // A stream keeps its order: the server commits what came so far, and acknowledges all of it.
+                    Step::Acknowledge(which) if !on_their_way.is_empty() => {
+                        let committed = which % on_their_way.len() + 1;
+                        for (sequence, report) in on_their_way.drain(..committed) {
+                            receive(&mut server, &report);
+                            book.acknowledge(sequence);
+                        }
+                    }
+                    Step::Acknowledge(_) => {}
+                    Step::Reconnect => {
+                        on_their_way.clear();
+                        book.begin_session();
+                    }
+                }
+                prop_assert!(book.in_flight.len() <= LIMIT);
+            }
+            book.begin_session();
+            while let Some((sequence, report)) = book.take(LIMIT) {
+                receive(&mut server, &report);
+                book.acknowledge(sequence);
+            }
+            prop_assert!(book.kept.is_empty());
+            prop_assert_eq!(server, newest);
+        }
+    }
+
+    #[test]
+    fn a_step_never_replaces_an_end() {
+        let mut book = Book::default();
+        book.put(report(1, TaskState::Failed));
+        assert!(!book.put(report(1, TaskState::Pulling)));
+        assert_eq!(book.take(1).unwrap().1, report(1, TaskState::Failed));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_an_older_report_settles_nothing() {
+        let mut book = Book::default();
+        book.put(report(1, TaskState::Settling));
+        let (old, _) = book.take(2).unwrap();
+        book.put(report(1, TaskState::Succeeded));
+        assert_eq!(book.acknowledge(old), None);
+        let (sequence, sent) = book.take(2).unwrap();
+        assert_eq!(sent, report(1, TaskState::Succeeded));
+        assert!(matches!(book.acknowledge(sequence), Some(Settled::Ended(_, 1))));
+        assert_eq!(book.acknowledge(sequence), None);
+    }
+}

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::identity::caller::{Caller, Peer, PeerCredentials};
 
+mod budget;
 mod connection;
 
 pub use connection::Connection;

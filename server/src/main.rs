@@ -14,15 +14,22 @@ use tracing_subscriber::filter::EnvFilter;
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
-    let logging = line.log.filter().map(|filter| start_logging(&line.log, filter));
-    let done = match (logging, &line.command) {
-        (Err(mistakes), _) => {
-            // There is no log yet that could tell.
+    let done = match line.log.filter() {
+        Ok(filter) => {
+            start_logging(&line.log, filter);
+            match &line.command {
+                Command::Init(args) => init(args),
+                Command::Run(args) => serve(args),
+            }
+        }
+        Err(mut mistakes) => {
+            // They still have to be told somehow.
             start_logging(&line.log, EnvFilter::new("info"));
+            if let Command::Run(args) = &line.command {
+                mistakes.0.extend(Config::check(args, Timestamp::now()).err().into_iter().flat_map(|more| more.0));
+            }
             Err(mistakes.into())
         }
-        (Ok(()), Command::Init(args)) => init(args),
-        (Ok(()), Command::Run(args)) => serve(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,11 @@ use crate::live::Live;
 use crate::session::AgentApi;
 use crate::store::Store;
 
+/// Bytes of a message from people: the largest specs, and ten thousand targets by name.
+const MAX_API_MESSAGE: usize = 4 * 1024 * 1024;
+/// Bytes of a message from an agent: what it says of its machine, one report, or a batch of log lines, the largest.
+const MAX_AGENT_MESSAGE: usize = 4 * 1024 * 1024;
+
 /// Everything that listeners serve, and the handle to what runs behind it.
 pub struct Services {
     /// For people: jobs, nodes, apps, health, reflection.
@@ -63,13 +68,16 @@ impl Services {
             ids: Arc::clone(&context.ids),
             closing: closing.clone(),
         };
-        let people = Routes::new(JobServiceServer::new(JobApi(context.clone())))
-            .add_service(NodeServiceServer::new(NodeApi { context: context.clone(), pin }))
-            .add_service(AppServiceServer::new(AppApi(context)))
+        let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_API_MESSAGE);
+        let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin });
+        let apps = AppServiceServer::new(AppApi(context));
+        let people = Routes::new(jobs)
+            .add_service(nodes.max_decoding_message_size(MAX_API_MESSAGE))
+            .add_service(apps.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
         Ok(Self {
             people: reflection::add(people)?,
-            agents: Routes::new(AgentServiceServer::new(sessions)),
+            agents: Routes::new(AgentServiceServer::new(sessions).max_decoding_message_size(MAX_AGENT_MESSAGE)),
             backstage: Backstage { store, live, health, closing },
         })
     }

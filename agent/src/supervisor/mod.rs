@@ -61,6 +61,8 @@ pub enum SupervisorError {
 struct Orders {
     /// What shall run; `None` means that the app shall go.
     wanted: Option<Assignment>,
+    /// How often the server has said so: it repeats itself when it has not heard, or has forgotten, how a task ended.
+    said: u64,
     /// The attempt whose end the server has.
     acknowledged: Option<(JobId, u32)>,
 }
@@ -137,7 +139,10 @@ impl Supervisor {
     /// Takes a new or changed assignment.
     pub fn set(&mut self, assignment: Assignment) {
         if let Some(handle) = self.workers.get(&assignment.app) {
-            handle.orders.send_modify(|orders| orders.wanted = Some(assignment));
+            handle.orders.send_modify(|orders| {
+                orders.wanted = Some(assignment);
+                orders.said = orders.said.wrapping_add(1);
+            });
             return;
         }
         let found = self.unclaimed.remove(&assignment.app).unwrap_or_default();
@@ -216,7 +221,7 @@ impl Supervisor {
         let name = entry.assignment.app.clone();
         let wanted = (entry.wish == Wish::Present).then(|| entry.assignment.clone());
         let app = App::adopt(entry, found, self.context.clock.now(), Timestamp::now());
-        let (orders, receiver) = watch::channel(Orders { wanted, acknowledged: None });
+        let (orders, receiver) = watch::channel(Orders { wanted, ..Orders::default() });
         let worker = Worker::new(Arc::clone(&self.context), app, receiver);
         self.workers.insert(name, Handle { orders, task: tokio::spawn(worker.run()) });
     }

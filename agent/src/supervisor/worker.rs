@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit};
+use longshore_model::assignment::Order;
 use longshore_model::failure::FailureReason;
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::spec::AppSpec;
@@ -40,12 +41,14 @@ pub(super) struct Worker {
     exits: JoinSet<Exit>,
     watched: HashMap<u32, AbortHandle>,
     published: Option<AppStatus>,
+    /// The last of the server's words that was heard.
+    said: u64,
 }
 
 impl Worker {
     pub(super) fn new(context: Arc<Context>, app: App, mut orders: watch::Receiver<Orders>) -> Self {
         orders.mark_changed();
-        Self { context, app, orders, exits: JoinSet::new(), watched: HashMap::new(), published: None }
+        Self { context, app, orders, exits: JoinSet::new(), watched: HashMap::new(), published: None, said: 0 }
     }
 
     /// Runs until it is aborted, which it may be at any point.
@@ -93,14 +96,15 @@ impl Worker {
         if was_deploying && (!is_same_attempt || orders.wanted.is_none()) {
             self.context.reporter.drop_unfinished(&job, attempt);
         }
+        let is_asked_again = orders.said != std::mem::replace(&mut self.said, orders.said)
+            && orders.wanted.as_ref().is_some_and(|wanted| wanted.order != Order::Keep);
         if let Some(outcome) = &mut self.app.entry.outcome {
-            let is_acknowledged =
-                orders.acknowledged.as_ref() == Some(&(outcome.report.job.clone(), outcome.report.attempt));
-            if is_acknowledged && !outcome.acknowledged {
+            let attempt = (&outcome.report.job, outcome.report.attempt);
+            if orders.acknowledged.as_ref().is_some_and(|(job, number)| (job, *number) == attempt) {
+                changed |= !outcome.acknowledged;
                 outcome.acknowledged = true;
-                changed = true;
-            } else if changed && orders.wanted.is_some() {
-                // The server asks for an attempt that has ended: it has not heard, or has forgotten.
+            }
+            if is_asked_again {
                 self.context.reporter.task(outcome.report.clone());
             }
         }

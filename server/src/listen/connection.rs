@@ -11,13 +11,14 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::budget::Budget;
 use crate::identity::caller::Peer;
 
 /// Bytes with which every HTTP/2 client begins.
 const PREFACE_BYTES: usize = 24;
 
 /// A TLS connection that ends when its client does not begin to speak HTTP/2 in time, and when its client's certificate
-/// expires: a session may live longer than that.
+/// expires: a session may live longer than that. What its client sends is read no faster than a budget allows.
 #[derive(Debug)]
 pub struct Connection {
     tls: TlsStream<TcpStream>,
@@ -28,6 +29,10 @@ pub struct Connection {
     expiry: Option<Instant>,
     /// The next moment at which reading fails; boxed, since it is large and must not move.
     limit: Option<Pin<Box<Sleep>>>,
+    /// What may be read now.
+    budget: Budget,
+    /// Until when nothing is read, while the budget is overdrawn.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -38,7 +43,8 @@ impl Connection {
         expiry: Option<Instant>,
     ) -> Self {
         let limit = Some(Box::pin(tokio::time::sleep(preface_timeout)));
-        Self { tls, peer, preface_left: PREFACE_BYTES, expiry, limit }
+        let budget = Budget::new(Instant::now());
+        Self { tls, peer, preface_left: PREFACE_BYTES, expiry, limit, budget, pause: None }
     }
 
     /// Goes from the limit for the preface to that for the certificate once the whole preface is there.
@@ -67,11 +73,17 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = into.filled().len();
-        if let Poll::Ready(read) = Pin::new(&mut this.tls).poll_read(cx, into) {
-            read?;
-            this.count(into.filled().len() - before);
-            return Poll::Ready(Ok(()));
+        let paused = this.pause.as_mut().is_some_and(|pause| pause.as_mut().poll(cx).is_pending());
+        if !paused {
+            this.pause = None;
+            let before = into.filled().len();
+            if let Poll::Ready(read) = Pin::new(&mut this.tls).poll_read(cx, into) {
+                read?;
+                let bytes = into.filled().len() - before;
+                this.count(bytes);
+                this.pause = this.budget.spend(bytes, Instant::now()).map(|wait| Box::pin(tokio::time::sleep(wait)));
+                return Poll::Ready(Ok(()));
+            }
         }
         let Some(limit) = &mut this.limit else { return Poll::Pending };
         ready!(limit.as_mut().poll(cx));

@@ -1,0 +1,164 @@
+//! A node under test: a supervisor with the fake runtime, and a server that acknowledges everything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use longshore_agent::clock::Clock;
+use longshore_agent::ledger::Ledger;
+use longshore_agent::ports::PortTable;
+use longshore_agent::reporter::{Report, Reporter};
+use longshore_agent::runtime::InstanceKey;
+use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::supervisor::{Context, Supervisor};
+use longshore_model::app::{AppState, AppStatus};
+use longshore_model::assignment::{Assignment, Order};
+use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::report::TaskReport;
+use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::task::TaskState;
+use tokio::sync::watch;
+
+/// Far more virtual time than any test needs: reaching it means that what is waited for never comes.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) struct Node {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) machine: Machine,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) context: Arc<Context>,
+    /// Every task report that arrived.
+    pub(crate) tasks: Vec<TaskReport>,
+    /// The newest status that arrived of each app.
+    pub(crate) apps: Vec<(AppName, AppStatus)>,
+}
+
+impl Node {
+    pub(crate) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = Machine::new(Timestamp::now());
+        let context = context(directory.path().join("ledger"), &machine);
+        let supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
+        Self { directory, machine, supervisor, context, tasks: Vec::new(), apps: Vec::new() }
+    }
+
+    /// The agent is killed and started again; its containers live on.
+    pub(crate) async fn restart(&mut self) {
+        self.kill().await;
+        self.begin().await;
+    }
+
+    /// The agent is killed in the middle of whatever it is doing.
+    pub(crate) async fn kill(&mut self) {
+        let idle = context(self.directory.path().join("unused"), &Machine::new(Timestamp::now()));
+        drop(std::mem::replace(&mut self.supervisor, Supervisor::start(idle).await.unwrap()));
+        // Virtual time stands while a thread still writes for the old agent: nothing of it runs on after this.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// A new agent starts on the old one's ledger.
+    pub(crate) async fn begin(&mut self) {
+        self.context = context(self.directory.path().join("ledger"), &self.machine);
+        self.apps.clear();
+        self.supervisor = Supervisor::start(Arc::clone(&self.context)).await.unwrap();
+    }
+
+    /// Receives and acknowledges reports until one makes `done` true.
+    pub(crate) async fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !done(self) {
+                self.receive().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("what the test waits for never came");
+    }
+
+    pub(crate) async fn receive(&mut self) {
+        let (sequence, report) = self.context.reporter.next(1000).await;
+        match report {
+            Report::Task(report) => self.tasks.push(report),
+            Report::App(report) => {
+                self.apps.retain(|(app, _)| *app != report.app);
+                self.apps.push((report.app, report.status));
+            }
+        }
+        if let Some(settled) = self.context.reporter.acknowledge(sequence) {
+            self.supervisor.settled(settled).await.unwrap();
+        }
+    }
+
+    pub(crate) async fn until_task(&mut self, state: TaskState) -> TaskReport {
+        self.until(|node| node.tasks.last().is_some_and(|report| report.state == state || report.state.is_end())).await;
+        let report = self.tasks.last().unwrap().clone();
+        assert_eq!(report.state, state, "{report:?}");
+        report
+    }
+
+    pub(crate) async fn until_app(&mut self, state: AppState) -> AppStatus {
+        self.until(|node| node.apps.last().is_some_and(|(_, status)| status.state == state)).await;
+        self.apps.last().unwrap().1.clone()
+    }
+
+    pub(crate) fn starts(&self, index: u32) -> u32 {
+        self.machine.starts(&InstanceKey { app: app("till"), index })
+    }
+
+    pub(crate) async fn containers(&self) -> usize {
+        self.context.runtime.list().await.unwrap().len()
+    }
+
+    pub(crate) fn ledger_file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("ledger").join(format!("{name}.json"))
+    }
+}
+
+fn context(ledger: PathBuf, machine: &Machine) -> Arc<Context> {
+    Arc::new(Context {
+        runtime: Arc::new(FakeRuntime::new(machine.clone())),
+        ledger: Ledger::open(ledger).unwrap(),
+        reporter: Reporter::default(),
+        ports: PortTable::default(),
+        clock: Clock::starting_at(Timestamp::now()),
+        node: NodeName::parse("edge-1").unwrap(),
+        host_ip: watch::Sender::new(None),
+    })
+}
+
+pub(crate) fn app(name: &str) -> AppName {
+    AppName::parse(name).unwrap()
+}
+
+pub(crate) fn job() -> JobId {
+    JobId::parse("01jd0000000000000000000000").unwrap()
+}
+
+/// Deploys one instance of the app `till` from a scripted image.
+pub(crate) fn deploy(image: &str) -> Assignment {
+    assignment(spec(image))
+}
+
+pub(crate) fn assignment(spec: AppSpec) -> Assignment {
+    Assignment { app: app("till"), revision: 1, job: job(), attempt: 1, order: Order::Deploy, spec: Arc::new(spec) }
+}
+
+pub(crate) fn spec(image: &str) -> AppSpec {
+    AppSpec {
+        name: "till".to_owned(),
+        image: Image { source: ImageSource::Reference(image.to_owned()), pull_policy: None },
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        resources: Resources::default(),
+        restart_policy: RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: Network::default(),
+        startup: Startup { settle: Duration::from_secs(5), max_starts: 3 },
+    }
+}
+
+pub(crate) fn ordered(mut assignment: Assignment, order: Order) -> Assignment {
+    assignment.order = order;
+    assignment
+}

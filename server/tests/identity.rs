@@ -1,0 +1,476 @@
+//! A server in this process, called over real mutual TLS.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use longshore_model::identity::Role;
+use longshore_model::node::Labels;
+use longshore_proto::v1;
+use longshore_server::config::{Config, RunArgs};
+use longshore_server::identity::pki::{self, NewPki};
+use longshore_server::identity::{Authority, authority::Issued};
+use longshore_server::listen::{Accepting, accept};
+use longshore_server::serve::{Listeners, ServeError, run};
+use longshore_server::store::{Change, Observer, SqliteStore, Store, StoredToken};
+use longshore_tls::{
+    ClientCertificates, ConnectError, Credentials, EnrollmentToken, KeepAlive, Pin, connect, connect_pinned,
+    make_key_and_csr, server_config,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use v1::agent_service_client::AgentServiceClient;
+use v1::enrollment_service_client::EnrollmentServiceClient;
+use v1::job_service_client::JobServiceClient;
+use v1::node_service_client::NodeServiceClient;
+
+/// A running server with a data directory of its own.
+struct TestServer {
+    dir: tempfile::TempDir,
+    api: String,
+    agents: String,
+    authority: Authority,
+    shutdown: CancellationToken,
+    life: JoinHandle<Result<(), ServeError>>,
+}
+
+impl TestServer {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
+        Self::start_in(dir).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir) -> Self {
+        let anywhere = "127.0.0.1:0".to_owned();
+        let args = RunArgs { data_dir: dir.path().to_owned(), api_listen: anywhere.clone(), agent_listen: anywhere };
+        let config = Config::check(&args, Timestamp::now()).unwrap();
+        let listeners = Listeners::bind(&config).await.unwrap();
+        let address = |listener: &TcpListener| format!("localhost:{}", listener.local_addr().unwrap().port());
+        let (api, agents) = (address(&listeners.api), address(&listeners.agents));
+        let authority = pki::load(dir.path(), Timestamp::now()).unwrap().authority;
+        let shutdown = CancellationToken::new();
+        let life = tokio::spawn(run(config, listeners, shutdown.clone()));
+        Self { dir, api, agents, authority, shutdown, life }
+    }
+
+    fn credentials(&self, issued: &Issued) -> Credentials {
+        self.with_key(&issued.certificate, &issued.key)
+    }
+
+    fn with_key(&self, certificate: &str, key: &str) -> Credentials {
+        let chain = self.authority.chain(certificate);
+        Credentials::from_pem(self.authority.root_pem().as_bytes(), chain.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// Credentials of a node, as if issued at `moment`.
+    fn node_credentials(&self, name: &str, moment: Timestamp) -> Credentials {
+        let made = make_key_and_csr().unwrap();
+        let certificate = self.authority.issue_node(&name.parse().unwrap(), &made.csr_der, moment).unwrap();
+        self.with_key(&certificate, &made.key_pem)
+    }
+
+    async fn people(&self, role: Role) -> Channel {
+        let issued = self.authority.issue_user("somebody", role, Timestamp::now()).unwrap();
+        dial(&self.api, &self.credentials(&issued)).await.unwrap()
+    }
+
+    async fn token(&self, node: &str) -> EnrollmentToken {
+        let request = v1::CreateEnrollmentTokenRequest { node_name: node.to_owned(), ..Default::default() };
+        let mut nodes = NodeServiceClient::new(self.people(Role::Admin).await);
+        nodes.create_enrollment_token(request).await.unwrap().into_inner().token.parse().unwrap()
+    }
+
+    async fn enroll(&self, token: &EnrollmentToken, name: &str) -> Result<Credentials, Status> {
+        let made = make_key_and_csr().unwrap();
+        let request = v1::EnrollRequest { token: token.to_string(), node_name: name.to_owned(), csr_der: made.csr_der };
+        let channel = connect_pinned(&self.agents, token.pin()).await.unwrap();
+        let enrolled = EnrollmentServiceClient::new(channel).enroll(request).await?.into_inner();
+        assert_eq!(enrolled.node_name, name);
+        assert_eq!(Pin::of_pem(&enrolled.root_certificate_pem).unwrap(), token.pin());
+        let (root, chain) = (enrolled.root_certificate_pem, enrolled.certificate_chain_pem);
+        Ok(Credentials::from_pem(root.as_bytes(), chain.as_bytes(), made.key_pem.as_bytes()).unwrap())
+    }
+
+    async fn open_session(&self, credentials: &Credentials) -> Result<Session, Status> {
+        let channel = dial(&self.agents, credentials).await.unwrap();
+        open_session(channel).await
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
+        self.shutdown.cancel();
+        self.life.await.unwrap().unwrap();
+        self.dir
+    }
+}
+
+async fn dial(address: &str, credentials: &Credentials) -> Result<Channel, ConnectError> {
+    connect(address, credentials, KeepAlive::default()).await
+}
+
+/// An agent's stream, open for as long as this lives.
+struct Session {
+    requests: mpsc::Sender<v1::OpenSessionRequest>,
+    responses: tonic::Streaming<v1::OpenSessionResponse>,
+}
+
+impl Session {
+    async fn next(&mut self) -> Option<v1::open_session_response::Message> {
+        self.responses.message().await.unwrap().and_then(|response| response.message)
+    }
+}
+
+async fn open_session(channel: Channel) -> Result<Session, Status> {
+    let info = v1::NodeInfo {
+        agent_version: "0.1.0".to_owned(),
+        architecture: "amd64".to_owned(),
+        kernel_release: "6.1".to_owned(),
+        cpus: 1,
+        memory_bytes: 1 << 30,
+        runtime: "fake".to_owned(),
+        ..Default::default()
+    };
+    let hello = v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) };
+    let (requests, outbound) = mpsc::channel(1);
+    let hello = v1::open_session_request::Message::Hello(hello);
+    requests.send(v1::OpenSessionRequest { message: Some(hello) }).await.unwrap();
+    let responses = AgentServiceClient::new(channel).open_session(ReceiverStream::new(outbound)).await?.into_inner();
+    Ok(Session { requests, responses })
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+fn has_nodes(count: usize) -> impl Fn(v1::ListNodesResponse) -> bool {
+    move |response| response.nodes.len() == count
+}
+
+#[tokio::test]
+async fn roles_decide_what_people_may_do() {
+    let server = TestServer::start().await;
+    for role in [Role::Admin, Role::Operator, Role::Viewer] {
+        let channel = server.people(role).await;
+        let mut nodes = NodeServiceClient::new(channel.clone());
+        let list = nodes.list_nodes(v1::ListNodesRequest::default()).await.unwrap().into_inner();
+        assert!(has_nodes(0)(list));
+        let token = nodes.create_enrollment_token(v1::CreateEnrollmentTokenRequest::default()).await;
+        match role {
+            Role::Admin => assert!(token.is_ok(), "{token:?}"),
+            _ => {
+                let status = token.unwrap_err();
+                assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "ROLE_REQUIRED"));
+                assert!(status.message().contains("admin"), "{status}");
+            }
+        }
+        // An empty job is refused for what it lacks where it would be accepted at all.
+        let job = JobServiceClient::new(channel).create_job(v1::CreateJobRequest::default()).await.unwrap_err();
+        let expected = if role == Role::Viewer { Code::PermissionDenied } else { Code::InvalidArgument };
+        assert_eq!(job.code(), expected, "{role}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_do_not_get_in() {
+    let server = TestServer::start().await;
+    let pin = Pin::of_pem(server.authority.root_pem()).unwrap();
+    let error = connect_pinned(&server.api, pin).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+
+    // On the agents' port everything but enrolment takes a certificate.
+    let status = open_session(connect_pinned(&server.agents, pin).await.unwrap()).await.err().unwrap();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "CERTIFICATE_REQUIRED"));
+
+    // A certificate of another installation, even one of the same trust domain.
+    let other = Authority::found(server.authority.trust_domain(), Timestamp::now()).unwrap().authority;
+    let issued = other.issue_user("eve", Role::Admin, Timestamp::now()).unwrap();
+    let (root, chain) = (server.authority.root_pem(), other.chain(&issued.certificate));
+    let eve = Credentials::from_pem(root.as_bytes(), chain.as_bytes(), issued.key.as_bytes()).unwrap();
+    for address in [&server.api, &server.agents] {
+        let error = dial(address, &eve).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+    }
+
+    // Expired.
+    let long_ago = Timestamp::now() - SignedDuration::from_hours(24 * 366);
+    let issued = server.authority.issue_user("ann", Role::Admin, long_ago).unwrap();
+    let error = dial(&server.api, &server.credentials(&issued)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+
+    // A certificate for servers is none for clients.
+    let issued = server.authority.issue_server(&["localhost".to_owned()], Timestamp::now()).unwrap();
+    let error = dial(&server.api, &server.credentials(&issued)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_with_a_token_becomes_a_node() {
+    let server = TestServer::start().await;
+    let token = server.token("").await;
+    let credentials = server.enroll(&token, "edge-1").await.unwrap();
+
+    let mut session = server.open_session(&credentials).await.unwrap();
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Welcome(_))));
+    let mut nodes = NodeServiceClient::new(server.people(Role::Viewer).await);
+    let node = nodes.get_node(v1::GetNodeRequest { name: "edge-1".to_owned() }).await.unwrap().into_inner();
+    assert!(node.node.unwrap().connected);
+
+    // A node does nothing that people do.
+    let channel = dial(&server.api, &credentials).await.unwrap();
+    let status = NodeServiceClient::new(channel).list_nodes(v1::ListNodesRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+
+    // The token is spent, whoever asks.
+    for name in ["edge-1", "edge-2"] {
+        let status = server.enroll(&token, name).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn enrolment_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
+    let expired = expired_token(dir.path()).await;
+    let server = TestServer::start_in(dir).await;
+    let status = server.enroll(&expired, "edge-1").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+
+    let only = server.token("edge-7").await;
+    let status = server.enroll(&only, "edge-8").await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(status.message().contains("edge-7"), "{status}");
+    let status = server.enroll(&only, "Edge_7").await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    server.enroll(&only, "edge-7").await.unwrap();
+
+    let again = server.token("").await;
+    let status = server.enroll(&again, "edge-7").await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+
+    let mut client = EnrollmentServiceClient::new(connect_pinned(&server.agents, again.pin()).await.unwrap());
+    let request =
+        v1::EnrollRequest { token: "let me in".to_owned(), node_name: "edge-9".to_owned(), csr_der: Vec::new() };
+    let status = client.enroll(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(!status.message().contains("let me in"), "{status}");
+    let status = client.enroll(v1::EnrollRequest { token: again.to_string(), ..request }).await.unwrap_err();
+    assert!(status.code() == Code::InvalidArgument && status.message().contains("certificate request"), "{status}");
+    // None of the refusals has spent the token.
+    server.enroll(&again, "edge-9").await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn guessing_tokens_is_slowed_down() {
+    let server = TestServer::start().await;
+    let good = server.token("").await;
+    let guess = EnrollmentToken::from_random(&[7; EnrollmentToken::RANDOM_BYTES], good.pin());
+    for _ in 0..10 {
+        assert_eq!(server.enroll(&guess, "edge-1").await.unwrap_err().code(), Code::Unauthenticated);
+    }
+    for token in [&guess, &good] {
+        assert_eq!(server.enroll(token, "edge-1").await.unwrap_err().code(), Code::ResourceExhausted);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_node_does_not_come_back() {
+    let server = TestServer::start().await;
+    let token = server.token("").await;
+    let credentials = server.enroll(&token, "edge-1").await.unwrap();
+    let mut nodes = NodeServiceClient::new(server.people(Role::Admin).await);
+    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned() }).await.unwrap();
+    let refused = async |credentials: &Credentials| {
+        let status = server.open_session(credentials).await.err().unwrap();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "NODE_DELETED"));
+    };
+    refused(&credentials).await;
+
+    // Nor when another machine has taken its name.
+    let predecessor = server.node_credentials("edge-1", Timestamp::now() - SignedDuration::from_hours(1));
+    let successor = server.enroll(&server.token("").await, "edge-1").await.unwrap();
+    refused(&predecessor).await;
+    server.open_session(&successor).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_says_so_and_leaves_nothing_open() {
+    let server = TestServer::start().await;
+    let credentials = server.enroll(&server.token("").await, "edge-1").await.unwrap();
+    let mut session = server.open_session(&credentials).await.unwrap();
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Welcome(_))));
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Full(_))));
+    let file = server.dir.path().join("addresses.json");
+    let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
+    assert_eq!(port(addresses["agents"].as_str().unwrap()), port(&server.agents));
+
+    server.shutdown.cancel();
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Drain(_))));
+    drop(session.requests);
+    let agents = server.agents.clone();
+    let dir = server.stop().await;
+    assert!(!file.exists());
+    let error = dial(&agents, &credentials).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+
+    // What was remembered is remembered: the node needs no new certificate.
+    let server = TestServer::start_in(dir).await;
+    server.open_session(&credentials).await.unwrap();
+    server.stop().await;
+}
+
+/// A listener with short deadlines, and how many connections it handed out.
+async fn impatient(handshake: Duration, preface: Duration) -> (String, Pin, mpsc::Receiver<()>) {
+    let dir = tempfile::tempdir().unwrap();
+    pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
+    let pki = pki::load(dir.path(), Timestamp::now()).unwrap();
+    let tls = server_config(&pki.credentials, ClientCertificates::Optional).unwrap();
+    let accepting = Accepting {
+        handshake_timeout: handshake,
+        preface_timeout: preface,
+        ..Accepting::new(tls, pki.authority.trust_domain())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let (accepted, seen) = mpsc::channel(8);
+    tokio::spawn(async move {
+        let mut connections = accept(listener, accepting);
+        while let Some(connection) = connections.next().await {
+            let mut connection = connection.unwrap();
+            accepted.send(()).await.unwrap();
+            // An empty SETTINGS frame, then whatever comes: as HTTP/2 would.
+            connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            connection.flush().await.unwrap();
+            tokio::spawn(async move { connection.read_to_end(&mut Vec::new()).await });
+        }
+    });
+    (address, pki.pin, seen)
+}
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn a_silent_tcp_connection_is_closed_at_the_handshakes_deadline() {
+    let (address, pin, mut seen) = impatient(SHORT, LONG).await;
+    let mut silent = TcpStream::connect(&address).await.unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(seen.try_recv().is_err());
+    // Others are served meanwhile and after.
+    connect_pinned(&address, pin).await.unwrap();
+    assert!(seen.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_speak_http_2_is_closed() {
+    let (address, _, mut seen) = impatient(LONG, SHORT).await;
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(anyone::TrustAnyone))
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(&address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let mut silent = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    assert!(seen.recv().await.is_some());
+    // The frame that it is greeted with, and then the end, clean or not.
+    let mut greeting = Vec::new();
+    let _ = silent.read_to_end(&mut greeting).await;
+    assert_eq!(greeting.len(), 9);
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_burst_of_a_connection_still_arrives() {
+    let server = TestServer::start().await;
+    let mut jobs = JobServiceClient::new(server.people(Role::Admin).await);
+    let long = "x".repeat(1_300_000);
+    let request = v1::GetJobRequest { job_id: long };
+    let started = std::time::Instant::now();
+    assert_eq!(jobs.get_job(request).await.unwrap_err().code(), Code::InvalidArgument);
+    // 1.3 MB less a burst of 1 MiB, at 256 KiB a second.
+    assert!(started.elapsed() > Duration::from_millis(700), "{:?}", started.elapsed());
+    server.stop().await;
+}
+
+/// A token that was good for a moment long ago.
+async fn expired_token(dir: &Path) -> EnrollmentToken {
+    struct Nobody;
+    impl Observer for Nobody {
+        fn committed(&self, _changes: Vec<Change>) {}
+    }
+    let pin = pki::load(dir, Timestamp::now()).unwrap().pin;
+    let token = EnrollmentToken::from_random(&[1; EnrollmentToken::RANDOM_BYTES], pin);
+    let store = SqliteStore::open(&dir.join("longshore.db"), Arc::new(Nobody)).unwrap();
+    let stored = StoredToken {
+        id: token.id().to_owned(),
+        secret_hash: token.secret_hash(),
+        expire_time: Timestamp::now() - SignedDuration::from_secs(1),
+        labels: Labels::new(),
+        node: None,
+    };
+    store.create_token(stored).await.unwrap();
+    token
+}
+
+/// For a client that never gets so far as to say anything.
+mod anyone {
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+    #[derive(Debug)]
+    pub(crate) struct TrustAnyone;
+
+    impl ServerCertVerifier for TrustAnyone {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The built program: what it says and how it exits.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn server(data_dir: &Path, command: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_longshore-server"))
+        .arg(command)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .args(args)
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn every_mistake_is_named_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = server(dir.path(), "run", &["--api-listen", "here", "--agent-listen", "there", "--log", "a=b=c"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = said(&output);
+    for mistake in ["4 mistakes", "--log", "\"here\"", "\"there\"", "longshore-server init"] {
+        assert!(text.contains(mistake), "{mistake} is not in: {text}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn init_works_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = server(dir.path(), "init", &["--san", "longshore.example", "--log-format", "json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    for line in said(&output).lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    assert!(!said(&output).contains("PRIVATE"));
+    let again = server(dir.path(), "init", &[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again).contains("nothing was changed"), "{}", said(&again));
+}
+
+#[test]
+fn wrong_usage_has_its_own_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(server(dir.path(), "run", &["--port", "1"]).status.code(), Some(2));
+}
