@@ -54,8 +54,12 @@ impl Connection {
 
     /// The beginning of a command line that reaches the same server, for advice on what to run next.
     pub(crate) fn command(&self) -> String {
+        self.command_of(&program())
+    }
+
+    fn command_of(&self, program: &str) -> String {
         let from_environment = |name: &str| std::env::var(name).ok();
-        let mut words = vec!["longshore".to_owned()];
+        let mut words = vec![program.to_owned()];
         if self.server != DEFAULT_SERVER && from_environment("LONGSHORE_SERVER").as_ref() != Some(&self.server) {
             words.extend(["--server".to_owned(), self.server.clone()]);
         }
@@ -66,6 +70,11 @@ impl Connection {
         }
         shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
     }
+}
+
+/// This program as it was called, so that advice can be copied: `longshore`, or a path where it is not on PATH.
+pub(crate) fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "longshore".to_owned())
 }
 
 /// What to do.
@@ -103,8 +112,8 @@ mod tests {
     fn advice_repeats_what_was_given() {
         let connection =
             Connection { server: "ship:7440".to_owned(), credentials: Some(PathBuf::from("/tmp/with blank")) };
-        assert_eq!(connection.command(), "longshore --server ship:7440 --credentials '/tmp/with blank'");
+        assert_eq!(connection.command_of("longshore"), "longshore --server ship:7440 --credentials '/tmp/with blank'");
         let default = Connection { server: DEFAULT_SERVER.to_owned(), credentials: None };
-        assert_eq!(default.command(), "longshore");
+        assert_eq!(default.command_of("./longshore"), "./longshore");
     }
 }

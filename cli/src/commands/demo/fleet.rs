@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use longshore_proto::v1::CreateEnrollmentTokenRequest;
 use serde::Deserialize;
 
-use super::programs::{Processes, Programs, run};
+use super::programs::{Processes, Programs, run, run_with};
 use super::site::Site;
 use crate::args::Connection;
 use crate::client::{Client, call};
@@ -126,9 +126,9 @@ async fn enroll(
     };
     let token = client.nodes.create_enrollment_token(call(request)).await?.into_inner().token;
     let data = site.path(name);
-    let words = ["enroll", "--server", server, "--token", &token, "--name", name, "--data-dir"];
+    let words = ["enroll", "--server", server, "--name", name, "--data-dir"];
     let arguments: Vec<&OsStr> = words.iter().map(OsStr::new).chain([data.as_os_str()]).collect();
-    run(&programs.agent, &arguments).await
+    run_with(&programs.agent, &arguments, &[("LONGSHORE_TOKEN", &token)]).await
 }
 
 async fn all_connected(client: &mut Client) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use longshore_proto::v1::{CreateJobRequest, Job, JobState};
 use super::fleet::{Fleet, NODES, step};
 use super::proof;
 use super::site::Site;
+use crate::args::{Connection, program};
 use crate::client::call;
 use crate::commands::job;
 use crate::error::Error;
@@ -29,7 +30,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Makes the image, runs both jobs, and asks every app whether it is there.
-pub(super) async fn deploy_and_prove(site: &Site, fleet: &Fleet, output: &mut Output) -> Result<(), Error> {
+///
+/// Answers the name of the first job's app.
+pub(super) async fn deploy_and_prove(site: &Site, fleet: &Fleet, output: &mut Output) -> Result<String, Error> {
     let began = Instant::now();
     let path = site.path("image.tar");
     let archive = longshore_demo_image::archive(None);
@@ -53,7 +56,7 @@ pub(super) async fn deploy_and_prove(site: &Site, fleet: &Fleet, output: &mut Ou
     for app in fleet.client.clone().list_apps("", &host.app_name).await? {
         prove(&app.node_name, u32::from(port), output).await?;
     }
-    Ok(())
+    Ok(mapped.app_name)
 }
 
 /// Submits a job and follows it as `apply` does.
@@ -119,17 +122,24 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// Commands to go on with, while the demo is up.
-pub(super) fn go_on(command: &str) -> String {
+pub(super) fn go_on(connection: &Connection, app: &str) -> String {
+    let program = program();
     let commands = [
-        ("node list", "the three nodes"),
-        ("job list", "the two jobs"),
-        ("app list", "what they left on the nodes"),
-        ("app logs APP --node store-1 -f", "what one of them prints"),
-        ("app remove APP --wait", "takes one away"),
+        ("node list".to_owned(), "the three nodes"),
+        ("job list".to_owned(), "the two jobs"),
+        ("app list".to_owned(), "what they left on the nodes, with its ports"),
+        (format!("app logs {app} --node store-1"), "what one of them prints"),
+        (format!("app remove {app} --wait"), "takes it away from all nodes"),
     ];
-    let width = commands.map(|(rest, _)| rest.len()).into_iter().max().unwrap_or_default();
-    let lines = commands.map(|(rest, why)| format!("  {command} {rest:width$}  # {why}"));
-    format!("\nWhile it is up, go on with:\n{}", lines.join("\n"))
+    let width = commands.iter().map(|(rest, _)| rest.len()).max().unwrap_or_default();
+    let lines = commands.iter().map(|(rest, why)| format!("\n  {program} {rest:width$}  # {why}"));
+    let credentials = connection.credentials();
+    format!(
+        "\nWhile it is up, go on in another terminal with:\n  export LONGSHORE_SERVER={} LONGSHORE_CREDENTIALS={}{}",
+        connection.server,
+        shlex::try_quote(&credentials.to_string_lossy()).unwrap_or_default(),
+        lines.collect::<String>()
+    )
 }
 
 #[cfg(test)]

@@ -92,12 +92,12 @@ async fn show(
     output.line(&format!("A server and three nodes on this machine, all in {}\n", site.directory().display()))?;
     let fleet = fleet.insert(fleet::start(site, programs, processes, output).await?);
     // From here on every process is to stay up.
-    tokio::select! {
+    let app = tokio::select! {
         biased;
         error = processes.first_end() => return Err(error),
         proved = jobs::deploy_and_prove(site, fleet, output) => proved?,
-    }
-    output.line(&jobs::go_on(&fleet.connection.command()))
+    };
+    output.line(&jobs::go_on(&fleet.connection, &app))
 }
 
 /// Stays up until somebody presses Ctrl-C, which is how a demo on a terminal ends well.

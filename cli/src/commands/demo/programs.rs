@@ -59,9 +59,14 @@ fn command(program: &Path, arguments: &[&OsStr]) -> Command {
 
 /// Runs a program to its end; what it printed is told when it fails.
 pub(super) async fn run(program: &Path, arguments: &[&OsStr]) -> Result<(), Error> {
+    run_with(program, arguments, &[]).await
+}
+
+/// The same with more environment: the place of what must not be seen in a list of processes.
+pub(super) async fn run_with(program: &Path, arguments: &[&OsStr], env: &[(&str, &str)]) -> Result<(), Error> {
     let name = display_name(program, arguments);
     let cannot = |error| Error::io(format!("cannot run {name}"), error);
-    let output = match timeout(RUN_PATIENCE, command(program, arguments).output()).await {
+    let output = match timeout(RUN_PATIENCE, command(program, arguments).envs(env.iter().copied()).output()).await {
         Ok(output) => output.map_err(cannot)?,
         Err(_) => return Err(Error::new(format!("{name} did not end within {} s", RUN_PATIENCE.as_secs()))),
     };
@@ -72,7 +77,7 @@ pub(super) async fn run(program: &Path, arguments: &[&OsStr]) -> Result<(), Erro
     Err(Error::new(format!("{name} failed ({}):\n{}", output.status, tail(&String::from_utf8_lossy(&text)))))
 }
 
-/// The program's name and its first argument: the others may be secret.
+/// The program's name and its first argument.
 fn display_name(program: &Path, arguments: &[&OsStr]) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     arguments.first().map_or(name.to_string(), |first| format!("{name} {}", first.to_string_lossy()))
