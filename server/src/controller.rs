@@ -94,3 +94,44 @@ fn until(deadline: Option<Timestamp>, now: Timestamp) -> Duration {
     let Some(deadline) = deadline else { return TICK };
     Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO).clamp(MIN_SLEEP, TICK)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failing_store::FailingStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_fails_is_asked_less_and_less_often_however_much_is_waiting() {
+        let (store, wake) = (Arc::new(FailingStore::default()), Arc::new(Notify::new()));
+        let controller = Controller::new(Arc::<FailingStore>::clone(&store), Arc::default(), Arc::clone(&wake));
+        let shutdown = CancellationToken::new();
+        let woken = async {
+            for _ in 0..600 {
+                wake.notify_one();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let while_failing = store.rounds();
+            store.fail(false);
+            wake.notify_one();
+            tokio::time::sleep(BACKOFF.cap).await;
+            let before = store.rounds();
+            wake.notify_one();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            shutdown.cancel();
+            (while_failing, store.rounds() - before)
+        };
+        let ((), (while_failing, after)) = tokio::join!(controller.run(shutdown.clone()), woken);
+        assert!((5..20).contains(&while_failing), "{while_failing} rounds in a minute");
+        assert_eq!(after, 1, "a healthy store is asked at once");
+    }
+
+    #[test]
+    fn the_sleep_ends_at_the_next_deadline_and_is_never_nothing() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |seconds| Some(now + jiff::SignedDuration::from_secs(seconds));
+        assert_eq!(until(None, now), TICK);
+        assert_eq!(until(after(3600), now), TICK);
+        assert_eq!(until(after(3), now), Duration::from_secs(3));
+        assert_eq!(until(after(-3), now), MIN_SLEEP);
+    }
+}

@@ -2,6 +2,8 @@
 pub mod api;
 pub mod config;
 pub mod controller;
+#[cfg(test)]
+mod failing_store;
 pub mod fleet;
 pub mod hub;
 pub mod identity;

@@ -45,6 +45,8 @@ pub struct Backstage {
     store: Arc<dyn Store>,
     live: Arc<Live>,
     health: HealthReporter,
+    /// Cancelled by a drain: from then on nobody says SERVING any more.
+    draining: CancellationToken,
     closing: TaskTracker,
 }
 
@@ -78,7 +80,7 @@ impl Services {
         Ok(Self {
             people: reflection::add(people)?,
             agents: Routes::new(AgentServiceServer::new(sessions).max_decoding_message_size(MAX_AGENT_MESSAGE)),
-            backstage: Backstage { store, live, health, closing },
+            backstage: Backstage { store, live, health, draining: CancellationToken::new(), closing },
         })
     }
 }
@@ -88,8 +90,13 @@ impl Backstage {
     pub async fn run(&self, shutdown: CancellationToken) {
         let live = &self.live;
         let controller = Controller::new(Arc::clone(&self.store), Arc::clone(&live.fleet), Arc::clone(&live.wake));
-        let health = health::run(self.health.clone(), Arc::clone(&self.store), shutdown.clone());
-        tokio::join!(controller.run(shutdown), health);
+        let health = async {
+            tokio::select! {
+                () = health::run(&self.health, self.store.as_ref(), &self.draining) => {}
+                () = shutdown.cancelled() => health::not_serving(&self.health).await,
+            }
+        };
+        tokio::join!(controller.run(shutdown.clone()), health);
     }
 
     /// Ends all that would hold up a shutdown: sessions, watches, waits and readers of logs; then waits until their ends
@@ -97,6 +104,7 @@ impl Backstage {
     ///
     /// Returns after `limit` at the latest, and tells whether everything had ended by then.
     pub async fn drain(&self, limit: Duration) -> bool {
+        self.draining.cancel();
         health::not_serving(&self.health).await;
         self.live.hub.close();
         self.live.logs.close();

@@ -1,6 +1,5 @@
 //! `grpc.health.v1`: SERVING while the store answers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_proto::v1;
@@ -30,24 +29,26 @@ const SERVICES: [&str; 5] = [
     v1::agent_service_server::AgentServiceServer::<AgentApi>::NAME,
 ];
 
-/// Looks at the store again and again until `shutdown`.
-pub async fn run(reporter: HealthReporter, store: Arc<dyn Store>, shutdown: CancellationToken) {
+/// Looks at the store again and again until `end`, and tells what changes.
+pub async fn run(reporter: &HealthReporter, store: &dyn Store, end: &CancellationToken) {
     let mut serving = None;
-    while !shutdown.is_cancelled() {
+    loop {
         let answers = matches!(tokio::time::timeout(TIMEOUT, store.ping()).await, Ok(Ok(())));
+        if end.is_cancelled() {
+            return;
+        }
         if serving != Some(answers) {
             if !answers {
                 tracing::error!("the store does not answer: not serving");
             }
             serving = Some(answers);
-            report(&reporter, if answers { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+            report(reporter, if answers { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         }
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = end.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
-    report(&reporter, ServingStatus::NotServing).await;
 }
 
 /// Ends every watch of the health, so that open ones do not hold a shutdown up.
@@ -65,5 +66,37 @@ pub async fn not_serving(reporter: &HealthReporter) {
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
     for service in SERVICES {
         reporter.set_service_status(service, status).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test may fail by panicking.
+mod tests {
+    use tonic::Request;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus as OnWire;
+    use tonic_health::pb::health_server::Health;
+    use tonic_health::server::HealthService;
+
+    use super::*;
+    use crate::failing_store::FailingStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_not_serving_until_it_does() {
+        let (store, reporter, end) = (FailingStore::default(), HealthReporter::new(), CancellationToken::new());
+        let service = HealthService::from_health_reporter(reporter.clone());
+        let seen = async {
+            let mut seen = Vec::new();
+            for fails in [true, false, true] {
+                store.fail(fails);
+                tokio::time::sleep(2 * PERIOD).await;
+                let answer = service.check(Request::new(HealthCheckRequest::default())).await.unwrap();
+                seen.push(answer.into_inner().status());
+            }
+            end.cancel();
+            seen
+        };
+        let ((), seen) = tokio::join!(run(&reporter, &store, &end), seen);
+        assert_eq!(seen, [OnWire::NotServing, OnWire::Serving, OnWire::NotServing]);
     }
 }

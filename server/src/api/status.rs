@@ -127,3 +127,32 @@ fn with_reason(reason: &str) -> ErrorDetails {
 fn screaming(kind: &str) -> String {
     kind.to_ascii_uppercase().replace(' ', "_")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test may fail by panicking.
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_of_the_store_has_its_code_and_reason() {
+        let node = NodeName::parse("shop-1").unwrap();
+        let (kind, name) = ("enrolment token", "x".to_owned());
+        let cases = [
+            (StoreError::NotFound { kind, name: name.clone() }, Code::NotFound, "ENROLMENT_TOKEN_NOT_FOUND"),
+            (StoreError::AlreadyExists { kind, name }, Code::AlreadyExists, "ENROLMENT_TOKEN_ALREADY_EXISTS"),
+            (StoreError::BadToken, Code::PermissionDenied, "TOKEN_INVALID"),
+            (StoreError::TokenForOther(node), Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE"),
+            (StoreError::Busy, Code::ResourceExhausted, "STORE_BUSY"),
+            (StoreError::Closed, Code::Unavailable, "SHUTTING_DOWN"),
+            (StoreError::Database("secret".into()), Code::Internal, "INTERNAL"),
+        ];
+        for (error, code, reason) in cases {
+            let status = store(error);
+            let details = status.get_error_details();
+            assert_eq!((status.code(), details.error_info().unwrap().reason.as_str()), (code, reason));
+            let come_back = matches!(code, Code::ResourceExhausted | Code::Unavailable);
+            assert_eq!(details.retry_info().is_some(), come_back, "{reason}");
+            assert!(!format!("{status:?}").contains("secret"), "the cause stays here");
+        }
+    }
+}

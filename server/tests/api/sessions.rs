@@ -155,6 +155,31 @@ async fn reports_of_unknown_jobs_are_acknowledged_and_dropped() {
 }
 
 #[tokio::test]
+async fn every_report_of_a_burst_is_acknowledged_once() {
+    const BURST: u64 = 100;
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let job = world.create(order(&["shop-1"])).await;
+    let assignment = agent.set().await;
+    for done_bytes in 1..BURST {
+        let v1::report::Subject::Task(mut report) = reached(&assignment, TaskState::Pulling) else { unreachable!() };
+        report.pull = Some(v1::PullProgress { done_bytes, total_bytes: BURST });
+        agent.send(v1::report::Subject::Task(report)).await;
+    }
+    agent.send(reached(&assignment, TaskState::Succeeded)).await;
+    let mut acknowledged = Vec::new();
+    while acknowledged.len() < BURST as usize {
+        match agent.next().await {
+            FromServer::Ack(ack) => acknowledged.extend(ack.sequences),
+            FromServer::Update(_) => {}
+            other => panic!("neither acknowledgement nor update: {other:?}"),
+        }
+    }
+    assert_eq!(acknowledged, (1..=BURST).collect::<Vec<_>>());
+    assert_eq!(world.job(&job.job_id).await.state(), v1::JobState::Succeeded);
+}
+
+#[tokio::test]
 async fn the_end_of_a_session_is_remembered() {
     let world = World::start().await;
     let agent = world.fleet(&["shop-1"]).await.remove(0);

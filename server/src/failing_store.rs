@@ -1,0 +1,144 @@
+//! A store that fails when it is told to, and holds nothing: for what must be done when the real one fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use longshore_model::app::App;
+use longshore_model::job::Job;
+use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::task::Task;
+
+use crate::store::{Connected, JobRequest, NewJob, NodeReport, Page, Store, StoreError, StoredToken};
+
+/// Fails until it is told otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct FailingStore {
+    works: AtomicBool,
+    rounds: AtomicUsize,
+}
+
+impl FailingStore {
+    /// Makes it fail or work from now on.
+    pub(crate) fn fail(&self, fails: bool) {
+        self.works.store(!fails, Ordering::Relaxed);
+    }
+
+    /// How often the deadlines were looked at.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    fn answer<T>(&self, value: T) -> Result<T, StoreError> {
+        if self.works.load(Ordering::Relaxed) {
+            Ok(value)
+        } else {
+            Err(StoreError::Database("the disk is gone".into()))
+        }
+    }
+
+    fn nothing<T>(&self) -> Result<T, StoreError> {
+        self.answer(())?;
+        Err(StoreError::NotFound { kind: "thing", name: String::new() })
+    }
+}
+
+#[async_trait]
+impl Store for FailingStore {
+    async fn create_job(&self, _: NewJob) -> Result<Arc<Job>, StoreError> {
+        self.nothing()
+    }
+
+    async fn job(&self, _: &JobId) -> Result<Arc<Job>, StoreError> {
+        self.nothing()
+    }
+
+    async fn jobs(&self, _: Option<&JobId>, _: usize) -> Result<Page<Arc<Job>>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn tasks(&self, _: &JobId, _: Option<&NodeName>, _: usize) -> Result<Page<Task>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn job_with_tasks(&self, _: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
+        self.nothing()
+    }
+
+    async fn request(&self, _: &JobId, _: JobRequest, _: Timestamp) -> Result<Arc<Job>, StoreError> {
+        self.nothing()
+    }
+
+    async fn assignable(&self, _: Connected, _: usize) -> Result<Vec<(JobId, NodeName)>, StoreError> {
+        self.answer(Vec::new())
+    }
+
+    async fn assign(&self, _: Vec<(JobId, NodeName)>, _: Timestamp) -> Result<usize, StoreError> {
+        self.answer(0)
+    }
+
+    async fn pass_deadlines(&self, _: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+        self.answer(None)
+    }
+
+    async fn report(&self, _: &NodeName, _: Vec<NodeReport>, _: Timestamp) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn create_token(&self, _: StoredToken) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn enroll(&self, _: &str, _: [u8; 32], _: &NodeName, _: Timestamp) -> Result<Node, StoreError> {
+        self.nothing()
+    }
+
+    async fn node(&self, _: &NodeName) -> Result<Node, StoreError> {
+        self.nothing()
+    }
+
+    async fn nodes(&self, _: Option<&NodeName>, _: usize) -> Result<Page<Node>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn update_labels(&self, _: &NodeName, _: Labels, _: Vec<String>) -> Result<Node, StoreError> {
+        self.nothing()
+    }
+
+    async fn delete_node(&self, _: &NodeName, _: Timestamp) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn open_session(&self, _: &NodeName, _: &SessionId, _: NodeInfo, _: Timestamp) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn close_session(&self, _: &NodeName, _: Timestamp) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn apps(
+        &self,
+        _: Option<&NodeName>,
+        _: Option<&AppName>,
+        _: Option<&(NodeName, AppName)>,
+        _: usize,
+    ) -> Result<Page<App>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn app(&self, _: &NodeName, _: &AppName) -> Result<App, StoreError> {
+        self.nothing()
+    }
+
+    async fn remove_app(&self, _: &AppName, _: Option<&NodeName>, _: Timestamp) -> Result<u32, StoreError> {
+        self.answer(0)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.answer(())
+    }
+}
