@@ -485,3 +485,6 @@ fn exit_sentence(index: u32, exit: InstanceExit, starts: u32) -> String {
 fn earlier(moment: Timestamp, duration: Duration) -> Timestamp {
     jiff::SignedDuration::try_from(duration).ok().and_then(|d| moment.checked_sub(d).ok()).unwrap_or(moment)
 }
+
+#[cfg(test)]
+mod tests;

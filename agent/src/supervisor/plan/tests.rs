@@ -1,0 +1,233 @@
+//! Random histories of an app: whatever the runtime answers and the server orders, the plan keeps its promises.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_model::name::{AppName, JobId};
+use longshore_model::spec::Startup;
+use proptest::prelude::*;
+
+use super::*;
+
+/// More steps than any history here needs to come to rest.
+const PATIENCE: usize = 2000;
+
+fn assignment(policy: RestartPolicy, instances: u32, max_starts: u32) -> Assignment {
+    let mut spec = crate::testing::spec("fake/app:1");
+    spec.restart_policy = policy;
+    spec.instances = instances;
+    spec.startup = Startup { settle: Duration::from_secs(5), max_starts };
+    Assignment {
+        app: AppName::parse("till").unwrap(),
+        revision: 1,
+        job: JobId::parse("01jd0000000000000000000000").unwrap(),
+        attempt: 1,
+        order: Order::Deploy,
+        spec: Arc::new(spec),
+    }
+}
+
+/// What happens to one step.
+#[derive(Clone, Copy, Debug)]
+enum Luck {
+    Works,
+    Fails,
+    /// The agent is killed right after it; a new one reads the ledger.
+    Crash,
+    /// A container ends so long after the last step.
+    Exit(i32, u64),
+    Cancel,
+    Remove,
+    Retry,
+}
+
+fn luck() -> impl Strategy<Value = Luck> {
+    prop_oneof![
+        12 => Just(Luck::Works),
+        1 => Just(Luck::Fails),
+        2 => Just(Luck::Crash),
+        3 => (0..3i32, 0..20u64).prop_map(|(code, after)| Luck::Exit(code, after)),
+        1 => Just(Luck::Cancel),
+        1 => Just(Luck::Remove),
+        1 => Just(Luck::Retry),
+    ]
+}
+
+/// A runtime and a worker, as far as the plan can see them.
+struct World {
+    app: App,
+    now: Timestamp,
+    /// What really is on the machine: whether each container runs.
+    real: BTreeMap<u32, bool>,
+    starts_of_attempt: BTreeMap<u32, u32>,
+}
+
+impl World {
+    fn step(&mut self, luck: Luck) {
+        let fails = matches!(luck, Luck::Fails);
+        match self.app.next(self.now) {
+            Next::Check if !fails => {
+                let image = self.app.entry.assignment.spec.image.clone();
+                self.app.resolved = Some(ResolvedImage { digest: "sha256:0".to_owned(), image });
+            }
+            Next::Pull(image) if !fails => self.app.prepared(image),
+            Next::Check | Next::Pull(_) => self.stumble(),
+            Next::Clear(indices) => self.clear(&indices),
+            Next::Create(index) => {
+                assert!(!self.real.contains_key(&index), "instance {index} would have two containers");
+                self.app.creating(index);
+                self.real.insert(index, false);
+                if fails { self.stumble() } else { self.app.created(index) }
+            }
+            Next::Start(index) => {
+                assert_eq!(self.real.get(&index), Some(&false), "instance {index} would be started twice");
+                self.app.starting(index);
+                if fails {
+                    self.stumble();
+                } else {
+                    *self.starts_of_attempt.entry(index).or_default() += 1;
+                    self.real.insert(index, true);
+                    self.app.started(index, self.now, self.now);
+                }
+            }
+            Next::Succeed => {
+                assert!(self.app.is_healthy(self.now));
+                self.app.conclude(TaskState::Succeeded, None);
+            }
+            Next::TearDown(ending) => {
+                self.clear(&self.real.keys().copied().collect::<Vec<_>>());
+                self.app.torn_down();
+                match ending {
+                    Ending::Failed(failure) => drop(self.app.conclude(TaskState::Failed, Some(failure))),
+                    Ending::Cancelled => drop(self.app.conclude(TaskState::Cancelled, None)),
+                    Ending::Removed => {}
+                }
+            }
+            Next::Wait(Some(moment)) => {
+                assert!(moment > self.now, "a wait that is over already would spin");
+                self.now = moment;
+            }
+            Next::Wait(None) => {}
+        }
+    }
+
+    fn stumble(&mut self) {
+        self.app.stumbled(FailureReason::RuntimeError, "It failed.".to_owned(), self.now);
+    }
+
+    fn clear(&mut self, indices: &[u32]) {
+        for index in indices {
+            self.real.remove(index);
+            self.app.cleared(*index);
+        }
+    }
+
+    fn happen(&mut self, luck: Luck) {
+        match luck {
+            Luck::Works | Luck::Fails => {}
+            Luck::Exit(code, after) => {
+                self.now = later(self.now, Duration::from_secs(after));
+                let up = self.real.iter().find(|(_, runs)| **runs).map(|(index, _)| *index);
+                if let Some(index) = up {
+                    self.real.insert(index, false);
+                    self.app.exited(index, InstanceExit { code, out_of_memory: false, time: self.now }, self.now);
+                }
+            }
+            Luck::Cancel => self.order(Order::Cancel, 0),
+            Luck::Retry => self.order(Order::Deploy, 1),
+            Luck::Remove => drop(self.app.order(None)),
+            Luck::Crash => self.crash(),
+        }
+    }
+
+    fn order(&mut self, order: Order, attempts: u32) {
+        let mut wanted = self.app.entry.assignment.clone();
+        wanted.order = order;
+        wanted.attempt += attempts;
+        if attempts > 0 {
+            self.starts_of_attempt.clear();
+        }
+        self.app.order(Some(&wanted));
+    }
+
+    fn crash(&mut self) {
+        let found = |(index, runs): (&u32, &bool)| Found {
+            instance: crate::runtime::InstanceKey { app: self.app.entry.assignment.app.clone(), index: *index },
+            revision: 1,
+            run: self.app.entry.instances[*index as usize].run,
+            state: match (runs, self.app.entry.instances[*index as usize].last_exit) {
+                (true, _) => FoundState::Running(self.now),
+                (false, Some(exit)) => FoundState::Exited(exit),
+                (false, None) => FoundState::Created,
+            },
+            ports: Vec::new(),
+        };
+        let found = self.real.iter().map(found).collect();
+        self.app = App::adopt(self.app.entry.clone(), found, self.now, self.now);
+    }
+
+    fn rest(&mut self) -> bool {
+        (0..PATIENCE).any(|_| {
+            let at_rest = self.app.next(self.now) == Next::Wait(None);
+            self.step(Luck::Works);
+            at_rest
+        })
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_history_comes_to_rest_and_keeps_the_promises(
+        policy in prop::sample::select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]),
+        instances in 1..4u32,
+        max_starts in 1..4u32,
+        history in prop::collection::vec(luck(), 0..60),
+    ) {
+        let app = App::new(assignment(policy, instances, max_starts));
+        let now = Timestamp::UNIX_EPOCH;
+        let mut world = World { app, now, real: BTreeMap::new(), starts_of_attempt: BTreeMap::new() };
+        let mut runs: Vec<u32> = Vec::new();
+        for luck in history {
+            world.step(luck);
+            world.happen(luck);
+            let after: Vec<u32> = world.app.entry.instances.iter().map(|record| record.run).collect();
+            prop_assert!(runs.iter().zip(&after).all(|(old, new)| old <= new), "a run went back");
+            runs = after;
+            if world.app.is_deploying() {
+                prop_assert!(world.starts_of_attempt.values().all(|starts| *starts <= max_starts));
+            }
+        }
+        prop_assert!(world.rest(), "it never comes to rest: {:?}", world.app);
+        let entry = &world.app.entry;
+        let state = entry.outcome.as_ref().map(|outcome| outcome.report.state);
+        match (entry.wish, state) {
+            (Wish::Present, Some(TaskState::Succeeded)) => {
+                let is_kept = |(index, record): (u32, &Record)| record.ended || world.real.get(&index) == Some(&true);
+                prop_assert!((0..).zip(&entry.instances).all(is_kept), "an app that succeeded is not up");
+            }
+            (Wish::Present, Some(_)) | (Wish::Gone, _) => prop_assert!(world.real.is_empty(), "something was left"),
+            (Wish::Present, None) => prop_assert!(false, "the attempt has no end"),
+            (Wish::Absent, _) => prop_assert!(false, "the removal has no end"),
+        }
+    }
+}
+
+#[test]
+fn orders_that_overtake_what_is_being_done() {
+    let mut app = App::new(assignment(RestartPolicy::Always, 1, 3));
+    let same = app.entry.assignment.clone();
+    let with = |change: fn(&mut Assignment)| {
+        let mut changed = same.clone();
+        change(&mut changed);
+        changed
+    };
+    assert!(app.is_overtaken_by(None));
+    assert!(app.is_overtaken_by(Some(&with(|a| a.order = Order::Cancel))));
+    assert!(app.is_overtaken_by(Some(&with(|a| a.attempt = 2))));
+    assert!(app.is_overtaken_by(Some(&with(|a| a.revision = 2))));
+    assert!(!app.is_overtaken_by(Some(&same)));
+    assert!(!app.is_overtaken_by(Some(&with(|a| a.order = Order::Keep))));
+    app.conclude(TaskState::Succeeded, None);
+    assert!(!app.is_overtaken_by(Some(&with(|a| a.order = Order::Cancel))), "it has ended already");
+}
