@@ -30,10 +30,14 @@ pub(super) async fn all(
 ) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(mut fleet) = fleet {
-        match timeout(PATIENCE, remove_apps(&mut fleet.client)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => problems.push(format!("the apps could not be removed: {}", error.text())),
-            Err(_) => problems.push(format!("the apps were not gone after {} s", PATIENCE.as_secs())),
+        tokio::select! {
+            // Without its agent a node removes nothing; then the force below does it all.
+            _ = processes.first_end() => {}
+            removed = timeout(PATIENCE, remove_apps(&mut fleet.client)) => match removed {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => problems.push(format!("the apps could not be removed: {}", error.text())),
+                Err(_) => problems.push(format!("the apps were not gone after {} s", PATIENCE.as_secs())),
+            },
         }
     }
     problems.extend(processes.stop().await);
