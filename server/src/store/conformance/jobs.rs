@@ -1,7 +1,9 @@
 //! Jobs: creation, pages, assignment, requests, deadlines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::SignedDuration;
 use longshore_model::app::Desired;
 use longshore_model::assignment::Order;
 use longshore_model::clock::Clock;
@@ -26,6 +28,24 @@ pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
     let seen: Vec<_> = tasks.iter().map(|task| (task.node.as_str(), task.attempt, task.state)).collect();
     assert_eq!(seen, [("a", 1, TaskState::Pending), ("b", 1, TaskState::Pending)]);
     assert_eq!(tasks.first().unwrap().update_time, at(0));
+}
+
+/// A store may keep times less finely than they come, but then it says so in its answer already.
+pub(crate) async fn what_is_answered_is_what_is_kept(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    let fine = |second: i64| at(second) + SignedDuration::from_nanos(123_456_789);
+    let mut new = new_job(1, &["a"], 0);
+    new.job.create_time = fine(0);
+    new.job.timeout += Duration::from_nanos(987);
+    new.job.clock = Clock::start(fine(0), new.job.timeout);
+    let created = bed.store.create_job(new).await.unwrap();
+    assert_eq!(bed.job(1).await, created);
+    assert_eq!(created.create_time.as_millisecond(), fine(0).as_millisecond());
+    let stop = JobRequest::Stop { cancel_in_flight: false };
+    for (request, second) in [(stop, 1), (JobRequest::Resume, 2)] {
+        let answered = bed.store.request(&job_id(1), request, fine(second)).await.unwrap();
+        assert_eq!(bed.job(1).await, answered);
+    }
 }
 
 pub(crate) async fn creation_is_refused(factory: &dyn Factory) {

@@ -44,7 +44,7 @@ pub(super) trait Factory: Send + Sync {
 macro_rules! conformance_suite {
     ($factory:expr) => {
         conformance_suite! { $factory;
-            jobs: created_jobs_are_found, creation_is_refused, jobs_are_paged_newest_first, tasks_are_paged_by_name,
+            jobs: created_jobs_are_found, what_is_answered_is_what_is_kept, creation_is_refused, jobs_are_paged_newest_first, tasks_are_paged_by_name,
                 only_connected_nodes_are_assigned, max_parallel_paces, assignment_deploys,
                 assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, retry_starts_anew,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found;
