@@ -26,19 +26,32 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Node {
     directory: TempDir,
     pub uid: String,
+    data_dir: PathBuf,
     runtime: Option<EmbeddedRuntime>,
     runs: AtomicU32,
 }
 
+/// A failed test must not leave containers on the machine.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.runtime = None;
+            let _ = reset(&self.data_dir);
+        }
+    }
+}
+
 impl Node {
     pub fn new() -> Self {
-        Self::with_rotation(Rotation::default())
+        Self::with(Rotation::default(), "data")
     }
 
-    pub fn with_rotation(rotation: Rotation) -> Self {
+    /// With its own rotation of output, and the name of its data directory.
+    pub fn with(rotation: Rotation, data_dir: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("longshore").rand_bytes(10).tempdir().unwrap();
         let uid = directory.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let mut node = Self { directory, uid, runtime: None, runs: AtomicU32::new(0) };
+        let data_dir = directory.path().join(data_dir);
+        let mut node = Self { directory, uid, data_dir, runtime: None, runs: AtomicU32::new(0) };
         node.runtime = Some(node.open(rotation));
         node
     }
@@ -64,7 +77,7 @@ impl Node {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.data_dir.clone()
     }
 
     pub fn runtime(&self) -> &EmbeddedRuntime {

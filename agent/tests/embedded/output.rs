@@ -32,7 +32,7 @@ async fn both_streams_are_kept_and_can_be_read_after_the_end() {
 
 #[tokio::test]
 async fn a_flood_is_rotated_away_and_a_follower_keeps_up() {
-    let node = Node::with_rotation(Rotation { max_bytes: 200_000, max_files: 3 });
+    let node = Node::with(Rotation { max_bytes: 200_000, max_files: 3 }, "data");
     let exit =
         node.outcome("a", &["print", "20000", "a line of some length, so that it fills the files"], json!({})).await;
     assert_eq!(exit.code, 0);

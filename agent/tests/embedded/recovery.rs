@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use longshore_agent::runtime::embedded::Rotation;
 use longshore_agent::runtime::{FoundState, Launch, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::spec::Protocol;
@@ -103,6 +104,14 @@ async fn a_stopped_shim_is_killed_by_reset() {
     let launch = node.launch("a", DemoImage::new().cmd(&["sleep"]), json!({})).await;
     node.run(&launch).await.unwrap();
     kill(Pid::from_raw(node.shim_pid(&launch)), Signal::SIGSTOP).unwrap();
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_may_have_a_long_name() {
+    let node = Node::with(Rotation::default(), &format!("{0}/{0}", "long-name".repeat(12)));
+    let exit = node.outcome("a", &["exit", "6"], json!({})).await;
+    assert_eq!(exit.code, 6);
     node.end().await;
 }
 

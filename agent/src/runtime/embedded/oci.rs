@@ -237,3 +237,131 @@ fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Result<Mo
         .options(options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>())
         .build()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use longshore_model::name::AppName;
+    use serde_json::{Value, json};
+
+    use super::super::cgroup::CgroupPath;
+    use super::super::launch::{VERSION, VolumeMount};
+    use super::*;
+
+    fn launch() -> LaunchFile {
+        LaunchFile {
+            version: VERSION,
+            app: AppName::parse("web-1").unwrap(),
+            index: 0,
+            revision: 1,
+            run: 1,
+            layers: vec![],
+            args: vec!["/app".to_owned(), "serve".to_owned()],
+            env: vec![("A".to_owned(), "1=2".to_owned())],
+            user: String::new(),
+            cwd: "/srv".to_owned(),
+            stop_signal: 15,
+            hostname: "web-1-0".to_owned(),
+            host_network: false,
+            ports: vec![],
+            volumes: vec![],
+            cpu_millis: None,
+            memory: None,
+            cgroup: CgroupPath::new("n", "web-1-0-1").unwrap(),
+            logs: PathBuf::new(),
+            rotation: super::super::logs::Rotation::default(),
+            volumes_root: PathBuf::new(),
+        }
+    }
+
+    const MACHINE: Machine = Machine { bounding: 0x1ff_feff_ffff, open_files: 20_000, limits_swap: true };
+
+    fn json_of(launch: &LaunchFile, machine: Machine) -> Value {
+        let identity = Identity { uid: 5, gid: 6, groups: vec![7] };
+        let volumes = (0..launch.volumes.len()).map(|at| PathBuf::from(format!("/stage/{at}"))).collect();
+        let sources = Sources { etc: PathBuf::from("/c/etc"), volumes };
+        serde_json::to_value(configuration(launch, &identity, &sources, machine).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_process_is_what_the_launch_says() {
+        let spec = json_of(&launch(), MACHINE);
+        let process = &spec["process"];
+        assert_eq!(process["args"], json!(["/app", "serve"]));
+        assert_eq!(process["env"], json!(["A=1=2"]));
+        assert_eq!(process["cwd"], "/srv");
+        assert_eq!(process["user"], json!({ "uid": 5, "gid": 6, "additionalGids": [7] }));
+        assert_eq!(process["noNewPrivileges"], true);
+        assert_eq!(process["rlimits"], json!([{ "type": "RLIMIT_NOFILE", "hard": 20_000, "soft": 20_000 }]));
+        assert_eq!(spec["root"]["path"], "rootfs");
+        assert_eq!(spec["linux"]["cgroupsPath"], "/longshore/n/web-1-0-1");
+    }
+
+    #[test]
+    fn no_namespace_of_the_network_and_no_cgroup_mount_is_asked_for() {
+        let spec = json_of(&launch(), MACHINE);
+        let namespaces: Vec<&Value> =
+            spec["linux"]["namespaces"].as_array().unwrap().iter().map(|n| &n["type"]).collect();
+        assert_eq!(namespaces, ["mount", "pid", "ipc", "uts", "cgroup"]);
+        let mounts = spec["mounts"].as_array().unwrap();
+        let targets: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+        let expected = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys"];
+        assert_eq!(targets, [&expected[..], &["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]].concat());
+        assert!(mounts.iter().all(|mount| !mount["type"].as_str().unwrap().starts_with("cgroup")));
+        assert!(mounts[5]["options"].as_array().unwrap().contains(&json!("ro")), "/sys is read-only");
+    }
+
+    #[test]
+    fn capabilities_are_what_docker_gives_and_the_machine_has() {
+        let count = |bounding| {
+            let spec = json_of(&launch(), Machine { bounding, ..MACHINE });
+            let sets = &spec["process"]["capabilities"];
+            assert_eq!(sets["inheritable"], json!([]));
+            assert_eq!(sets["ambient"], json!([]));
+            let bounding = sets["bounding"].as_array().unwrap().clone();
+            assert!(!bounding.contains(&json!("CAP_SYS_ADMIN")) && !bounding.contains(&json!("CAP_MKNOD")));
+            bounding.len()
+        };
+        assert_eq!(count(u64::MAX), 13);
+        assert_eq!(count(!(1 << 13 | 1 << 29)), 11);
+        assert_eq!(count(0), 0);
+    }
+
+    #[test]
+    fn limits_become_resources() {
+        let none = json_of(&launch(), MACHINE);
+        assert_eq!(none["linux"]["resources"]["memory"], Value::Null);
+        assert_eq!(none["linux"]["resources"]["cpu"], Value::Null);
+        let limited = LaunchFile { cpu_millis: Some(1500), memory: Some(1 << 26), ..launch() };
+        let resources = &json_of(&limited, MACHINE)["linux"]["resources"];
+        assert_eq!(resources["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
+        assert_eq!(resources["memory"], json!({ "limit": 1 << 26, "swap": 1 << 26 }));
+        assert_eq!(resources["devices"], json!([{ "allow": false, "access": "rwm" }]));
+        let without_swap = json_of(&limited, Machine { limits_swap: false, ..MACHINE });
+        assert_eq!(without_swap["linux"]["resources"]["memory"], json!({ "limit": 1 << 26 }));
+        let tiny = LaunchFile { cpu_millis: Some(1), ..launch() };
+        assert_eq!(json_of(&tiny, MACHINE)["linux"]["resources"]["cpu"]["quota"], 1000, "the kernel takes no less");
+    }
+
+    #[test]
+    fn volumes_are_mounted_outer_first_and_over_our_own_files() {
+        let volume =
+            |target: &str, read_only| VolumeMount { source: PathBuf::new(), target: target.to_owned(), read_only };
+        let volumes = vec![volume("/a/b", true), volume("/a", false), volume("/etc/hosts", false)];
+        let spec = json_of(&LaunchFile { volumes, ..launch() }, MACHINE);
+        let mounts: Vec<(&str, &str)> = spec["mounts"].as_array().unwrap()[6..]
+            .iter()
+            .map(|mount| (mount["destination"].as_str().unwrap(), mount["source"].as_str().unwrap()))
+            .collect();
+        let expected = [
+            ("/etc/hostname", "/c/etc/hostname"),
+            ("/etc/resolv.conf", "/c/etc/resolv.conf"),
+            ("/a", "/stage/1"),
+            ("/a/b", "/stage/0"),
+            ("/etc/hosts", "/stage/2"),
+        ];
+        assert_eq!(mounts, expected);
+        let inner = &spec["mounts"].as_array().unwrap()[9]["options"];
+        assert_eq!(*inner, json!(["rbind", "rprivate", "rro"]));
+    }
+}

@@ -138,13 +138,12 @@ impl Life {
                 _ => Ok(()),
             };
         };
-        let started = self.exec(exec).await;
-        match started {
-            Ok(()) => {
+        let ports = self.ports.take().unwrap_or_default();
+        let serve = || proxy::serve(ports).map_err(|e| failure::io("serving the ports", e));
+        match self.exec(exec).await.and_then(|()| serve()) {
+            Ok(proxy) => {
                 self.state = State::Running { since: Timestamp::now() };
-                if let Some(ports) = self.ports.take() {
-                    self.proxy = Some(proxy::serve(ports).map_err(|e| failure::io("serving the ports", e))?);
-                }
+                self.proxy = Some(proxy);
             }
             Err(error) => {
                 self.state = State::Failed(Failure::from(error.clone()));
