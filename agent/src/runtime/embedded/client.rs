@@ -39,24 +39,33 @@ pub(super) async fn spawn(program: &Path, container: &Path) -> Result<(), Runtim
     let mut child = command.spawn().map_err(|e| failure::io("starting a shim", e))?;
     let output = child.stdout.take();
     // The shim goes on without us; as long as we live it is ours to reap.
-    tokio::spawn(async move {
+    let reaper = tokio::spawn(async move {
         let _ = child.wait().await;
     });
     let Some(output) = output else { return Err(failure::other("the shim has no standard output")) };
     let mut line = String::new();
     let read = BufReader::new(output.take(MAX_ANSWER)).read_line(&mut line).await;
-    match read.map(|_| serde_json::from_str(&line)) {
-        Ok(Ok(Answer::Done(_))) => Ok(()),
-        Ok(Ok(Answer::Refused(why))) => Err(why.into()),
-        _ => Err(failure::other(format!("the shim ended early; see {}", container.join(SHIM_LOG).display()))),
-    }
+    let error = match read.map(|_| serde_json::from_str(&line)) {
+        Ok(Ok(Answer::Done(_))) => return Ok(()),
+        Ok(Ok(Answer::Refused(why))) => why.into(),
+        _ => failure::other(format!("the shim ended early; see {}", container.join(SHIM_LOG).display())),
+    };
+    // It is about to end: whoever hears of the failure finds nothing of it left.
+    let _ = tokio::time::timeout(END_TIMEOUT, reaper).await;
+    Err(error)
 }
 
 /// Sends a command and reads the answer; `None` if there is no shim to talk to, or it went away meanwhile.
 pub(super) async fn ask(container: &Path, command: Command) -> io::Result<Option<Answer>> {
     let stream = match connect(container).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        // A reset: the shim ended between our connection and its acceptance.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error),
