@@ -78,3 +78,56 @@ pub struct Failure {
     /// The state in which it happened.
     pub step: TaskState,
 }
+
+/// Bytes of a sentence: what went wrong is said at its beginning.
+const MAX_SENTENCE: usize = 500;
+
+impl Failure {
+    /// A failure with its message made one sentence: a capital first, a full stop last, no line breaks or control
+    /// characters, and not longer than people read.
+    #[must_use]
+    pub fn new(reason: FailureReason, message: &str, step: TaskState) -> Self {
+        Self { reason, message: sentence(message), step }
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut plain: String =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).fold(String::new(), |mut all, word| {
+            if !all.is_empty() && !word.is_empty() {
+                all.push(' ');
+            }
+            all.push_str(word);
+            all
+        });
+    if plain.len() > MAX_SENTENCE {
+        crate::validate::cut(&mut plain, MAX_SENTENCE);
+        plain.push('…');
+    }
+    let mut letters = plain.chars();
+    let mut sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_becomes_one_sentence() {
+        for (message, expected) in [
+            ("no such image", "No such image."),
+            ("The port is taken.", "The port is taken."),
+            (" two\n lines\t\u{7}here ", "Two lines here."),
+            ("émile", "Émile."),
+            ("", "."),
+        ] {
+            assert_eq!(Failure::new(FailureReason::RuntimeError, message, TaskState::Checking).message, expected);
+        }
+        let long = Failure::new(FailureReason::RuntimeError, &"ü".repeat(10_000), TaskState::Checking).message;
+        assert!(long.len() < 510 && long.ends_with("…."), "{long}");
+    }
+}

@@ -15,5 +15,6 @@ pub mod cluster;
 pub mod host;
 pub mod http;
 pub mod process;
+pub mod registry;
 pub mod spec;
 pub mod wait;

@@ -432,7 +432,7 @@ impl App {
 
     fn fail(&mut self, reason: FailureReason, message: String) {
         let step = if self.step == TaskState::Assigned { TaskState::Checking } else { self.step };
-        self.failure.get_or_insert(Failure { reason, message, step });
+        self.failure.get_or_insert(Failure::new(reason, &message, step));
     }
 
     /// Moves the attempt's state forward; returns whether it did.

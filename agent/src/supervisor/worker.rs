@@ -361,10 +361,12 @@ impl Worker {
 
     /// Ports that containers of this app have open now.
     fn held_ports(&self) -> Vec<BoundPort> {
-        let is_up = |port: &&BoundPort| {
-            matches!(self.app.containers.get(&port.instance).map(|c| c.state), Some(ContainerState::Running(_)))
+        // A runtime may bind ports at creation already.
+        let is_held = |port: &&BoundPort| {
+            let state = self.app.containers.get(&port.instance).map(|container| container.state);
+            matches!(state, Some(ContainerState::Created | ContainerState::Running(_)))
         };
-        self.app.entry.ports.iter().filter(is_up).cloned().collect()
+        self.app.entry.ports.iter().filter(is_held).cloned().collect()
     }
 
     fn key(&self, index: u32) -> InstanceKey {

@@ -1,0 +1,130 @@
+//! The command line: what it prints, and its exit codes.
+
+use longshore_tests::cluster::Cluster;
+use longshore_tests::process::{command, output, succeed};
+
+fn code(cluster: &Cluster, arguments: &[&str]) -> (i32, String, String) {
+    let output = output(&mut cluster.cli(arguments));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn job_file(cluster: &Cluster, name: &str, args: &str, node: &str, more: &str) -> String {
+    let image = cluster.image();
+    cluster.file(
+        name,
+        format!(
+            "spec:\n  name: web\n  image: {{ archive: {image} }}\n  args: {args}\n  restartPolicy: Never\n  startup: {{ settle: 300ms }}\ntargets: {{ nodes: [{node}] }}\n{more}"
+        ),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_follows_a_job_to_its_end_and_says_so_by_its_exit_code() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.node("node").await;
+    let good = job_file(&cluster, "good.yaml", "[exit, \"0\"]", "node", "");
+    let (status, stdout, stderr) = code(&cluster, &["apply", "-f", &good]);
+    assert_eq!(status, 0, "{stdout}{stderr}");
+    assert!(format!("{stdout}{stderr}").contains("SUCCEEDED"), "{stdout}{stderr}");
+
+    let bad = job_file(&cluster, "bad.yaml", "[exit, \"9\"]", "node", "");
+    let (status, stdout, stderr) = code(&cluster, &["apply", "-f", &bad]);
+    assert_eq!(status, 4, "{stdout}{stderr}");
+    assert!(format!("{stdout}{stderr}").contains("CONTAINER_EXITED"), "{stdout}{stderr}");
+
+    let (status, stdout, _) = code(&cluster, &["job", "list", "-o", "json"]);
+    assert_eq!(status, 0);
+    let jobs: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(jobs.as_array().or_else(|| jobs["jobs"].as_array()).unwrap().len(), 2, "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_past_its_deadline_and_a_partial_one_have_codes_of_their_own() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.node("node").await;
+    let _away = cluster.enroll("away", &[], None, &[]).await;
+    let late = job_file(&cluster, "late.yaml", "[exit, \"0\"]", "away", "timeout: 2s\n");
+    assert_eq!(code(&cluster, &["apply", "-f", &late]).0, 5);
+
+    let file = job_file(&cluster, "gone.yaml", "[exit, \"0\"]", "node, away", "");
+    let (status, stdout, stderr) = code(&cluster, &["apply", "--detach", "-f", &file, "-o", "json"]);
+    assert_eq!(status, 0, "{stderr}");
+    let job: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let job_id = job["jobId"].as_str().unwrap();
+    assert_eq!(code(&cluster, &["node", "delete", "away"]).0, 0);
+    let (status, stdout, stderr) = code(&cluster, &["job", "watch", job_id]);
+    assert_eq!(status, 3, "{stdout}{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_told_with_their_place() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.enroll("node", &[], None, &[]).await;
+    let typo = job_file(&cluster, "typo.yaml", "[]", "node", "rolout: { maxParallel: 1 }\n");
+    let (status, _, stderr) = code(&cluster, &["apply", "-f", &typo]);
+    assert_eq!(status, 2, "{stderr}");
+    assert!(stderr.contains("rolout") && stderr.contains("typo.yaml:8:1"), "{stderr}");
+
+    let unknown = job_file(&cluster, "unknown.yaml", "[]", "nobody", "");
+    let (status, _, stderr) = code(&cluster, &["apply", "-f", &unknown]);
+    assert_ne!(status, 0);
+    assert!(stderr.contains("nobody") && stderr.contains("targets"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absent_denied_and_unreachable_are_told_apart() {
+    let cluster = Cluster::start().await;
+    assert_eq!(code(&cluster, &["job", "show", "01hzzzzzzzzzzzzzzzzzzzzzzz"]).0, 6);
+    assert_eq!(code(&cluster, &["node", "show", "nobody"]).0, 6);
+    assert_eq!(code(&cluster, &["frobnicate"]).0, 2);
+    let mut elsewhere = cluster.cli(&["job", "list"]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(output(elsewhere.env("LONGSHORE_SERVER", free.to_string())).status.code(), Some(8));
+}
+
+#[test]
+fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let before = traces();
+    for _ in 0..2 {
+        let text = succeed(command("longshore", None).args(["demo", "--once"]).env("TMPDIR", temporary.path()));
+        assert!(text.matches("SUCCEEDED").count() >= 2, "{text}");
+        assert_eq!(traces(), before);
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_demo_after_a_killed_demo_works_and_cleans_up_after_both() {
+    use longshore_tests::process::Running;
+    let temporary = tempfile::tempdir().unwrap();
+    let log = temporary.path().join("demo.log");
+    let rooms = temporary.path().join("rooms");
+    std::fs::create_dir(&rooms).unwrap();
+    let before = traces();
+    let mut first = command("longshore", None);
+    let first = Running::start(first.args(["demo", "--once"]).env("TMPDIR", &rooms), &log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(longshore_tests::wait::until("the first demo's containers", || async {
+        traces() != before && first.output().contains("RUNNING")
+    }));
+    first.kill();
+    succeed(command("longshore", None).args(["demo", "--once"]).env("TMPDIR", &rooms));
+    assert_eq!(traces(), before);
+    assert_eq!(std::fs::read_dir(&rooms).unwrap().count(), 0);
+}
+
+/// What a demo could leave on the machine: mounts, interfaces, and our cgroups that are not another test's.
+fn traces() -> Vec<String> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mounts = read("/proc/self/mountinfo");
+    let mounts = mounts.lines().filter(|line| line.contains("longshore-demo")).map(str::to_owned);
+    let interfaces = read("/proc/net/dev");
+    let interfaces = interfaces.lines().filter_map(|line| line.split(':').next()).map(|name| name.trim().to_owned());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?.replace('\0', " ");
+        line.contains("longshore-demo").then_some(line)
+    });
+    mounts.chain(interfaces).chain(processes).collect()
+}

@@ -1,0 +1,168 @@
+//! Trouble on the node: each kind ends its task with its own reason and a sentence, leaves nothing behind, and can be
+//! retried.
+
+use std::net::TcpListener;
+
+use longshore_proto::v1;
+use longshore_tests::client::Client;
+use longshore_tests::cluster::{Cluster, Node};
+use longshore_tests::spec::{app, restart, tcp, with_ports};
+use longshore_tests::wait;
+use v1::{FailureReason, JobState, TaskState};
+
+/// Deploys to the node, expects the failure, and that nothing is left of it; returns the job.
+async fn fails(client: &Client, node: &Node, spec: v1::AppSpec, reason: FailureReason, step: TaskState) -> v1::Job {
+    let job = client.create(spec, &[node.name()]).await;
+    let job = client.rest(&job.job_id).await;
+    let task = client.task(&job.job_id).await;
+    assert_eq!(job.state(), JobState::Failed, "{task:?}");
+    let failure = task.failure.unwrap();
+    assert_eq!((failure.reason(), failure.step()), (reason, step), "{}", failure.message);
+    assert!(failure.message.len() > 10 && failure.message.ends_with('.'), "not a sentence: {:?}", failure.message);
+    wait::until("the app's entry to be gone", || async { client.apps_of(node.name()).await.is_empty() }).await;
+    wait::until("every shim to be gone", || async { node.shims().is_empty() }).await;
+    job
+}
+
+async fn retry(client: &Client, job: &v1::Job) -> v1::Job {
+    client.jobs.clone().retry_job(v1::RetryJobRequest { job_id: job.job_id.clone() }).await.unwrap();
+    client.rest(&job.job_id).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_does_not_exist() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let path = cluster.directory().join("later.tar");
+    let spec = app(path.to_str().unwrap(), &["sleep"]);
+    let job = fails(&client, &node, spec, FailureReason::ImageNotFound, TaskState::Checking).await;
+    std::fs::copy(cluster.image(), path).unwrap();
+    assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
+    assert_eq!(client.task(&job.job_id).await.attempt, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_another_architecture() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let archive = cluster.file("foreign.tar", longshore_demo_image::archive(Some("riscv64")));
+    let spec = app(&archive, &["sleep"]);
+    let job = fails(&client, &node, spec, FailureReason::ArchitectureMismatch, TaskState::Checking).await;
+    let message = client.task(&job.job_id).await.failure.unwrap().message;
+    assert!(message.contains("riscv64"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_image() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let archive = cluster.file("garbage.tar", vec![0x5a; 100_000]);
+    fails(&client, &node, app(&archive, &["sleep"]), FailureReason::ImageInvalid, TaskState::Checking).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_a_foreign_process_holds() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = u32::from(listener.local_addr().unwrap().port());
+    let spec = with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, port)]);
+    let job = fails(&client, &node, spec, FailureReason::PortInUse, TaskState::Checking).await;
+    let message = client.task(&job.job_id).await.failure.unwrap().message;
+    assert!(message.contains(&port.to_string()), "{message}");
+    drop(listener);
+    assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_interface() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let port = v1::Port { host_interface: "nope0".to_owned(), ..tcp(8080, 0) };
+    let spec = with_ports(app(&cluster.image(), &["serve"]), &[port]);
+    fails(&client, &node, spec, FailureReason::InterfaceNotFound, TaskState::Checking).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_not_in_the_image() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let spec = v1::AppSpec { command: vec!["/bin/nothing".into()], ..app(&cluster.image(), &[]) };
+    let job = client.create(spec, &["node"]).await;
+    let job = client.rest(&job.job_id).await;
+    assert_eq!(job.state(), JobState::Failed);
+    let failure = client.task(&job.job_id).await.failure.unwrap();
+    assert_eq!(failure.reason(), FailureReason::CommandNotFound, "{failure:?}");
+    assert!(failure.message.contains("/bin/nothing"), "{failure:?}");
+    wait::until("every shim to be gone", || async { node.shims().is_empty() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_exits_at_once() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let mut spec = restart(app(&cluster.image(), &["exit", "7"]), v1::RestartPolicy::Never);
+    let job = fails(&client, &node, spec.clone(), FailureReason::ContainerExited, TaskState::Settling).await;
+    let message = client.task(&job.job_id).await.failure.unwrap().message;
+    assert!(message.contains('7'), "{message}");
+
+    spec = restart(spec, v1::RestartPolicy::Always);
+    spec.startup.as_mut().unwrap().max_starts = 2;
+    fails(&client, &node, spec, FailureReason::ContainerExited, TaskState::Settling).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_passes_its_memory_limit() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let mut spec = restart(app(&cluster.image(), &["eat", "268435456"]), v1::RestartPolicy::Never);
+    spec.resources = Some(v1::Resources { memory_bytes: 32 << 20, cpu_millis: 0 });
+    fails(&client, &node, spec, FailureReason::OutOfMemory, TaskState::Settling).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk() {
+    let cluster = Cluster::start().await;
+    // A node whose whole disk is a small tmpfs: it holds its identity and ledger, but not the unpacked image.
+    let disk = Tmpfs::mount(cluster.directory().join("small"), "512k");
+    let node = cluster.node("small").await;
+    let client = cluster.client().await;
+    let spec = app(&cluster.image(), &["sleep"]);
+    let job = fails(&client, &node, spec, FailureReason::DiskFull, TaskState::Pulling).await;
+    disk.resize("64m");
+    assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
+    drop(node);
+}
+
+/// A tmpfs that is unmounted when dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(path: std::path::PathBuf, size: &str) -> Self {
+        use nix::mount::{MsFlags, mount};
+        std::fs::create_dir_all(&path).unwrap();
+        let options = format!("size={size}");
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        Self(path)
+    }
+
+    fn resize(&self, size: &str) {
+        use nix::mount::{MsFlags, mount};
+        let options = format!("size={size}");
+        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options.as_str())).unwrap();
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}

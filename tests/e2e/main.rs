@@ -1,0 +1,13 @@
+//! Real servers, real agents, real containers.
+//!
+//! Run by `tests/run`, which builds the binaries, installs what is needed, and puts everything into a PID and mount
+//! namespace. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+
+mod apps;
+mod cli;
+mod crashes;
+mod failures;
+mod jobs;
+mod network;
+mod security;
