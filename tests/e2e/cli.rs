@@ -51,7 +51,7 @@ async fn a_job_past_its_deadline_and_a_partial_one_have_codes_of_their_own() {
     let (status, stdout, stderr) = code(&cluster, &["apply", "--detach", "-f", &file, "-o", "json"]);
     assert_eq!(status, 0, "{stderr}");
     let job: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    let job_id = job["jobId"].as_str().unwrap();
+    let job_id = job["job"]["jobId"].as_str().unwrap();
     assert_eq!(code(&cluster, &["node", "delete", "away"]).0, 0);
     let (status, stdout, stderr) = code(&cluster, &["job", "watch", job_id]);
     assert_eq!(status, 3, "{stdout}{stderr}");
@@ -63,7 +63,7 @@ async fn mistakes_are_told_with_their_place() {
     let _node = cluster.enroll("node", &[], None, &[]).await;
     let typo = job_file(&cluster, "typo.yaml", "[]", "node", "rolout: { maxParallel: 1 }\n");
     let (status, _, stderr) = code(&cluster, &["apply", "-f", &typo]);
-    assert_eq!(status, 2, "{stderr}");
+    assert_eq!(status, 1, "{stderr}");
     assert!(stderr.contains("rolout") && stderr.contains("typo.yaml:8:1"), "{stderr}");
 
     let unknown = job_file(&cluster, "unknown.yaml", "[]", "nobody", "");

@@ -186,7 +186,9 @@ async fn deleting_a_node_fails_its_open_task() {
     let task = client.task(&job.job_id).await;
     assert_eq!(task.failure.unwrap().reason(), v1::FailureReason::NodeDeleted);
     node.start();
-    wait::until("the refusal in the agent's log", || async { node.log().to_lowercase().contains("unauthenticated") })
-        .await;
+    wait::until("the refusal in the agent's log", || async {
+        node.log().contains("does not accept this node's identity")
+    })
+    .await;
     assert!(!client.is_connected("gone").await);
 }

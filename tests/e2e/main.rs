@@ -8,6 +8,7 @@ mod apps;
 mod cli;
 mod crashes;
 mod failures;
+mod images;
 mod jobs;
 mod network;
 mod security;

@@ -91,9 +91,12 @@ impl Host {
         ip(&format!("-n {} link set {} up", self.switch, self.port));
     }
 
-    /// Adds an interface that leads nowhere, with the given address (`192.0.2.1/24`, `2001:db8::1/64`).
+    /// Adds an interface whose cable leads to the switch's room but into no bridge, with the given address
+    /// (`192.0.2.1/24`, `2001:db8::1/64`).
     pub fn add_interface(&self, interface: &str, address: &str) {
-        ip(&format!("-n {} link add {interface} type dummy", self.namespace));
+        let peer = format!("{}-{interface}", self.port);
+        ip(&format!("-n {} link add {interface} type veth peer name {peer} netns {}", self.namespace, self.switch));
+        ip(&format!("-n {} link set {peer} up", self.switch));
         ip(&format!("-n {} addr add {address} dev {interface}", self.namespace));
         ip(&format!("-n {} link set {interface} up", self.namespace));
     }
