@@ -140,6 +140,18 @@ fn open_work_is_found_by_its_index() {
     }
 }
 
+#[test]
+fn joins_are_prepared_once() {
+    let database = Database::new();
+    let connection = schema::open_writer(&database.path()).unwrap();
+    let mut join =
+        connection.prepare("SELECT job.id FROM app JOIN job ON job.key = app.job WHERE app.node = ?1").unwrap();
+    for node in ["a", "b", "c"] {
+        assert!(!join.exists([node]).unwrap());
+    }
+    assert_eq!(join.get_status(rusqlite::StatementStatus::RePrepare), 0);
+}
+
 /// Keeps the writer busy until the sender is used, so that what is queued meanwhile shares one batch.
 async fn hold(store: &SqliteStore) -> mpsc::SyncSender<()> {
     let (release, held) = mpsc::sync_channel(1);
