@@ -144,12 +144,13 @@ fn open_work_is_found_by_its_index() {
 fn joins_are_prepared_once() {
     let database = Database::new();
     let connection = schema::open_writer(&database.path()).unwrap();
-    let mut join =
-        connection.prepare("SELECT job.id FROM app JOIN job ON job.key = app.job WHERE app.node = ?1").unwrap();
+    let sql = "SELECT app.name, task.state FROM app JOIN job ON job.key = app.job \
+               JOIN task ON task.job = app.job AND task.node = app.node WHERE app.node = ?1 AND app.desired = 0";
     for node in ["a", "b", "c"] {
+        let mut join = connection.prepare_cached(sql).unwrap();
         assert!(!join.exists([node]).unwrap());
+        assert_eq!(join.get_status(rusqlite::StatementStatus::RePrepare), 0);
     }
-    assert_eq!(join.get_status(rusqlite::StatementStatus::RePrepare), 0);
 }
 
 /// Keeps the writer busy until the sender is used, so that what is queued meanwhile shares one batch.
