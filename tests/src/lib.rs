@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod examples;
 pub mod host;
 pub mod http;
 pub mod process;
