@@ -19,10 +19,14 @@ use longshore_tls::{
     ClientCertificates, ConnectError, Credentials, EnrollmentToken, KeepAlive, Pin, connect, connect_pinned,
     make_key_and_csr, server_config,
 };
+use rustls::NamedGroup;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -378,18 +382,41 @@ async fn a_silent_tcp_connection_is_closed_at_the_handshakes_deadline() {
     assert!(seen.recv().await.is_some());
 }
 
-#[tokio::test]
-async fn a_client_that_does_not_speak_http_2_is_closed() {
-    let (address, _, mut seen) = impatient(LONG, SHORT).await;
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+/// A TLS connection of a stranger who speaks no HTTP/2 and knows these ways to agree on a key.
+async fn stranger(address: &str, groups: &[&'static dyn SupportedKxGroup]) -> TlsStream<TcpStream> {
+    let provider = CryptoProvider { kx_groups: groups.to_vec(), ..rustls::crypto::aws_lc_rs::default_provider() };
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(anyone::TrustAnyone))
         .with_no_client_auth();
-    let tcp = TcpStream::connect(&address).await.unwrap();
+    let tcp = TcpStream::connect(address).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
-    let mut silent = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap()
+}
+
+#[tokio::test]
+async fn both_ports_prefer_the_post_quantum_key_exchange() {
+    let server = TestServer::start().await;
+    for address in [&server.api, &server.agents] {
+        let cases: [(&[&'static dyn SupportedKxGroup], NamedGroup); 3] = [
+            (&[kx_group::X25519MLKEM768, kx_group::X25519], NamedGroup::X25519MLKEM768),
+            (&[kx_group::X25519], NamedGroup::X25519),
+            (&[kx_group::SECP256R1], NamedGroup::secp256r1),
+        ];
+        for (groups, expected) in cases {
+            let tls = stranger(address, groups).await;
+            assert_eq!(tls.get_ref().1.negotiated_key_exchange_group().unwrap().name(), expected);
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_speak_http_2_is_closed() {
+    let (address, _, mut seen) = impatient(LONG, SHORT).await;
+    let mut silent = stranger(&address, &[kx_group::X25519]).await;
     assert!(seen.recv().await.is_some());
     // The frame that it is greeted with, and then the end, clean or not.
     let mut greeting = Vec::new();

@@ -23,12 +23,19 @@ pub use token::{EnrollmentToken, TokenError};
 
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 
 /// What TLS's ALPN calls HTTP/2.
 const ALPN_H2: &[u8] = b"h2";
 
+/// Ways to agree on a key, the best first: what is recorded today cannot be read by a quantum computer of tomorrow. The
+/// others are for foreign clients that cannot do better. Named here and not left to rustls, whose order is a feature
+/// flag that any crate of a build can turn.
+const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] =
+    [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+
 /// The one provider of cryptography; passed explicitly, so that no process-wide default matters.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    Arc::new(CryptoProvider { kx_groups: KEY_EXCHANGES.to_vec(), ..rustls::crypto::aws_lc_rs::default_provider() })
 }

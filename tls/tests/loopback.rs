@@ -12,7 +12,7 @@ use rcgen::{
     IsCa, Issuer, KeyPair, SanType,
 };
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig};
 use time::{Duration, OffsetDateTime};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -267,4 +267,27 @@ fn a_certificate_tells_whose_it_is() {
     assert!(!peer.is_valid_at(peer.not_before - jiff::SignedDuration::from_secs(1)));
     assert!(PeerCertificate::from_der(authority.root.der()).is_err(), "a root names nobody");
     assert!(!format!("{client:?}").contains("key"));
+}
+
+#[tokio::test]
+async fn every_client_agrees_on_a_key_by_the_post_quantum_group() {
+    let authority = Authority::new();
+    let config = server_config(&authority.server(), ClientCertificates::Optional).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        let mut groups = Vec::new();
+        for _ in 0..2 {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut tls = TlsAcceptor::from(Arc::clone(&config)).accept(tcp).await.unwrap();
+            groups.push(tls.get_ref().1.negotiated_key_exchange_group().unwrap().name());
+            tls.write_all(&SETTINGS).await.unwrap();
+            tls.flush().await.unwrap();
+        }
+        groups
+    });
+    let pin = Pin::of(authority.client().root());
+    connect(&address, &authority.client(), KeepAlive::default()).await.unwrap();
+    connect_pinned(&address, pin).await.unwrap();
+    assert_eq!(server.await.unwrap(), [NamedGroup::X25519MLKEM768; 2]);
 }
