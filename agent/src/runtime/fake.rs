@@ -36,7 +36,7 @@ use super::{
     Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
 };
 use crate::clock::Clock;
-use crate::node;
+use crate::{capability, node};
 
 /// Bytes of every image.
 const IMAGE_BYTES: u64 = 1_000_000;
@@ -77,6 +77,7 @@ struct Script(BTreeMap<String, String>);
 #[derive(Clone, Debug)]
 pub struct FakeRuntime {
     machine: Machine,
+    capabilities: Vec<String>,
 }
 
 impl Machine {
@@ -160,10 +161,16 @@ impl Script {
 }
 
 impl FakeRuntime {
-    /// A runtime on that machine.
+    /// A runtime on that machine, which can do everything.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
-        Self { machine }
+        Self::able_to(machine, &capability::ALL)
+    }
+
+    /// A runtime on that machine, which can do only so much.
+    #[must_use]
+    pub fn able_to(machine: Machine, capabilities: &[&str]) -> Self {
+        Self { machine, capabilities: capabilities.iter().map(|&word| word.to_owned()).collect() }
     }
 
     fn script(&self, instance: &InstanceKey) -> Script {
@@ -202,7 +209,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn capabilities(&self) -> Vec<String> {
-        Vec::new()
+        self.capabilities.clone()
     }
 
     async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {

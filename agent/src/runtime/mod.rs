@@ -128,7 +128,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// The word in [`longshore_model::node::NodeInfo::runtime`].
     fn name(&self) -> &'static str;
 
-    /// What it can do, from the list in `docs/protocol.md`.
+    /// What it can do on this machine, in the words of [`crate::capability`]. Blocks for a moment.
     fn capabilities(&self) -> Vec<String>;
 
     /// Finds the image by its pull policy and checks that it is for this node's architecture; fetches no layer.

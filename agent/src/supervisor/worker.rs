@@ -22,7 +22,7 @@ use super::plan::{App, ContainerState, Ending, Next};
 use super::{Context, Orders, status};
 use crate::ledger::LedgerError;
 use crate::runtime::{InstanceKey, Launch, ProgressSink, ResolvedImage, RuntimeError};
-use crate::{environment, host_path, node, ports};
+use crate::{capability, environment, host_path, node, ports};
 
 /// How long a container may take to end by itself before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -115,8 +115,8 @@ impl Worker {
 
     async fn check(&mut self) {
         self.reach(TaskState::Checking);
-        let spec = Arc::clone(&self.app.entry.assignment.spec);
-        if let Err(error) = blocking(move || prepare_paths(&spec)).await {
+        let (runtime, spec) = (Arc::clone(&self.context.runtime), Arc::clone(&self.app.entry.assignment.spec));
+        if let Err(error) = blocking(move || check_spec(&spec, &runtime.capabilities())).await {
             return self.stumbled(error);
         }
         if let Err(error) = self.reserve_ports().await {
@@ -447,7 +447,9 @@ fn ledger_failure(error: &LedgerError) -> FailureReason {
     if error.is_disk_full() { FailureReason::DiskFull } else { FailureReason::RuntimeError }
 }
 
-fn prepare_paths(spec: &AppSpec) -> Result<(), RuntimeError> {
+/// What the machine itself must have; host paths are made last, for they stay.
+fn check_spec(spec: &AppSpec, offered: &[String]) -> Result<(), RuntimeError> {
+    capability::check(spec, offered).map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
     host_path::prepare(spec).map_err(|error| refusal(FailureReason::HostPathUnavailable, error.to_string()))
 }
 

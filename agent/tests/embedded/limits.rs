@@ -3,10 +3,21 @@
 use std::fs;
 use std::path::Path;
 
+use longshore_agent::capability;
+use longshore_agent::runtime::Runtime;
 use longshore_demo_image::DemoImage;
 use serde_json::json;
 
 use crate::node::Node;
+
+#[tokio::test]
+async fn what_the_machine_enforces_is_offered() {
+    let node = Node::new();
+    let offered = node.runtime().capabilities();
+    // The other tests of this module hold it to the limits.
+    assert!(capability::ALL.iter().all(|word| offered.iter().any(|offer| offer == word)), "{offered:?}");
+    node.end().await;
+}
 
 #[tokio::test]
 async fn passing_the_memory_limit_is_told_as_such() {

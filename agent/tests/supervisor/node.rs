@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_agent::capability;
 use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
@@ -36,9 +37,15 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn new() -> Self {
+        Self::able_to(&capability::ALL).await
+    }
+
+    /// With a runtime that can do only so much, until a restart.
+    pub(crate) async fn able_to(capabilities: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let machine = Machine::new(Timestamp::now());
-        let context = context(directory.path().join("ledger"), &machine);
+        let runtime = FakeRuntime::able_to(machine.clone(), capabilities);
+        let context = context_with(directory.path().join("ledger"), runtime);
         let supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
         Self { directory, machine, supervisor, context, tasks: Vec::new(), apps: Vec::new() }
     }
@@ -114,8 +121,12 @@ impl Node {
 }
 
 fn context(ledger: PathBuf, machine: &Machine) -> Arc<Context> {
+    context_with(ledger, FakeRuntime::new(machine.clone()))
+}
+
+fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
     Arc::new(Context {
-        runtime: Arc::new(FakeRuntime::new(machine.clone())),
+        runtime: Arc::new(runtime),
         ledger: Ledger::open(ledger).unwrap(),
         reporter: Reporter::default(),
         ports: PortTable::default(),

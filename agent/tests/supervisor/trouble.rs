@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use longshore_agent::capability;
 use longshore_model::app::AppState;
 use longshore_model::assignment::Order;
 use longshore_model::failure::FailureReason as R;
@@ -32,6 +33,21 @@ async fn each_failure_has_its_step_and_reason_and_leaves_nothing() {
         assert_eq!(node.containers().await, 0, "{script}");
         node.until_app(AppState::Failed).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_runtime_cannot_do_is_refused_before_anything_is_made() {
+    let mut node = Node::able_to(&[capability::NETWORK_PORTS, capability::VOLUMES_HOST_PATH]).await;
+    let path = node.directory.path().join("made");
+    let source = VolumeSource::HostPath(HostPath { path: path.to_str().unwrap().to_owned(), create: true });
+    let mut spec = spec("fake/app:1");
+    spec.volumes = vec![Volume { mount_path: "/made".to_owned(), read_only: false, source }];
+    node.supervisor.set(assignment(spec));
+    let failure = node.until_task(S::Failed).await.failure.unwrap();
+    assert_eq!((failure.step, failure.reason), (S::Checking, R::Unsupported));
+    assert_eq!(failure.message, "This node does not offer image.registry.");
+    assert!(!path.exists());
+    assert_eq!(node.containers().await, 0);
 }
 
 #[tokio::test(start_paused = true)]

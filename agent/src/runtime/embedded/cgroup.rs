@@ -105,6 +105,23 @@ pub(super) fn is_unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether limits by this controller (`cpu`, `memory`) are enforced: a kernel may be built or started without it.
+pub(super) fn has_controller(name: &str) -> bool {
+    if is_unified() {
+        let offered = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        return offered.split_whitespace().any(|controller| controller == name);
+    }
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| mounts_controller(&table, name))
+}
+
+/// Whether a mountinfo table has a v1 hierarchy of this controller.
+fn mounts_controller(table: &str, name: &str) -> bool {
+    let hierarchies = table.lines().filter_map(|line| line.split_once(" - cgroup "));
+    hierarchies
+        .filter_map(|(_, source_and_options)| source_and_options.split_once(' '))
+        .any(|(_, options)| options.split(',').any(|option| option == name))
+}
+
 /// Whether a limit on swap can be set: without the controller the attempt would fail.
 pub(super) fn limits_swap() -> bool {
     if !is_unified() {
@@ -241,6 +258,15 @@ fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controllers_are_found_in_the_options_of_their_hierarchies() {
+        let table = "30 25 0:26 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cpu,cpuacct rw,cpu,cpuacct\n\
+                     31 25 0:27 /memory /memory rw - tmpfs memory rw,memory\n\
+                     32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert!(mounts_controller(table, "cpu"));
+        assert!(!mounts_controller(table, "memory"));
+    }
 
     #[test]
     fn only_paths_below_our_prefix_exist() {

@@ -16,6 +16,7 @@ use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
 use super::{Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError};
+use crate::capability;
 
 mod cgroup;
 mod client;
@@ -108,7 +109,13 @@ impl Runtime for EmbeddedRuntime {
     }
 
     fn capabilities(&self) -> Vec<String> {
-        Vec::new()
+        let is_there = |word: &&str| match *word {
+            capability::RESOURCES_CPU => cgroup::has_controller("cpu"),
+            capability::RESOURCES_MEMORY => cgroup::has_controller("memory"),
+            // These are the runtime's own doing; a machine without what they need runs no container at all.
+            _ => true,
+        };
+        capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect()
     }
 
     async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
