@@ -54,6 +54,8 @@ pub enum Receipt {
 pub enum Request {
     /// Assign nothing further.
     Stop,
+    /// Stop, and give up the tasks in flight; of a job that is stopping already too.
+    Cancel,
     /// Go on.
     Resume,
     /// Start anew what has not succeeded.
@@ -73,6 +75,7 @@ pub struct Refused {
 fn participle(request: &Request) -> &'static str {
     match request {
         Request::Stop => "stopped",
+        Request::Cancel => "cancelled",
         Request::Resume => "resumed",
         Request::Retry => "retried",
     }
@@ -81,6 +84,7 @@ fn participle(request: &Request) -> &'static str {
 fn allowed(request: &Request) -> &'static str {
     match request {
         Request::Stop => "only QUEUED and RUNNING jobs can",
+        Request::Cancel => "only QUEUED, RUNNING and STOPPING jobs can",
         Request::Resume => "only STOPPED jobs can",
         Request::Retry => "only FAILED, PARTIALLY_SUCCEEDED and TIMED_OUT jobs can",
     }
@@ -92,6 +96,7 @@ impl Request {
     pub fn is_allowed_in(self, state: JobState) -> bool {
         match self {
             Self::Stop => matches!(state, JobState::Queued | JobState::Running),
+            Self::Cancel => matches!(state, JobState::Queued | JobState::Running | JobState::Stopping),
             Self::Resume => state == JobState::Stopped,
             Self::Retry => matches!(state, JobState::Failed | JobState::PartiallySucceeded | JobState::TimedOut),
         }
@@ -156,11 +161,13 @@ pub fn report(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestam
 
 /// Stops a job: nothing further is assigned, and with `cancel` the tasks in flight are given up.
 ///
+/// A job that is stopping already can still be asked to give up what is in flight; asking again changes no task.
+///
 /// # Errors
 ///
 /// The job's state does not allow it; nothing changed.
 pub fn stop(job: &mut Job, tasks: &mut [Task], cancel: bool, now: Timestamp) -> Result<Vec<Changed>, Refused> {
-    Request::Stop.check(job)?;
+    if cancel { Request::Cancel } else { Request::Stop }.check(job)?;
     job.control = Control::Stop;
     let mut changed = Vec::new();
     if cancel {

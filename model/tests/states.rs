@@ -158,18 +158,18 @@ fn the_document_has_exactly_the_arrows_that_can_happen() {
 #[test]
 fn requests_are_allowed_in_their_states_only() {
     for state in JobState::ALL {
-        for request in [Request::Stop, Request::Resume, Request::Retry] {
+        for request in [Request::Stop, Request::Cancel, Request::Resume, Request::Retry] {
             assert_eq!(request.is_allowed_in(state), is_allowed(request, state), "{request:?} in {state}");
         }
     }
     let rows = table("Jobs: what people may ask for");
-    for (row, request) in rows.iter().zip([Request::Stop, Request::Resume, Request::Retry]) {
+    for (row, request) in rows.iter().zip([Request::Stop, Request::Cancel, Request::Resume, Request::Retry]) {
         assert_eq!(row[0].to_uppercase(), format!("{request:?}").to_uppercase());
         let documented: BTreeSet<&str> = row[1].split(", ").collect();
         let allowed = JobState::ALL.into_iter().filter(|state| request.is_allowed_in(*state));
         assert_eq!(documented, allowed.map(JobState::as_str).collect());
     }
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 4);
 }
 
 #[test]

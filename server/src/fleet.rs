@@ -103,10 +103,19 @@ impl Fleet {
         self.len() == 0
     }
 
-    /// Sends a session its full set; nothing happens if it is no longer the node's live one.
-    pub fn opened(&self, node: &NodeName, session: &SessionId, assignments: Vec<EncodedAssignment>) {
-        if let Some(outbox) = self.live(node).filter(|outbox| outbox.session() == session) {
-            outbox.open(assignments.into_iter().map(on_wire).collect());
+    /// Sends a session its full set, and the names of apps whose removal its node shall confirm, all in one update: they
+    /// may be more than an outbox holds. Nothing happens if it is no longer the node's live session.
+    pub fn opened(
+        &self,
+        node: &NodeName,
+        session: &SessionId,
+        assignments: Vec<EncodedAssignment>,
+        removing: &[AppName],
+    ) {
+        let Some(outbox) = self.live(node).filter(|outbox| outbox.session() == session) else { return };
+        outbox.open(assignments.into_iter().map(on_wire).collect());
+        if !removing.is_empty() {
+            self.update(node, || (Vec::new(), removing.iter().map(AppName::to_string).collect()));
         }
     }
 

@@ -27,8 +27,8 @@ impl Observer for Live {
         for change in changes {
             match change {
                 Change::Job { job, tasks } => self.hub.changed(&job, tasks),
-                Change::Opened { node, session, assignments } => {
-                    self.fleet.opened(&node, &session, assignments);
+                Change::Opened { node, session, assignments, removing } => {
+                    self.fleet.opened(&node, &session, assignments, &removing);
                     // The node's pending tasks can be assigned now.
                     self.wake.notify_one();
                 }

@@ -150,10 +150,12 @@ fn reported(before: &World, after: &World, index: usize, attempts_ago: i64, answ
 }
 
 fn stopped(before: &World, after: &World, cancel: bool, answer: &Answer) {
-    let Some(changed) = request(before, after, Request::Stop, answer) else { return };
+    let asked = if cancel { Request::Cancel } else { Request::Stop };
+    let Some(changed) = request(before, after, asked, answer) else { return };
     assert_eq!(after.job.control, Control::Stop);
     assert_eq!(before.states(), after.states(), "a stop moves no task");
-    assert_eq!(changed.len(), if cancel { before.active() } else { 0 });
+    let not_told = |task: &&Task| task.state.class() == TaskClass::Active && !task.cancel_requested;
+    assert_eq!(changed.len(), if cancel { before.tasks.iter().filter(not_told).count() } else { 0 });
     for (index, effect) in changed {
         assert_eq!(effect, AppEffect::Cancel);
         assert!(after.tasks[index].cancel_requested);

@@ -229,6 +229,7 @@ fn spec() -> AppSpec {
 pub(crate) fn is_allowed(request: Request, state: JobState) -> bool {
     match request {
         Request::Stop => [JobState::Queued, JobState::Running].contains(&state),
+        Request::Cancel => [JobState::Queued, JobState::Running, JobState::Stopping].contains(&state),
         Request::Resume => state == JobState::Stopped,
         Request::Retry => [JobState::Failed, JobState::PartiallySucceeded, JobState::TimedOut].contains(&state),
     }

@@ -51,8 +51,8 @@ fn the_full_set_comes_second_and_increments_follow_without_a_gap() {
     // The full set will hold it, since it was committed before.
     fleet.set(&node("shop-1"), assignment("early", &spec));
     assert_eq!(fleet.ask_for_logs(&node("shop-1"), v1::LogRequest::default()), Err(FleetError::NotConnected));
-    fleet.opened(&node("shop-1"), &session('b'), Vec::new());
-    fleet.opened(&node("shop-1"), &session('a'), vec![assignment("till", &spec)]);
+    fleet.opened(&node("shop-1"), &session('b'), Vec::new(), &[]);
+    fleet.opened(&node("shop-1"), &session('a'), vec![assignment("till", &spec)], &[]);
     fleet.set(&node("shop-1"), assignment("cam", &spec));
     fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
 
@@ -85,7 +85,7 @@ fn a_newer_session_fences_the_older_whose_end_does_not_remove_it() {
 fn an_agent_that_does_not_read_loses_its_session_and_nothing_waits_for_it() {
     let fleet = Arc::new(Fleet::default());
     let entry = enter(&fleet, "shop-1", 'a');
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new());
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[]);
     // Welcome and the full set have not been read either.
     for _ in 0..OUTBOX_LIMIT - 2 {
         fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
@@ -102,10 +102,24 @@ fn an_agent_that_does_not_read_loses_its_session_and_nothing_waits_for_it() {
 }
 
 #[test]
+fn however_many_apps_are_being_removed_a_session_opens() {
+    let fleet = Arc::new(Fleet::default());
+    let entry = enter(&fleet, "shop-1", 'a');
+    let removing: Vec<AppName> =
+        (0..2 * OUTBOX_LIMIT).map(|number| AppName::parse(&format!("till-{number}")).unwrap()).collect();
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &removing);
+    assert_eq!(entry.outbox().ended(), None);
+    assert!(matches!(take(&entry), Message::Welcome(_)));
+    assert!(matches!(take(&entry), Message::Full(_)));
+    let Message::Update(update) = take(&entry) else { panic!("not an update") };
+    assert_eq!((update.revision, update.remove.len()), (2, 2 * OUTBOX_LIMIT));
+}
+
+#[test]
 fn a_deleted_node_is_told_at_once() {
     let fleet = Arc::new(Fleet::default());
     let entry = enter(&fleet, "shop-1", 'a');
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new());
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[]);
     fleet.node_deleted(&node("shop-1"));
     assert_eq!(poll(&entry), Poll::Ready(Err(End::NodeDeleted)));
     assert!(fleet.is_empty());
@@ -115,7 +129,7 @@ fn a_deleted_node_is_told_at_once() {
 async fn a_drain_sends_a_last_word_and_waits_for_every_stream() {
     let fleet = Arc::new(Fleet::default());
     let opened = enter(&fleet, "shop-1", 'a');
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new());
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[]);
     let opening = enter(&fleet, "shop-2", 'b');
     let mut drain = std::pin::pin!(fleet.drain());
     assert!(futures::poll!(&mut drain).is_pending());

@@ -41,7 +41,7 @@ impl Batch {
 fn same_subject(a: &NodeReport, b: &NodeReport) -> bool {
     match (a, b) {
         (NodeReport::Task(a), NodeReport::Task(b)) => a.job == b.job && a.attempt == b.attempt,
-        (NodeReport::App { app: a, .. }, NodeReport::App { app: b, .. }) => a == b,
+        (NodeReport::App(a), NodeReport::App(b)) => a.app == b.app,
         _ => false,
     }
 }
@@ -50,10 +50,7 @@ fn same_subject(a: &NodeReport, b: &NodeReport) -> bool {
 pub(super) fn read(subject: Option<Subject>) -> Result<NodeReport, Violations> {
     match subject {
         Some(Subject::Task(task)) => TaskReport::read_field(task, "report.task").map(NodeReport::Task),
-        Some(Subject::App(app)) => {
-            let AppReport { app, revision, attempt, status } = AppReport::read_field(app, "report.app")?;
-            Ok(NodeReport::App { app, revision, attempt, status })
-        }
+        Some(Subject::App(app)) => AppReport::read_field(app, "report.app").map(NodeReport::App),
         None => Err(Violations::one("report.subject", "is missing")),
     }
 }
@@ -84,7 +81,7 @@ mod tests {
             .iter()
             .map(|report| match report {
                 NodeReport::Task(task) => (task.attempt, task.state),
-                NodeReport::App { .. } => unreachable!("no app was reported"),
+                NodeReport::App(_) => unreachable!("no app was reported"),
             })
             .collect();
         assert_eq!(states, [(2, TaskState::Checking), (1, TaskState::Pulling)]);

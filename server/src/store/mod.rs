@@ -12,13 +12,13 @@ pub use self::sqlite::{OpenError, SqliteStore};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use longshore_model::app::{App, AppStatus};
+use longshore_model::app::App;
 use longshore_model::assignment::Order;
 use longshore_model::job::Job;
 use longshore_model::machine::Refused;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
-use longshore_model::report::TaskReport;
+use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::Task;
 
 #[cfg(test)]
@@ -56,16 +56,7 @@ pub enum NodeReport {
     /// Of a task.
     Task(TaskReport),
     /// Of an app.
-    App {
-        /// The app.
-        app: AppName,
-        /// Revision that it is about.
-        revision: u64,
-        /// Attempt that the agent last acted on.
-        attempt: u32,
-        /// Its state.
-        status: AppStatus,
-    },
+    App(AppReport),
 }
 
 /// An assignment as it goes to a session: the spec stays encoded.
@@ -95,8 +86,7 @@ pub enum Change {
         /// Tasks that changed, each in its newest state.
         tasks: Vec<Task>,
     },
-    /// A session was opened: this is everything that its node shall run. A [`Change::Unset`] follows for each app whose
-    /// removal the node has not confirmed yet: it may never have heard of it, and then says so.
+    /// A session was opened: this is everything that its node shall run.
     Opened {
         /// The node.
         node: NodeName,
@@ -104,6 +94,8 @@ pub enum Change {
         session: SessionId,
         /// The full set.
         assignments: Vec<EncodedAssignment>,
+        /// Apps whose removal the node has not confirmed yet: it may never have heard of one, and then says so.
+        removing: Vec<AppName>,
     },
     /// A node shall run this from now on.
     Set {

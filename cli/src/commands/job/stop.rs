@@ -14,7 +14,7 @@ pub(crate) struct Stop {
     /// The job's identifier.
     job: String,
 
-    /// Cancel what is in flight too.
+    /// Cancel what is in flight too; a job that is stopping already can still be cancelled so.
     #[arg(long)]
     cancel: bool,
 }
@@ -22,5 +22,5 @@ pub(crate) struct Stop {
 pub(super) async fn run(stop: Stop, context: &mut Context<'_>) -> Result<Exit, Error> {
     let request = StopJobRequest { job_id: stop.job, cancel_in_flight: stop.cancel };
     let stopped = context.client.jobs.stop_job(call(request)).await?.into_inner();
-    answer(context, stopped.job, "stop is asked for")
+    answer(context, stopped.job, if stop.cancel { "cancel is asked for" } else { "stop is asked for" })
 }

@@ -76,7 +76,7 @@ pub(crate) async fn a_node_without_the_app_confirms_too(factory: &dyn Factory) {
     bed.store.pass_deadlines(at(600)).await.unwrap();
     bed.seen.take();
     bed.store.open_session(&node, &session_id(1), info(), at(700)).await.unwrap();
-    assert_eq!(lines(&bed.seen.take()), ["opened a with 0", "unset a web-1"]);
+    assert_eq!(lines(&bed.seen.take()), ["opened a with 0, removing [\"web-1\"]"]);
     bed.report("a", app_report("web-1", 0, 0, AppState::Removed), 701).await;
     assert!(is_not_found(&bed.store.app(&node, &name).await.unwrap_err(), "app"));
 }

@@ -186,6 +186,25 @@ pub(crate) async fn stop_with_cancel(factory: &dyn Factory) {
     assert_eq!(bed.task(1, "b").await.state, TaskState::Succeeded);
 }
 
+pub(crate) async fn a_stop_can_become_a_cancel(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a", "b"], 1).await;
+    let [stop, cancel] = [false, true].map(|cancel_in_flight| JobRequest::Stop { cancel_in_flight });
+    bed.store.request(&job_id(1), stop, at(10)).await.unwrap();
+    bed.seen.take();
+    let again = bed.store.request(&job_id(1), stop, at(11)).await.unwrap_err();
+    assert!(matches!(again, StoreError::Refused(_)), "{again:?}");
+
+    let stopping = bed.store.request(&job_id(1), cancel, at(12)).await.unwrap();
+    assert_eq!(stopping.state(), JobState::Stopping);
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: a ASSIGNED", "set a web-1 Cancel attempt 1"]);
+    bed.store.request(&job_id(1), cancel, at(13)).await.unwrap();
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: "], "the agent was told already");
+    bed.report("a", progress(1, 1, TaskState::Cancelled), 14).await;
+    assert_eq!(bed.job(1).await.state(), JobState::Stopped);
+    bed.store.request(&job_id(1), cancel, at(15)).await.unwrap_err();
+}
+
 pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
     bed.assigned(1, &["a", "b", "c"], 0).await;

@@ -7,6 +7,7 @@ use longshore_model::app::{App, AppState, AppStatus, Desired};
 use longshore_model::job::{Control, Job};
 use longshore_model::machine::{self, AppEffect, Changed, Receipt};
 use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::report::AppReport;
 use longshore_model::task::{Task, TaskState};
 
 use crate::store::{JobRequest, NewJob, NodeReport};
@@ -104,7 +105,7 @@ impl Model {
                     self.follow(&task, effect, now);
                 }
             }
-            NodeReport::App { app, revision, attempt, status } => {
+            NodeReport::App(AppReport { app, revision, attempt, status }) => {
                 let key = (node.clone(), app);
                 let Some(known) = self.apps.get_mut(&key) else { return };
                 let is_current = revision >= known.revision && attempt >= known.attempt;
@@ -124,7 +125,8 @@ impl Model {
         let exists = |node: &NodeName| nodes.contains(node);
         let Some((job, _)) = self.jobs.get(id) else { return Err("NotFound") };
         let asked = match request {
-            JobRequest::Stop { .. } => machine::Request::Stop,
+            JobRequest::Stop { cancel_in_flight: false } => machine::Request::Stop,
+            JobRequest::Stop { cancel_in_flight: true } => machine::Request::Cancel,
             JobRequest::Resume => machine::Request::Resume,
             JobRequest::Retry => machine::Request::Retry,
         };

@@ -155,11 +155,9 @@ impl Batch<'_> {
         }
         self.write_rows()?;
         let assignments = self.assignments(name)?;
-        self.tell_node(Change::Opened { node: name.clone(), session: session.clone(), assignments });
         // The full set does not name them, and a node that never heard of one would never confirm that it is gone.
-        for app in self.removing(name)? {
-            self.tell_node(Change::Unset { node: name.clone(), app });
-        }
+        let removing = self.removing(name)?;
+        self.tell_node(Change::Opened { node: name.clone(), session: session.clone(), assignments, removing });
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! What agents report.
 
 use jiff::Timestamp;
-use longshore_model::app::{AppState, AppStatus, Desired};
+use longshore_model::app::{AppState, Desired};
 use longshore_model::machine::{self, Receipt};
-use longshore_model::name::{AppName, NodeName};
-use longshore_model::report::TaskReport;
+use longshore_model::name::NodeName;
+use longshore_model::report::{AppReport, TaskReport};
 
 use super::batch::Batch;
 use crate::store::{NodeReport, StoreError};
@@ -20,9 +20,7 @@ impl Batch<'_> {
         for report in reports {
             match report {
                 NodeReport::Task(report) => self.task_report(node, &report, now)?,
-                NodeReport::App { app, revision, attempt, status } => {
-                    self.app_report(node, &app, (revision, attempt), status, now)?;
-                }
+                NodeReport::App(report) => self.app_report(node, report, now)?,
             }
         }
         Ok(())
@@ -44,15 +42,9 @@ impl Batch<'_> {
     }
 
     /// Keeps an app's status, unless it is of an older deployment; an app that is being removed goes once it is gone.
-    fn app_report(
-        &mut self,
-        node: &NodeName,
-        name: &AppName,
-        (revision, attempt): (u64, u32),
-        status: AppStatus,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let row = self.app(name, node)?;
+    fn app_report(&mut self, node: &NodeName, report: AppReport, now: Timestamp) -> Result<(), StoreError> {
+        let AppReport { app: name, revision, attempt, status } = report;
+        let row = self.app(&name, node)?;
         let Some(known) = row.as_mut().map(|row| &mut row.app) else { return Ok(()) };
         let is_current = revision >= known.revision && attempt >= known.attempt;
         // Revision 0: the node was told to remove an app of which it has no trace.
@@ -65,7 +57,7 @@ impl Batch<'_> {
             known.status = status;
             known.update_time = now;
         }
-        self.app_changed(name, node);
+        self.app_changed(&name, node);
         Ok(())
     }
 }
