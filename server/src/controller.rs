@@ -16,6 +16,8 @@ use crate::store::{Store, StoreError};
 
 /// Tasks assigned by one commit: large enough for the writer's group commit, small enough that reports get their turn.
 const BATCH: usize = 1_000;
+/// Picks in a row of which none could be assigned, before the rest is left to the next round.
+const MAX_IN_VAIN: u32 = 2;
 /// Longest sleep: bounds what a wake-up that was lost, or a clock that was set, can delay.
 const TICK: Duration = Duration::from_secs(10);
 /// Shortest pause between two rounds when a deadline is due already: the store's clock and ours read the same, and what
@@ -71,7 +73,8 @@ impl Controller {
     /// Does everything that is due, and returns the next deadline.
     async fn round(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let deadline = self.store.pass_deadlines(now).await?;
-        loop {
+        let mut in_vain = 0;
+        while in_vain < MAX_IN_VAIN {
             let fleet = Arc::clone(&self.fleet);
             let picks = self.store.assignable(Arc::new(move |node| fleet.connected(node)), BATCH).await?;
             if picks.is_empty() {
@@ -80,10 +83,9 @@ impl Controller {
             let asked = picks.len();
             let assigned = self.store.assign(picks, Timestamp::now()).await?;
             tracing::debug!(asked, assigned, "assigned tasks");
-            if assigned == 0 {
-                // Whatever stands in the way will wake us, or is a deadline that the next round passes.
-                break;
-            }
+            // A job that was stopped since it was picked must not keep the others waiting; what is still picked then is
+            // past a deadline, which the next round passes.
+            in_vain = if assigned == 0 { in_vain + 1 } else { 0 };
         }
         Ok(deadline)
     }

@@ -17,6 +17,7 @@ use crate::store::{Connected, JobRequest, NewJob, NodeReport, Page, Store, Store
 #[derive(Debug, Default)]
 pub(crate) struct FailingStore {
     works: AtomicBool,
+    closed: AtomicBool,
     rounds: AtomicUsize,
 }
 
@@ -26,13 +27,20 @@ impl FailingStore {
         self.works.store(!fails, Ordering::Relaxed);
     }
 
+    /// Makes it say from now on that it has ended.
+    pub(crate) fn end(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     /// How often the deadlines were looked at.
     pub(crate) fn rounds(&self) -> usize {
         self.rounds.load(Ordering::Relaxed)
     }
 
     fn answer<T>(&self, value: T) -> Result<T, StoreError> {
-        if self.works.load(Ordering::Relaxed) {
+        if self.closed.load(Ordering::Relaxed) {
+            Err(StoreError::Closed)
+        } else if self.works.load(Ordering::Relaxed) {
             Ok(value)
         } else {
             Err(StoreError::Database("the disk is gone".into()))

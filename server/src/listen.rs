@@ -28,6 +28,9 @@ pub use connection::Connection;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the 24 bytes with which HTTP/2 begins, once TLS stands.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Life of a connection whose other end is not known: enough for an enrolment over a bad link. Without an end, anybody
+/// who can reach the agents' port could hold all of the server's descriptors.
+pub const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
 /// Handshakes under way at once: some 20 KB each, and more than a core finishes in a third of a second. The rest waits
 /// in the kernel's queue.
 pub const MAX_HANDSHAKES: usize = 1024;
@@ -47,6 +50,8 @@ pub struct Accepting {
     pub handshake_timeout: Duration,
     /// Time for HTTP/2's first bytes.
     pub preface_timeout: Duration,
+    /// Life of a connection whose other end is not known.
+    pub anonymous_life: Duration,
 }
 
 impl Accepting {
@@ -58,6 +63,7 @@ impl Accepting {
             trust_domain: trust_domain.into(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
             preface_timeout: PREFACE_TIMEOUT,
+            anonymous_life: ANONYMOUS_LIFE,
         }
     }
 }
@@ -123,14 +129,16 @@ async fn shake_hands(
     };
     drop(permit);
     let credentials = credentials(tls.get_ref().1.peer_certificates(), &accepting.trust_domain);
-    // One that has expired already (a resumed session says so to nobody) is answered call by call, so that its owner
-    // is told why.
+    // One that has expired already (a resumed session says so to nobody) is answered call by call for a while, so that
+    // its owner is told why.
     let now = Timestamp::now();
-    let expiry = match &credentials {
-        PeerCredentials::Known(caller) if caller.is_valid_at(now) => Some(until(caller.certificate().not_after, now)),
-        PeerCredentials::Known(_) | PeerCredentials::None | PeerCredentials::Unknown(_) => None,
+    let end = match &credentials {
+        PeerCredentials::Known(caller) if caller.is_valid_at(now) => until(caller.certificate().not_after, now),
+        PeerCredentials::Known(_) | PeerCredentials::None | PeerCredentials::Unknown(_) => {
+            Instant::now() + accepting.anonymous_life
+        }
     };
-    let connection = Connection::new(tls, Peer { address, credentials }, accepting.preface_timeout, expiry);
+    let connection = Connection::new(tls, Peer { address, credentials }, accepting.preface_timeout, end);
     // Nobody takes it when the server is going away.
     let _ = ready.send(Ok(connection)).await;
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::api::calls::CallLayer;
 use crate::config::Config;
 use crate::identity::{AccessLayer, Enrollment};
 use crate::listen::{Accepting, accept};
@@ -75,6 +76,9 @@ pub enum ServeError {
     /// A listener ended by itself.
     #[error("a listener failed")]
     Listener(#[from] tonic::transport::Error),
+    /// The store's writer ended by itself: nothing can be kept any more.
+    #[error("the store has ended")]
+    StoreEnded,
     /// A task of the server panicked.
     #[error("a part of the server ended by a panic")]
     Panicked(#[from] tokio::task::JoinError),
@@ -90,12 +94,13 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds both.
+    /// Binds both, after it has removed the file in which a server that was killed says where it listened.
     ///
     /// # Errors
     ///
     /// An address is in use or not this machine's.
     pub async fn bind(config: &Config) -> Result<Self, ServeError> {
+        Addresses::forget(&config.data_dir);
         let bind =
             async |address| TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source });
         Ok(Self { api: bind(config.api_listen).await?, agents: bind(config.agent_listen).await? })
@@ -137,29 +142,29 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let addresses = Addresses::write(&config.data_dir, &api.listener, &agents.listener)?;
 
     let closing = CancellationToken::new();
-    let mut listening = JoinSet::new();
-    listening.spawn(api.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
-    listening.spawn(agents.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
-    let reconciling = tokio::spawn({
+    let mut parts = JoinSet::new();
+    parts.spawn(api.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
+    parts.spawn(agents.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
+    parts.spawn({
         let (backstage, closing) = (backstage.clone(), closing.clone());
-        async move { backstage.run(closing).await }
+        async move {
+            backstage.run(closing.clone()).await;
+            if closing.is_cancelled() { Ok(()) } else { Err(ServeError::StoreEnded) }
+        }
     });
     tracing::info!(%trust_domain, "serving");
 
-    // Listeners end only when they are told to, or when they fail.
+    // All of these end only when they are told to, or when they fail.
     let early = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        Some(ended) = listening.join_next() => ended?.map_err(ServeError::from),
+        Some(ended) = parts.join_next() => ended?,
     };
     let deadline = Instant::now() + SHUTDOWN_LIMIT;
     tracing::info!("shutting down");
     addresses.remove();
     backstage.drain(DRAIN_LIMIT).await;
     closing.cancel();
-    let ended = tokio::time::timeout_at(deadline, async {
-        while listening.join_next().await.is_some() {}
-        reconciling.await
-    });
+    let ended = tokio::time::timeout_at(deadline, async { while parts.join_next().await.is_some() {} });
     if ended.await.is_err() {
         tracing::warn!("cutting off the connections that are left");
     }
@@ -175,16 +180,18 @@ struct Listening {
 }
 
 impl Listening {
-    async fn serve(self, access: AccessLayer, closing: CancellationToken) -> Result<(), tonic::transport::Error> {
+    async fn serve(self, access: AccessLayer, closing: CancellationToken) -> Result<(), ServeError> {
         Server::builder()
             .max_concurrent_streams(self.max_streams)
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_LIST)
+            .layer(CallLayer)
             .layer(access)
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(accept(self.listener, self.accepting), closing.cancelled_owned())
-            .await
+            .await?;
+        Ok(())
     }
 }
 
@@ -214,6 +221,14 @@ impl Addresses {
         match written {
             Ok(()) => Ok(Self { path }),
             Err(source) => Err(ServeError::Addresses { path, source }),
+        }
+    }
+
+    /// Removes what a server that was killed has left, unless another server is running in this directory.
+    fn forget(data_dir: &Path) {
+        let path = data_dir.join(ADDRESSES_FILE);
+        if path.exists() && !SqliteStore::is_in_use(&data_dir.join(STORE_FILE)) {
+            Self { path }.remove();
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_model::limits::{MAX_SPEC, MAX_TARGETS};
+use longshore_model::name::MAX_NAME_LENGTH;
 use longshore_proto::v1::agent_service_server::AgentServiceServer;
 use longshore_proto::v1::app_service_server::AppServiceServer;
 use longshore_proto::v1::job_service_server::JobServiceServer;
@@ -24,8 +26,14 @@ use crate::live::Live;
 use crate::session::AgentApi;
 use crate::store::Store;
 
-/// Bytes of a message from people: the largest specs, and ten thousand targets by name.
+/// Bytes of a message from people, other than a new job.
 const MAX_API_MESSAGE: usize = 4 * 1024 * 1024;
+/// Bytes of a message about jobs: the largest spec, and as many targets as a job may have, each by the longest name. What
+/// is over the one limit is over the other, so that whoever passes it is told of targets, not of bytes.
+const MAX_JOB_MESSAGE: usize = 8 * 1024 * 1024;
+/// Bytes that a name in a list needs beside its characters.
+const NAME_OVERHEAD: usize = 2;
+const _: () = assert!(MAX_SPEC + MAX_TARGETS * (MAX_NAME_LENGTH + NAME_OVERHEAD) < MAX_JOB_MESSAGE);
 /// Bytes of a message from an agent: what it says of its machine, one report, or a batch of log lines, the largest.
 const MAX_AGENT_MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -70,7 +78,7 @@ impl Services {
             ids: Arc::clone(&context.ids),
             closing: closing.clone(),
         };
-        let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_API_MESSAGE);
+        let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_JOB_MESSAGE);
         let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin });
         let apps = AppServiceServer::new(AppApi(context));
         let people = Routes::new(jobs)
@@ -86,17 +94,23 @@ impl Services {
 }
 
 impl Backstage {
-    /// Reconciles and looks after the health until `shutdown`; then says NOT_SERVING and returns.
+    /// Reconciles and looks after the health until `shutdown`, or until the store has ended, without which nothing can be
+    /// done; then says NOT_SERVING and returns.
     pub async fn run(&self, shutdown: CancellationToken) {
         let live = &self.live;
         let controller = Controller::new(Arc::clone(&self.store), Arc::clone(&live.fleet), Arc::clone(&live.wake));
+        let over = shutdown.child_token();
         let health = async {
             tokio::select! {
                 () = health::run(&self.health, self.store.as_ref(), &self.draining) => {}
-                () = shutdown.cancelled() => health::not_serving(&self.health).await,
+                () = over.cancelled() => health::not_serving(&self.health).await,
             }
         };
-        tokio::join!(controller.run(shutdown.clone()), health);
+        let reconciling = async {
+            controller.run(shutdown).await;
+            over.cancel();
+        };
+        tokio::join!(reconciling, health);
     }
 
     /// Ends all that would hold up a shutdown: sessions, watches, waits and readers of logs; then waits until their ends
@@ -119,5 +133,24 @@ impl Backstage {
         }
         health::end_watches(self.health.clone()).await;
         in_time
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::failing_store::FailingStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_whose_store_has_ended_does_not_go_on_without_it() {
+        let store = Arc::new(FailingStore::default());
+        let pin = Pin::of(&b"the root certificate".as_slice().into());
+        let services = Services::new(Arc::<FailingStore>::clone(&store), Arc::default(), pin).unwrap();
+        store.end();
+        let shutdown = CancellationToken::new();
+        let run = services.backstage.run(shutdown.clone());
+        tokio::time::timeout(Duration::from_secs(60), run).await.unwrap();
+        assert!(!shutdown.is_cancelled());
     }
 }

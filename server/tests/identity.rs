@@ -134,7 +134,7 @@ impl Session {
     }
 }
 
-async fn open_session(channel: Channel) -> Result<Session, Status> {
+fn hello() -> v1::open_session_request::Message {
     let info = v1::NodeInfo {
         agent_version: "0.1.0".to_owned(),
         architecture: "amd64".to_owned(),
@@ -144,10 +144,12 @@ async fn open_session(channel: Channel) -> Result<Session, Status> {
         runtime: "fake".to_owned(),
         ..Default::default()
     };
-    let hello = v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) };
+    v1::open_session_request::Message::Hello(v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) })
+}
+
+async fn open_session(channel: Channel) -> Result<Session, Status> {
     let (requests, outbound) = mpsc::channel(1);
-    let hello = v1::open_session_request::Message::Hello(hello);
-    requests.send(v1::OpenSessionRequest { message: Some(hello) }).await.unwrap();
+    requests.send(v1::OpenSessionRequest { message: Some(hello()) }).await.unwrap();
     let responses = AgentServiceClient::new(channel).open_session(ReceiverStream::new(outbound)).await?.into_inner();
     Ok(Session { requests, responses })
 }
@@ -314,6 +316,57 @@ async fn a_deleted_node_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_deleted_while_it_opens_its_session_does_not_become_its_successor() {
+    let server = TestServer::start().await;
+    let credentials = server.enroll(&server.token("").await, "edge-1").await.unwrap();
+    let issued = Timestamp::now().as_second();
+    let channel = dial(&server.agents, &credentials).await.unwrap();
+    let (requests, outbound) = mpsc::channel(1);
+    let mut client = AgentServiceClient::new(channel.clone());
+    let opening = tokio::spawn(async move { client.open_session(ReceiverStream::new(outbound)).await.map(|_| ()) });
+    // A later call of the same connection has been let in: so has the session.
+    let late = v1::UploadLogsRequest { request_id: "nobody".to_owned(), ..Default::default() };
+    let status = AgentServiceClient::new(channel).upload_logs(tokio_stream::once(late)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+
+    let mut nodes = NodeServiceClient::new(server.people(Role::Admin).await);
+    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned() }).await.unwrap();
+    // Certificates count whole seconds.
+    while Timestamp::now().as_second() <= issued {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.enroll(&server.token("").await, "edge-1").await.unwrap();
+    requests.send(v1::OpenSessionRequest { message: Some(hello()) }).await.unwrap();
+    let status = opening.await.unwrap().unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "NODE_DELETED"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_addresses_of_a_server_that_was_killed_are_gone_before_the_next_one_listens() {
+    let server = TestServer::start().await;
+    let anywhere = "127.0.0.1:0".to_owned();
+    let args = RunArgs { data_dir: server.dir.path().into(), api_listen: anywhere.clone(), agent_listen: anywhere };
+    let config = Config::check(&args, Timestamp::now()).unwrap();
+    let file = server.dir.path().join("addresses.json");
+    server.open_session(&server.enroll(&server.token("").await, "edge-1").await.unwrap()).await.unwrap();
+    Listeners::bind(&config).await.unwrap();
+    assert!(file.exists(), "those of a server that runs are left alone");
+    let dir = server.stop().await;
+    let left = |dir: &tempfile::TempDir| -> Vec<_> {
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| !matches!(name.to_str(), Some("pki" | "admin"))).collect()
+    };
+    let mut files = left(&dir);
+    files.sort();
+    assert_eq!(files, ["longshore.db", "longshore.db.lock"], "nothing else is left by a clean exit");
+
+    std::fs::write(&file, "{}").unwrap();
+    Listeners::bind(&config).await.unwrap();
+    assert!(!file.exists());
+}
+
+#[tokio::test]
 async fn a_server_that_goes_away_says_so_and_leaves_nothing_open() {
     let server = TestServer::start().await;
     let credentials = server.enroll(&server.token("").await, "edge-1").await.unwrap();
@@ -341,7 +394,7 @@ async fn a_server_that_goes_away_says_so_and_leaves_nothing_open() {
 }
 
 /// A listener with short deadlines, and how many connections it handed out.
-async fn impatient(handshake: Duration, preface: Duration) -> (String, Pin, mpsc::Receiver<()>) {
+async fn impatient(handshake: Duration, preface: Duration, anonymous: Duration) -> (String, Pin, mpsc::Receiver<()>) {
     let dir = tempfile::tempdir().unwrap();
     pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
     let pki = pki::load(dir.path(), Timestamp::now()).unwrap();
@@ -349,6 +402,7 @@ async fn impatient(handshake: Duration, preface: Duration) -> (String, Pin, mpsc
     let accepting = Accepting {
         handshake_timeout: handshake,
         preface_timeout: preface,
+        anonymous_life: anonymous,
         ..Accepting::new(tls, pki.authority.trust_domain())
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -373,7 +427,7 @@ const SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn a_silent_tcp_connection_is_closed_at_the_handshakes_deadline() {
-    let (address, pin, mut seen) = impatient(SHORT, LONG).await;
+    let (address, pin, mut seen) = impatient(SHORT, LONG, LONG).await;
     let mut silent = TcpStream::connect(&address).await.unwrap();
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(seen.try_recv().is_err());
@@ -415,12 +469,23 @@ async fn both_ports_prefer_the_post_quantum_key_exchange() {
 
 #[tokio::test]
 async fn a_client_that_does_not_speak_http_2_is_closed() {
-    let (address, _, mut seen) = impatient(LONG, SHORT).await;
+    let (address, _, mut seen) = impatient(LONG, SHORT, LONG).await;
     let mut silent = stranger(&address, &[kx_group::X25519]).await;
     assert!(seen.recv().await.is_some());
     // The frame that it is greeted with, and then the end, clean or not.
     let mut greeting = Vec::new();
     let _ = silent.read_to_end(&mut greeting).await;
+    assert_eq!(greeting.len(), 9);
+}
+
+#[tokio::test]
+async fn a_client_that_nobody_knows_may_not_stay() {
+    let (address, _, mut seen) = impatient(LONG, LONG, SHORT).await;
+    let mut nobody = stranger(&address, &[kx_group::X25519]).await;
+    nobody.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    assert!(seen.recv().await.is_some());
+    let mut greeting = Vec::new();
+    let _ = nobody.read_to_end(&mut greeting).await;
     assert_eq!(greeting.len(), 9);
 }
 

@@ -42,6 +42,7 @@ fn init_works_once() {
     assert!(!said(&output).contains("PRIVATE"));
     let again = server(dir.path(), "init", &[]);
     assert_eq!(again.status.code(), Some(1));
+    assert!(!said(&again).contains('\u{1b}'), "colours are for terminals");
     assert!(said(&again).contains("nothing was changed"), "{}", said(&again));
 }
 

@@ -48,11 +48,15 @@ async fn upload(mut client: AgentServiceClient<Channel>, runtime: Arc<dyn Runtim
         Ok(app) => open(&runtime, app, &request).await,
         Err(_) => None,
     };
-    let first =
-        v1::UploadLogsRequest { request_id: request.request_id.clone(), lines: Vec::new(), not_found: lines.is_none() };
+    let first = v1::UploadLogsRequest {
+        request_id: request.request_id.clone(),
+        not_found: lines.is_none(),
+        ..Default::default()
+    };
+    let last = v1::UploadLogsRequest { complete: true, ..Default::default() };
     let pieces = lines.unwrap_or_else(|| stream::empty().boxed()).ready_chunks(MAX_LINES).map(piece);
     let messages: BoxStream<'static, v1::UploadLogsRequest> =
-        stream::once(std::future::ready(first)).chain(pieces).boxed();
+        stream::once(std::future::ready(first)).chain(pieces).chain(stream::once(std::future::ready(last))).boxed();
     // Boxed: the compiler cannot see through the call's own type that it may move between threads.
     let call: BoxFuture<'_, _> = Box::pin(client.upload_logs(messages));
     if let Err(status) = call.await {
@@ -79,7 +83,7 @@ async fn open(
 
 fn piece(lines: Vec<LogLine>) -> v1::UploadLogsRequest {
     let lines = lines.into_iter().map(wire).collect();
-    v1::UploadLogsRequest { request_id: String::new(), lines, not_found: false }
+    v1::UploadLogsRequest { lines, ..Default::default() }
 }
 
 fn wire(line: LogLine) -> v1::LogLine {

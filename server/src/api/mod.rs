@@ -7,6 +7,7 @@ use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::FromWire;
 
 pub mod apps;
+pub mod calls;
 pub mod health;
 pub mod jobs;
 mod new_job;

@@ -21,6 +21,35 @@ const DOMAIN: &str = "longshore";
 /// When to try again after the server was too busy: long enough for a full queue of writes to be committed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// How tonic begins to say that a message is larger than it may be.
+const TOO_LARGE: [&str; 2] = ["Error, decoded message length too large", "Error, encoded message length too large"];
+/// How tonic begins to say that a message is none.
+const UNREADABLE: [&str; 4] = [
+    "failed to decode Protobuf message",
+    "protocol error: received message",
+    "Unexpected EOF decoding stream",
+    "Missing request message",
+];
+
+/// The status with the code that gRPC has for it, when it is tonic's own about a message that it could not take.
+pub(crate) fn of_transport(status: &Status) -> Option<Status> {
+    let begins = |all: &[&str]| all.iter().any(|text| status.message().starts_with(text));
+    match status.code() {
+        Code::OutOfRange if begins(&TOO_LARGE) => {
+            Some(plain(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", status.message()))
+        }
+        Code::Internal if begins(&UNREADABLE) => {
+            Some(plain(Code::InvalidArgument, "MESSAGE_UNREADABLE", status.message()))
+        }
+        _ => None,
+    }
+}
+
+/// The same for an error that a stream's reader meets.
+pub(crate) fn of_stream(status: Status) -> Status {
+    of_transport(&status).unwrap_or(status)
+}
+
 /// INVALID_ARGUMENT with everything that is wrong.
 pub(crate) fn invalid(violations: Violations) -> Status {
     let message = violations.to_string();

@@ -18,17 +18,18 @@ use crate::identity::caller::Peer;
 const PREFACE_BYTES: usize = 24;
 
 /// A TLS connection that ends when its client does not begin to speak HTTP/2 in time, and when its client's certificate
-/// expires: a session may live longer than that. What its client sends is read no faster than a budget allows.
+/// expires: a session may live longer than that. A client without a valid one has a short time. What a client sends is
+/// read no faster than a budget allows.
 #[derive(Debug)]
 pub struct Connection {
     tls: TlsStream<TcpStream>,
     peer: Peer,
     /// Bytes of the preface still to come.
     preface_left: usize,
-    /// When the client's certificate expires, if it has one.
-    expiry: Option<Instant>,
+    /// When the client's certificate expires, or what it is given without one is over.
+    end: Instant,
     /// The next moment at which reading fails; boxed, since it is large and must not move.
-    limit: Option<Pin<Box<Sleep>>>,
+    limit: Pin<Box<Sleep>>,
     /// What may be read now.
     budget: Budget,
     /// Until when nothing is read, while the budget is overdrawn.
@@ -36,28 +37,20 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        tls: TlsStream<TcpStream>,
-        peer: Peer,
-        preface_timeout: Duration,
-        expiry: Option<Instant>,
-    ) -> Self {
-        let limit = Some(Box::pin(tokio::time::sleep(preface_timeout)));
+    pub(super) fn new(tls: TlsStream<TcpStream>, peer: Peer, preface_timeout: Duration, end: Instant) -> Self {
+        let limit = Box::pin(tokio::time::sleep(preface_timeout));
         let budget = Budget::new(Instant::now());
-        Self { tls, peer, preface_left: PREFACE_BYTES, expiry, limit, budget, pause: None }
+        Self { tls, peer, preface_left: PREFACE_BYTES, end, limit, budget, pause: None }
     }
 
-    /// Goes from the limit for the preface to that for the certificate once the whole preface is there.
+    /// Goes from the limit for the preface to that for the connection once the whole preface is there.
     fn count(&mut self, bytes: usize) {
         if self.preface_left == 0 {
             return;
         }
         self.preface_left = self.preface_left.saturating_sub(bytes);
         if self.preface_left == 0 {
-            match (self.expiry, &mut self.limit) {
-                (Some(expiry), Some(limit)) => limit.as_mut().reset(expiry),
-                _ => self.limit = None,
-            }
+            self.limit.as_mut().reset(self.end);
         }
     }
 }
@@ -85,9 +78,8 @@ impl AsyncRead for Connection {
                 return Poll::Ready(Ok(()));
             }
         }
-        let Some(limit) = &mut this.limit else { return Poll::Pending };
-        ready!(limit.as_mut().poll(cx));
-        let why = if this.preface_left > 0 { "the client does not speak" } else { "the client's certificate expired" };
+        ready!(this.limit.as_mut().poll(cx));
+        let why = if this.preface_left > 0 { "the client does not speak" } else { "the client is valid no longer" };
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }

@@ -172,7 +172,8 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// CANCELLED when the reader has hung up, or the agent's own error.
+    /// CANCELLED when the reader has hung up, FAILED_PRECONDITION when the agent ends without having said that this is
+    /// all, or the agent's own error. The reader then learns that the logs broke off.
     pub async fn run(
         self,
         first: v1::UploadLogsRequest,
@@ -180,20 +181,23 @@ impl Upload {
     ) -> Result<(), Status> {
         self.pass(Event::Arrived).await?;
         let mut message = Some(first);
-        while let Some(v1::UploadLogsRequest { lines, not_found, .. }) = message {
+        while let Some(v1::UploadLogsRequest { lines, not_found, complete, .. }) = message {
             if not_found {
                 return self.pass(Event::NotFound).await;
             }
             if !lines.is_empty() {
                 self.pass(Event::Lines(lines)).await?;
             }
+            if complete {
+                return self.pass(Event::Done).await;
+            }
             message = tokio::select! {
                 biased;
                 () = self.reader_gone() => return Err(hung_up()),
-                message = inbound.message() => message?,
+                message = inbound.message() => message.map_err(status::of_stream)?,
             };
         }
-        self.pass(Event::Done).await
+        Err(super::out_of_order("the upload ended without its last message"))
     }
 
     async fn pass(&self, event: Event) -> Result<(), Status> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use longshore_model::name::NodeName;
 use longshore_model::node::NodeInfo;
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
@@ -16,6 +17,7 @@ use v1::open_session_request::Message;
 
 use crate::api::status;
 use crate::fleet::Fleet;
+use crate::identity::caller::Caller;
 use crate::ids::Ids;
 use crate::store::{Store, StoreError};
 
@@ -50,6 +52,7 @@ impl AgentService for AgentApi {
         request: Request<Streaming<v1::OpenSessionRequest>>,
     ) -> Result<Response<Session>, Status> {
         let node = status::calling_node(&request)?;
+        let caller = request.extensions().get::<Caller>().cloned();
         let mut inbound = request.into_inner();
         let hello = match first(&mut inbound).await?.message {
             Some(Message::Hello(hello)) => hello,
@@ -65,6 +68,9 @@ impl AgentService for AgentApi {
         // Entered first: what is committed from here on reaches the session, in commit order and after its full set.
         let entry =
             self.fleet.enter(node.clone(), session.clone(), welcome).map_err(|error| status::fleet(error, &node))?;
+        // The caller was let in before its Hello came. Its node may have been deleted since, and another one of that name
+        // have enrolled; a deletion from here on ends what has just been entered.
+        self.still_enrolled(&node, caller.as_ref()).await?;
         self.store.open_session(&node, &session, info, Timestamp::now()).await.map_err(|error| match error {
             StoreError::NotFound { .. } => status::node_deleted(&node),
             other => status::store(other),
@@ -88,10 +94,23 @@ impl AgentService for AgentApi {
     }
 }
 
+impl AgentApi {
+    /// Whether the calling node is still the one that was let in.
+    async fn still_enrolled(&self, name: &NodeName, caller: Option<&Caller>) -> Result<(), Status> {
+        match self.store.node(name).await {
+            Ok(node) if caller.is_none_or(|caller| caller.is(&node)) => Ok(()),
+            Ok(_) | Err(StoreError::NotFound { .. }) => Err(status::node_deleted(name)),
+            Err(error) => Err(status::store(error)),
+        }
+    }
+}
+
 /// The first message of a stream.
 async fn first<T>(inbound: &mut Streaming<T>) -> Result<T, Status> {
     match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, inbound.message()).await {
-        Ok(message) => message?.ok_or_else(|| out_of_order("the stream ended before its first message")),
+        Ok(message) => {
+            message.map_err(status::of_stream)?.ok_or_else(|| out_of_order("the stream ended before its first message"))
+        }
         Err(_) => Err(status::plain(Code::DeadlineExceeded, "NO_FIRST_MESSAGE", "no message came on the stream")),
     }
 }

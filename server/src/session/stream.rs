@@ -115,7 +115,7 @@ impl Session {
             match Pin::new(&mut self.inbound).poll_next(context) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.hung_up = true,
-                Poll::Ready(Some(message)) => self.take_in(message?.message)?,
+                Poll::Ready(Some(message)) => self.take_in(message.map_err(status::of_stream)?.message)?,
             }
         }
         Ok(())

@@ -49,11 +49,13 @@ async fn lines_come_from_the_agent_to_the_reader_in_order() {
     let reader = read(&world, ask("shop-1", false));
     let (request, (sender, call)) = answer(&mut agent).await;
     assert_eq!((request.app_name.as_str(), request.instance, request.tail_lines), ("till-1", 2, 10));
-    let upload =
-        |request_id: &str, lines| v1::UploadLogsRequest { request_id: request_id.to_owned(), lines, not_found: false };
+    let upload = |request_id: &str, lines| v1::UploadLogsRequest {
+        request_id: request_id.to_owned(),
+        lines,
+        ..Default::default()
+    };
     sender.send(upload(&request.request_id, vec![line("one"), line("two")])).await.unwrap();
-    sender.send(upload("", vec![line("three")])).await.unwrap();
-    drop(sender);
+    sender.send(v1::UploadLogsRequest { complete: true, ..upload("", vec![line("three")]) }).await.unwrap();
     let mut lines = soon(reader).await.unwrap().unwrap();
     let mut texts = Vec::new();
     while let Some(message) = soon(lines.message()).await.unwrap() {
@@ -69,12 +71,31 @@ async fn the_agents_call_fails_when_the_reader_hangs_up() {
     let mut agent = world.fleet(&["shop-1"]).await.remove(0);
     let reader = read(&world, ask("shop-1", true));
     let (request, (sender, call)) = answer(&mut agent).await;
-    let first = v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], not_found: false };
+    let first =
+        v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], ..Default::default() };
     sender.send(first).await.unwrap();
     let mut lines = soon(reader).await.unwrap().unwrap();
     soon(lines.message()).await.unwrap().unwrap();
     drop(lines);
     assert_eq!(soon(call).await.unwrap().unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn an_upload_that_ends_before_its_last_message_is_told_from_a_whole_one() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let reader = read(&world, ask("shop-1", false));
+    let (request, (sender, call)) = answer(&mut agent).await;
+    let first =
+        v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], ..Default::default() };
+    sender.send(first).await.unwrap();
+    drop(sender);
+    let mut lines = soon(reader).await.unwrap().unwrap();
+    assert_eq!(soon(lines.message()).await.unwrap().unwrap().lines.len(), 1);
+    let status = soon(lines.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("broke off"), "{status}");
+    assert_eq!(soon(call).await.unwrap().unwrap_err().code(), Code::FailedPrecondition);
 }
 
 #[tokio::test]
@@ -91,7 +112,7 @@ async fn logs_that_cannot_be_had_end_with_a_reason() {
     let reader = read(&world, ask("shop-1", false));
     let (request, (sender, call)) = answer(&mut agent).await;
     let not_found =
-        v1::UploadLogsRequest { request_id: request.request_id.clone(), lines: Vec::new(), not_found: true };
+        v1::UploadLogsRequest { request_id: request.request_id.clone(), not_found: true, ..Default::default() };
     sender.send(not_found.clone()).await.unwrap();
     let mut lines = soon(reader).await.unwrap().unwrap();
     assert_eq!(soon(lines.message()).await.unwrap_err().code(), Code::NotFound);
@@ -109,7 +130,8 @@ async fn reader_and_upload_break_off_when_the_node_is_deleted() {
     let mut agent = world.fleet(&["shop-1"]).await.remove(0);
     let reader = read(&world, ask("shop-1", true));
     let (request, (sender, call)) = answer(&mut agent).await;
-    let first = v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], not_found: false };
+    let first =
+        v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("one")], ..Default::default() };
     sender.send(first).await.unwrap();
     let mut lines = soon(reader).await.unwrap().unwrap();
     soon(lines.message()).await.unwrap().unwrap();
@@ -124,7 +146,8 @@ async fn a_request_for_logs_belongs_to_its_node() {
     let mut agents = world.fleet(&["shop-1", "shop-2"]).await;
     let reader = read(&world, ask("shop-1", false));
     let FromServer::Logs(request) = agents[0].next().await else { panic!("nobody asks for logs") };
-    let forged = v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("lies")], not_found: false };
+    let forged =
+        v1::UploadLogsRequest { request_id: request.request_id, lines: vec![line("lies")], ..Default::default() };
     let status = agents[1].service.upload_logs(tokio_stream::once(forged)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
     reader.abort();

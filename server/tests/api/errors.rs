@@ -1,5 +1,6 @@
 //! The shapes of errors.
 
+use longshore_model::limits::MAX_TARGETS;
 use longshore_proto::v1;
 use tonic::Code;
 use tonic_types::ErrorDetails;
@@ -120,6 +121,37 @@ async fn a_request_that_the_state_forbids_names_the_state() {
     assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "QUEUED");
     let resume = world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id }).await;
     assert_eq!(failure(resume).0, Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn messages_that_cannot_be_taken_are_the_callers_fault() {
+    let world = World::start().await;
+    let name = "x".repeat(5 * 1024 * 1024);
+    let (code, details) = failure(world.nodes().get_node(v1::GetNodeRequest { name }).await);
+    assert_eq!((code, reason(&details)), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+
+    let mut raw = tonic::client::Grpc::new(world.channel());
+    raw.ready().await.unwrap();
+    // Its first field is a number, where a text is expected.
+    let damaged = tonic::Request::new(v1::ListJobsRequest { page_size: 1, ..Default::default() });
+    let codec = longshore_proto::codec::SmallCodec::<v1::ListJobsRequest, v1::GetJobResponse>::default();
+    let path = http::uri::PathAndQuery::from_static("/longshore.v1.JobService/GetJob");
+    let (code, details) = failure(raw.unary(damaged, path, codec).await);
+    assert_eq!((code, reason(&details)), (Code::InvalidArgument, "MESSAGE_UNREADABLE"));
+}
+
+#[tokio::test]
+async fn as_many_targets_as_a_job_may_have_fit_into_one_request() {
+    let world = World::start().await;
+    for (count, expected) in [(MAX_TARGETS, "there are no nodes"), (MAX_TARGETS + 1, "at most 100000")] {
+        let names: Vec<String> = (0..count).map(|number| format!("{number:063}")).collect();
+        let mut request = order(&[]);
+        request.targets.as_mut().unwrap().node_names = names;
+        let (code, details) = failure(world.jobs().create_job(request).await);
+        assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["targets.node_names"]));
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert!(violations[0].description.contains(expected), "{violations:?}");
+    }
 }
 
 #[tokio::test]

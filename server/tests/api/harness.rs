@@ -10,6 +10,7 @@ use longshore_model::identity::Identity;
 use longshore_model::name::NodeName;
 use longshore_model::node::Labels;
 use longshore_proto::v1;
+use longshore_server::api::calls::CallLayer;
 use longshore_server::live::Live;
 use longshore_server::services::{Backstage, Services};
 use longshore_server::store::{SqliteStore, Store, StoredToken};
@@ -205,7 +206,8 @@ fn dial(address: SocketAddr) -> Channel {
 async fn serve(routes: Routes, shutdown: CancellationToken) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::builder().layer(tonic::service::InterceptorLayer::new(identify)).add_routes(routes);
+    let server =
+        Server::builder().layer(tonic::service::InterceptorLayer::new(identify)).layer(CallLayer).add_routes(routes);
     tokio::spawn(async move {
         // Without it each HTTP/2 window waits for a delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

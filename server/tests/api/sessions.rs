@@ -194,3 +194,32 @@ async fn the_end_of_a_session_is_remembered() {
     let node = eventually(|| async { Some(get().await).filter(|node| !node.connected) }).await;
     assert!(node.last_seen_time.is_some());
 }
+
+#[tokio::test]
+async fn a_report_that_is_too_large_ends_the_session_and_says_so() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let failure = v1::Failure { message: "x".repeat(5 * 1024 * 1024), ..Default::default() };
+    let report = v1::TaskReport { failure: Some(failure), ..Default::default() };
+    agent.send(v1::report::Subject::Task(report)).await;
+    let status = agent.end().await.unwrap();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+}
+
+#[tokio::test]
+async fn a_session_opens_however_many_apps_are_being_removed() {
+    const APPS: usize = 300;
+    let world = World::start().await;
+    let agent = world.fleet(&["shop-1"]).await.remove(0);
+    let mut jobs = Vec::new();
+    for _ in 0..APPS {
+        jobs.push(world.create(order(&["shop-1"])).await);
+    }
+    for job in &jobs {
+        world.job_in(&job.job_id, v1::JobState::Running).await;
+    }
+    drop(agent);
+    world.store.pass_deadlines(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)).await.unwrap();
+    let mut agent = world.connect("shop-1").await;
+    assert_eq!(agent.update().await.remove.len(), APPS);
+}

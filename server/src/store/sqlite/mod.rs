@@ -92,9 +92,10 @@ fn no_app(name: &AppName) -> StoreError {
 ///
 /// Dropping it commits the writes that are queued, and blocks until that is done.
 pub struct SqliteStore {
-    // Dropped in this order: nobody else may open the database before the writer has ended.
-    writer: Writer,
+    // Dropped in this order: the last connection to close puts the WAL into the database and removes it, which only the
+    // writer can; and nobody else may open the database before the writer has ended.
     readers: Readers,
+    writer: Writer,
     _claim: File,
 }
 
@@ -109,6 +110,14 @@ impl SqliteStore {
         let claim = schema::claim(path)?;
         let writer = Writer::start(schema::open_writer(path)?, observer).map_err(OpenError::Thread)?;
         Ok(Self { writer, readers: Readers::new(path), _claim: claim })
+    }
+}
+
+impl SqliteStore {
+    /// Whether a store has the database at `path` open, here or in another process.
+    #[must_use]
+    pub fn is_in_use(path: &Path) -> bool {
+        matches!(schema::claim(path), Err(OpenError::InUse(_)))
     }
 }
 

@@ -100,6 +100,19 @@ fn only_the_owner_reads_the_files() {
     assert_eq!(files, 4, "database, WAL, shared memory, lock");
 }
 
+#[tokio::test]
+async fn a_store_that_is_dropped_leaves_no_log_behind() {
+    let database = Database::new();
+    let (store, _) = database.store();
+    nodes_of(&store, &["a"]).await;
+    store.node(&node_name("a")).await.expect("a reader has a connection now");
+    drop(store);
+    let mut files: Vec<_> =
+        std::fs::read_dir(database.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["longshore.db", "longshore.db.lock"]);
+}
+
 #[test]
 fn commits_reach_the_disk() {
     let database = Database::new();
