@@ -8,6 +8,7 @@ mod apps;
 mod cli;
 mod crashes;
 mod failures;
+mod fleet;
 mod foreign;
 mod images;
 mod jobs;

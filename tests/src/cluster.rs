@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longshore_proto::v1;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -117,6 +118,11 @@ impl Cluster {
     /// Ends the server with SIGTERM and returns whether it ended well.
     pub fn stop_server(&mut self) -> bool {
         self.server.take().unwrap().terminate().success()
+    }
+
+    /// The server's process id.
+    pub fn server_pid(&self) -> Pid {
+        self.server.as_ref().unwrap().pid()
     }
 
     /// What the server logged.

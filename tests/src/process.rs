@@ -8,17 +8,16 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Path of a built binary, beside the running test's own target directory.
+/// Path of a built binary: beside the running program, or beside the directory of the running test.
 ///
 /// # Panics
 ///
 /// When it was not built: `cargo test` builds a package's own binaries only, so `cargo build --workspace` comes first.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let directory = test.parent().and_then(Path::parent).unwrap();
-    let path = directory.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
-    path
+    let running = std::env::current_exe().unwrap();
+    let mut directories = running.ancestors().skip(1).take(2);
+    let found = directories.find_map(|directory| Some(directory.join(name)).filter(|path| path.is_file()));
+    found.unwrap_or_else(|| panic!("{name} is missing: run `cargo build --workspace` first"))
 }
 
 /// A command that runs a built binary, inside `host`'s network namespace where one is given.
