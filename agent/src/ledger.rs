@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use longshore_model::app::{BoundPort, InstanceExit};
 use longshore_model::assignment::Assignment;
 use longshore_model::backoff::Crashes;
+use longshore_model::failure::Failure;
 use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Entry {
     pub wish: Wish,
     /// How the assignment's attempt ended.
     pub outcome: Option<Outcome>,
+    /// Why the attempt fails, while what it made is removed.
+    pub failure: Option<Failure>,
     /// What was checked and pulled.
     pub prepared: Option<Prepared>,
     /// Host ports, chosen ones included: they stay the same for the app's life.
@@ -121,7 +124,8 @@ impl LedgerError {
 pub struct Loaded {
     /// Entries that could be read.
     pub entries: Vec<Entry>,
-    /// Apps whose file was set aside: what they run must not be taken for unwanted.
+    /// Apps of which there is nothing but a file that was set aside, now or by an earlier agent: what they run must not
+    /// be taken for unwanted.
     pub damaged: Vec<AppName>,
 }
 
@@ -146,6 +150,7 @@ impl Entry {
             assignment,
             wish: Wish::Present,
             outcome: None,
+            failure: None,
             prepared: None,
             ports: Vec::new(),
             host_ip: None,
@@ -180,7 +185,11 @@ impl Ledger {
                 std::fs::remove_file(&path).map_err(at("remove", &path))?;
                 continue;
             }
-            let Some(app) = name.strip_suffix(ENDING).and_then(|stem| AppName::parse(stem).ok()) else { continue };
+            if let Some(app) = name.strip_suffix(DAMAGED).and_then(app_of) {
+                loaded.damaged.push(app);
+                continue;
+            }
+            let Some(app) = app_of(name) else { continue };
             match read(&path, &app) {
                 Ok(entry) => loaded.entries.push(entry),
                 Err(error) => {
@@ -193,7 +202,11 @@ impl Ledger {
                 }
             }
         }
-        Ok(loaded)
+        let is_known = |app: &AppName| loaded.entries.iter().any(|entry| entry.assignment.app == *app);
+        let mut damaged: Vec<AppName> = loaded.damaged.into_iter().filter(|app| !is_known(app)).collect();
+        damaged.sort();
+        damaged.dedup();
+        Ok(Loaded { damaged, entries: loaded.entries })
     }
 
     /// Writes an app's file durably. Blocks.
@@ -207,13 +220,15 @@ impl Ledger {
         text.and_then(|text| durable::replace(&path, &text, 0o600)).map_err(at("write", &path))
     }
 
-    /// Forgets an app durably. Blocks.
+    /// Forgets an app durably, and what was set aside of it. Blocks.
     ///
     /// # Errors
     ///
     /// The file cannot be removed.
     pub fn forget(&self, app: &AppName) -> Result<(), LedgerError> {
         let path = self.path(app);
+        let aside = aside(&path);
+        durable::remove(&aside).map_err(at("remove", &aside))?;
         durable::remove(&path).map_err(at("remove", &path))
     }
 
@@ -222,11 +237,20 @@ impl Ledger {
     }
 
     fn set_aside(&self, path: &Path) -> Result<(), LedgerError> {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(DAMAGED);
-        std::fs::rename(path, aside).map_err(at("set aside", path))?;
+        std::fs::rename(path, aside(path)).map_err(at("set aside", path))?;
         durable::sync_directory(&self.directory).map_err(at("sync", &self.directory))
     }
+}
+
+/// The app that a file is about, by its name.
+fn app_of(name: &str) -> Option<AppName> {
+    AppName::parse(name.strip_suffix(ENDING)?).ok()
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(DAMAGED);
+    aside.into()
 }
 
 fn read(path: &Path, app: &AppName) -> io::Result<Entry> {

@@ -23,6 +23,7 @@ use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_agent::{enroll, node};
 use longshore_model::name::NodeName;
 use longshore_tls::KeepAlive;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,7 @@ async fn enrol(arguments: Enroll) -> anyhow::Result<()> {
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let data = DataDir::new(arguments.data.data_dir.clone());
     let enrolment = data.enrolment()?;
+    raise_open_files();
     let _lock = data.lock()?;
     let credentials = Arc::new(data.credentials()?);
     let shutdown = on_signal()?;
@@ -113,6 +115,16 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     tracing::info!("ending; apps keep running");
     supervisor.shutdown().await;
     Ok(())
+}
+
+/// Asks for all descriptors that the agent may have: it holds one for each container that runs, and the usual soft limit
+/// of 1024 is less than an agent with many apps needs.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn reset(arguments: &Reset) -> anyhow::Result<()> {

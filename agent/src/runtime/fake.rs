@@ -12,6 +12,7 @@
 //! | `exit=1` | every container ends with this code |
 //! | `after=50ms` | so long after its start; at once when not said |
 //! | `runs=2` | only the first two runs of each instance end by themselves |
+//! | `wait=fail` | the first wait for each container fails, though it runs |
 //! | `oom=true` | they end by passing their memory limit |
 //!
 //! Containers live in a [`Machine`]. Several runtimes may share one, which is how an agent's restart is played: a second
@@ -67,6 +68,7 @@ struct Container {
     launch: Launch,
     started: Option<Timestamp>,
     exit: Option<InstanceExit>,
+    waited: bool,
 }
 
 /// What an image's reference tells the runtime to do.
@@ -244,7 +246,7 @@ impl Runtime for FakeRuntime {
                 return Err(error(FailureReason::RuntimeError, message));
             }
             // From the first moment on there is something to be deleted, as with a real container.
-            let container = Container { launch: launch.clone(), started: None, exit: None };
+            let container = Container { launch: launch.clone(), started: None, exit: None, waited: false };
             state.containers.insert(launch.instance.clone(), container);
         }
         tokio::time::sleep(script.duration("create")).await;
@@ -259,6 +261,9 @@ impl Runtime for FakeRuntime {
         let run = {
             let mut state = self.machine.state();
             let container = state.containers.get_mut(instance).ok_or_else(|| absent(instance))?;
+            if let Some(since) = container.started {
+                return Ok(since);
+            }
             container.started = Some(now);
             let run = container.launch.run;
             *state.starts.entry(instance.clone()).or_default() += 1;
@@ -271,6 +276,12 @@ impl Runtime for FakeRuntime {
 
     async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError> {
         let mut changed = self.machine.changed.subscribe();
+        let script = self.script(instance);
+        let first =
+            self.machine.state().containers.get_mut(instance).is_some_and(|c| !std::mem::replace(&mut c.waited, true));
+        if first {
+            script.fails_at("wait")?;
+        }
         loop {
             let container = self.machine.state().containers.get(instance).cloned().ok_or_else(|| absent(instance))?;
             if let Some(exit) = container.exit {

@@ -136,7 +136,7 @@ impl Session {
                 read.good.into_iter().for_each(|assignment| supervisor.set(assignment));
                 for app in update.remove {
                     match FromWire::read(app) {
-                        Ok(app) => supervisor.remove(&app),
+                        Ok(app) => supervisor.remove(&app).await,
                         Err(violations) => tracing::error!(%violations, "an app to remove has no proper name"),
                     }
                 }

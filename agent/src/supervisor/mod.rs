@@ -105,10 +105,9 @@ impl Supervisor {
             supervisor.adopt(entry, containers);
         }
         for app in loaded.damaged {
-            if let Some(containers) = found.remove(&app) {
-                containers.iter().for_each(|container| supervisor.context.ports.adopt(&app, &container.ports));
-                supervisor.unclaimed.insert(app, containers);
-            }
+            let containers = found.remove(&app).unwrap_or_default();
+            containers.iter().for_each(|container| supervisor.context.ports.adopt(&app, &container.ports));
+            supervisor.unclaimed.insert(app, containers);
         }
         for (app, containers) in found {
             supervisor.delete_unwanted(&app, &containers).await;
@@ -121,7 +120,7 @@ impl Supervisor {
         let mut gone: Vec<AppName> = self.workers.keys().cloned().collect();
         gone.retain(|app| !untouched.contains(app) && assignments.iter().all(|wanted| wanted.app != *app));
         for app in gone {
-            self.remove(&app);
+            self.remove(&app).await;
         }
         for assignment in assignments {
             self.set(assignment);
@@ -131,8 +130,7 @@ impl Supervisor {
                 self.unclaimed.insert(app, containers);
                 continue;
             }
-            self.delete_unwanted(&app, &containers).await;
-            self.context.ports.release(&app);
+            self.give_up(&app, &containers).await;
         }
     }
 
@@ -153,18 +151,20 @@ impl Supervisor {
     }
 
     /// Takes word that an app shall go. One that is not here is reported gone at once.
-    pub fn remove(&mut self, app: &AppName) {
-        match self.workers.get(app) {
-            Some(handle) => {
-                handle.orders.send_if_modified(|orders| orders.wanted.take().is_some());
-            }
-            None => self.context.reporter.app(AppReport {
-                app: app.clone(),
-                revision: 0,
-                attempt: 0,
-                status: AppStatus { state: AppState::Removed, ..AppStatus::default() },
-            }),
+    pub async fn remove(&mut self, app: &AppName) {
+        if let Some(handle) = self.workers.get(app) {
+            handle.orders.send_if_modified(|orders| orders.wanted.take().is_some());
+            return;
         }
+        if let Some(containers) = self.unclaimed.remove(app) {
+            self.give_up(app, &containers).await;
+        }
+        self.context.reporter.app(AppReport {
+            app: app.clone(),
+            revision: 0,
+            attempt: 0,
+            status: AppStatus { state: AppState::Removed, ..AppStatus::default() },
+        });
     }
 
     /// Takes word of what the server has on its disk.
@@ -209,6 +209,10 @@ impl Supervisor {
             handle.task.abort();
             let _ = handle.task.await;
         }
+        self.forget_file(app).await
+    }
+
+    async fn forget_file(&self, app: &AppName) -> Result<(), LedgerError> {
         let (ledger, name) = (self.context.ledger.clone(), app.clone());
         match tokio::task::spawn_blocking(move || ledger.forget(&name)).await {
             Ok(forgotten) => forgotten,
@@ -226,8 +230,20 @@ impl Supervisor {
         self.workers.insert(name, Handle { orders, task: tokio::spawn(worker.run()) });
     }
 
+    /// Deletes what is left of an app whose file was damaged, now that the server does not want it.
+    async fn give_up(&self, app: &AppName, containers: &[Found]) {
+        self.delete_unwanted(app, containers).await;
+        self.context.ports.release(app);
+        if let Err(error) = self.forget_file(app).await {
+            tracing::error!(%app, %error, source = %error.source, "a damaged ledger file stays");
+        }
+    }
+
     async fn delete_unwanted(&self, app: &AppName, containers: &[Found]) {
-        tracing::warn!(%app, containers = containers.len(), "no app of this node has these containers: deleting them");
+        if !containers.is_empty() {
+            let containers = containers.len();
+            tracing::warn!(%app, containers, "no app of this node has these containers: deleting them");
+        }
         for container in containers {
             if let Err(error) = self.context.runtime.delete(&container.instance).await {
                 tracing::error!(%app, instance = container.instance.index, %error, "cannot delete a container");

@@ -32,8 +32,6 @@ pub struct App {
     pub containers: BTreeMap<u32, Container>,
     /// The image that this deployment's check found.
     pub resolved: Option<ResolvedImage>,
-    /// Why this deployment fails, until the failure is recorded.
-    pub failure: Option<Failure>,
     /// The furthest state of this attempt.
     pub step: TaskState,
     /// Attempts in a row at something that no exit of a container counts: checks, pulls, removals.
@@ -106,7 +104,6 @@ impl App {
             entry,
             containers: BTreeMap::new(),
             resolved: None,
-            failure: None,
             step: TaskState::Assigned,
             stumbles: 0,
             not_before: None,
@@ -118,22 +115,33 @@ impl App {
     pub fn adopt(entry: Entry, found: Vec<Found>, now: Timestamp, wall: Timestamp) -> Self {
         let mut app = Self::from_entry(entry);
         app.entry.instances.resize(app.entry.assignment.spec.instances as usize, Record::default());
+        let latest = later(now, backoff::RESTART.cap);
+        for record in &mut app.entry.instances {
+            // The clock may have gone back since it was written: no delay is longer than the longest.
+            record.not_before = record.not_before.map(|moment| moment.min(latest));
+        }
         let mut exits = Vec::new();
-        for container in found {
+        for container in newest_runs(found) {
             let index = container.instance.index;
+            let record = app.entry.instances.get_mut(index as usize);
+            let was_told_to_start = record.as_ref().is_some_and(|record| record.live);
             let state = match container.state {
                 // The two clocks may disagree; how long it has been up does not depend on either.
                 FoundState::Running(since) => ContainerState::Running(earlier(now, until(since, wall))),
+                // Perhaps it hears the word just now: the same word again starts it once, a deletion and a new run twice.
+                FoundState::Created if was_told_to_start => ContainerState::Created,
                 FoundState::Created | FoundState::Exited(_) => ContainerState::Spent,
             };
             app.containers.insert(index, Container { revision: container.revision, state });
-            let Some(record) = app.entry.instances.get_mut(index as usize) else { continue };
+            let Some(record) = record else { continue };
             record.run = record.run.max(container.run);
             match container.state {
-                FoundState::Exited(exit) => exits.push((index, exit)),
+                // Without that it was counted before, or is what our own deletion left of one that never ran.
+                FoundState::Exited(exit) if record.live => exits.push((index, exit)),
+                FoundState::Exited(_) => {}
                 FoundState::Running(_) => record.live = true,
-                // Told to start, and never did.
-                FoundState::Created if record.live => {
+                // The start is counted when it is told again.
+                FoundState::Created if was_told_to_start => {
                     record.live = false;
                     record.starts = record.starts.saturating_sub(1);
                 }
@@ -201,7 +209,7 @@ impl App {
 
     fn forget_trouble(&mut self) {
         self.resolved = None;
-        self.failure = None;
+        self.entry.failure = None;
         self.stumbles = 0;
         self.not_before = None;
     }
@@ -244,7 +252,7 @@ impl App {
             Some(outcome) if outcome.report.state == TaskState::Succeeded => None,
             Some(_) => Some(Ending::Removed),
             None if self.entry.assignment.order == Order::Cancel => Some(Ending::Cancelled),
-            None => self.failure.clone().map(Ending::Failed),
+            None => self.entry.failure.clone().map(Ending::Failed),
         }
     }
 
@@ -432,7 +440,7 @@ impl App {
 
     fn fail(&mut self, reason: FailureReason, message: String) {
         let step = if self.step == TaskState::Assigned { TaskState::Checking } else { self.step };
-        self.failure.get_or_insert(Failure::new(reason, &message, step));
+        self.entry.failure.get_or_insert(Failure::new(reason, &message, step));
     }
 
     /// Moves the attempt's state forward; returns whether it did.
@@ -449,9 +457,16 @@ impl App {
         let Assignment { job, attempt, .. } = &self.entry.assignment;
         let report = TaskReport { job: job.clone(), attempt: *attempt, state, pull: None, failure };
         self.entry.outcome = Some(Outcome { report: report.clone(), acknowledged: false });
-        self.failure = None;
+        self.entry.failure = None;
         self.step = state;
         report
+    }
+
+    /// The end could not be written down: it does not count.
+    pub fn unconcluded(&mut self, reason: FailureReason, message: String) {
+        self.entry.outcome = None;
+        self.step = TaskState::Settling;
+        self.unwritten(reason, message);
     }
 
     /// Nothing of the app is here any more.
@@ -466,6 +481,18 @@ impl App {
             self.entry.wish = Wish::Gone;
         }
     }
+}
+
+/// Of each instance the container of its last run.
+fn newest_runs(found: Vec<Found>) -> impl Iterator<Item = Found> {
+    let mut newest: BTreeMap<u32, Found> = BTreeMap::new();
+    for container in found {
+        let index = container.instance.index;
+        if newest.get(&index).is_none_or(|known| known.run < container.run) {
+            newest.insert(index, container);
+        }
+    }
+    newest.into_values()
 }
 
 /// Whether such an end is a success: exit code 0 where the policy lets a container end.

@@ -11,6 +11,7 @@ use futures::stream;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit};
 use longshore_model::assignment::Order;
+use longshore_model::backoff;
 use longshore_model::failure::FailureReason;
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::spec::AppSpec;
@@ -21,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::plan::{App, ContainerState, Ending, Next};
 use super::{Context, Orders, status};
 use crate::ledger::LedgerError;
-use crate::runtime::{InstanceKey, Launch, ProgressSink, ResolvedImage, RuntimeError};
+use crate::runtime::{FoundState, InstanceKey, Launch, ProgressSink, ResolvedImage, Runtime, RuntimeError};
 use crate::{capability, environment, host_path, node, ports};
 
 /// How long a container may take to end by itself before it is killed.
@@ -43,12 +44,23 @@ pub(super) struct Worker {
     published: Option<AppStatus>,
     /// The last of the server's words that was heard.
     said: u64,
+    /// Attempts in a row at writing the ledger that failed.
+    unwritten: u32,
 }
 
 impl Worker {
     pub(super) fn new(context: Arc<Context>, app: App, mut orders: watch::Receiver<Orders>) -> Self {
         orders.mark_changed();
-        Self { context, app, orders, exits: JoinSet::new(), watched: HashMap::new(), published: None, said: 0 }
+        Self {
+            context,
+            app,
+            orders,
+            exits: JoinSet::new(),
+            watched: HashMap::new(),
+            published: None,
+            said: 0,
+            unwritten: 0,
+        }
     }
 
     /// Runs until it is aborted, which it may be at any point.
@@ -56,6 +68,7 @@ impl Worker {
         self.begin().await;
         loop {
             self.take_orders().await;
+            self.take_exits().await;
             self.publish();
             let next = self.app.next(self.context.clock.now());
             tracing::debug!(app = %self.app.entry.assignment.app, ?next, "next");
@@ -110,6 +123,15 @@ impl Worker {
         }
         if changed {
             self.persist().await;
+        }
+    }
+
+    /// Takes the ends that came while something else was done: nothing is decided on containers that are up no more.
+    async fn take_exits(&mut self) {
+        while let Some(exit) = self.exits.try_join_next() {
+            if let Ok(exit) = exit {
+                self.ended(exit).await;
+            }
         }
     }
 
@@ -174,6 +196,9 @@ impl Worker {
         }
         let run = self.app.creating(index);
         self.persist().await;
+        if self.app.entry.failure.is_some() {
+            return;
+        }
         let launch = match self.launch(index, run) {
             Ok(launch) => launch,
             Err(error) => return self.stumbled(error),
@@ -190,6 +215,9 @@ impl Worker {
         self.reach(TaskState::Starting);
         self.app.starting(index);
         self.persist().await;
+        if self.app.entry.failure.is_some() {
+            return;
+        }
         let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
         match self.unless_overtaken(async move { runtime.start(&key).await }).await {
             None => {}
@@ -215,6 +243,10 @@ impl Worker {
     }
 
     async fn tear_down(&mut self, ending: Ending) {
+        if matches!(ending, Ending::Failed(_)) {
+            // After a crash in between the removal goes on, and ends in the same failure.
+            self.persist().await;
+        }
         let app = self.app.entry.assignment.app.clone();
         let all = self.app.containers.keys().copied().collect();
         let mut removed = self.delete(all).await;
@@ -271,7 +303,12 @@ impl Worker {
     async fn conclude(&mut self, state: TaskState, failure: Option<longshore_model::failure::Failure>) {
         let report = self.app.conclude(state, failure);
         // Written first: after a crash in between the same end is reported again, and nothing is done twice.
-        self.persist().await;
+        if let Err(error) = self.write().await
+            && state == TaskState::Succeeded
+        {
+            // A later agent would not know that the app is to stay whatever becomes of its containers.
+            return self.app.unconcluded(error.reason, error.message);
+        }
         self.publish();
         self.context.reporter.task(report);
     }
@@ -282,6 +319,13 @@ impl Worker {
             match until {
                 Some(moment) => tokio::time::sleep_until(clock.instant(moment)).await,
                 None => std::future::pending().await,
+            }
+        };
+        let unwritten = self.unwritten;
+        let rewrite = async {
+            match unwritten {
+                0 => std::future::pending().await,
+                failures => tokio::time::sleep(backoff::RESTART.delay(failures)).await,
             }
         };
         tokio::select! {
@@ -298,6 +342,7 @@ impl Worker {
                 }
             }
             () = timer => {}
+            () = rewrite => self.persist().await,
         }
     }
 
@@ -339,7 +384,7 @@ impl Worker {
     fn watch(&mut self, index: u32) {
         let run = self.app.entry.instances.get(index as usize).map_or(0, |record| record.run);
         let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
-        let handle = self.exits.spawn(async move { (index, run, runtime.wait(&key).await) });
+        let handle = self.exits.spawn(async move { (index, run, end_of(&*runtime, &key, run).await) });
         self.watched.insert(index, handle);
     }
 
@@ -419,15 +464,26 @@ impl Worker {
         self.published = Some(status);
     }
 
-    /// Writes down what is known. Where that fails, an open task fails with it; what runs already runs on.
+    /// Writes down what is known. Where that fails, an open task fails with it; what runs already runs on, and it is
+    /// written later.
     async fn persist(&mut self) {
-        let (ledger, entry) = (self.context.ledger.clone(), self.app.entry.clone());
-        let Ok(written) = tokio::task::spawn_blocking(move || ledger.write(&entry)).await else { return };
-        if let Err(error) = written {
-            let source: &dyn std::error::Error = &error.source;
-            tracing::error!(app = %self.app.entry.assignment.app, %error, source, "cannot write the ledger");
-            self.app.unwritten(ledger_failure(&error), format!("The agent cannot write its ledger: {}.", error.source));
+        if let Err(error) = self.write().await {
+            self.app.unwritten(error.reason, error.message);
         }
+    }
+
+    async fn write(&mut self) -> Result<(), RuntimeError> {
+        let (ledger, entry) = (self.context.ledger.clone(), self.app.entry.clone());
+        // Interrupted only when the agent ends.
+        let Ok(written) = tokio::task::spawn_blocking(move || ledger.write(&entry)).await else { return Ok(()) };
+        let Err(error) = written else {
+            self.unwritten = 0;
+            return Ok(());
+        };
+        self.unwritten = self.unwritten.saturating_add(1);
+        let source: &dyn std::error::Error = &error.source;
+        tracing::error!(app = %self.app.entry.assignment.app, %error, source, "cannot write the ledger");
+        Err(refusal(ledger_failure(&error), format!("The agent cannot write its ledger: {}.", error.source)))
     }
 }
 
@@ -440,6 +496,27 @@ struct Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.open.store(false, Ordering::Release);
+    }
+}
+
+/// How a container ended. An error of the runtime is no end: what cannot be asked may well run on.
+async fn end_of(runtime: &dyn Runtime, key: &InstanceKey, run: u32) -> Result<InstanceExit, RuntimeError> {
+    let mut failures: u32 = 0;
+    loop {
+        let error = match runtime.wait(key).await {
+            Ok(exit) => return Ok(exit),
+            Err(error) => error,
+        };
+        if let Ok(found) = runtime.list().await {
+            match found.into_iter().find(|found| found.instance == *key && found.run == run).map(|found| found.state) {
+                Some(FoundState::Running(_)) => {}
+                Some(FoundState::Exited(exit)) => return Ok(exit),
+                Some(FoundState::Created) | None => return Err(error),
+            }
+        }
+        tracing::warn!(app = %key.app, instance = key.index, %error, "cannot wait for the end of a container; trying again");
+        failures = failures.saturating_add(1);
+        tokio::time::sleep(backoff::RESTART.delay(failures)).await;
     }
 }
 

@@ -107,3 +107,91 @@ async fn an_end_that_the_server_has_not_acknowledged_is_told_by_the_next_agent()
     node.restart().await;
     node.until_task(S::Failed).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_set_aside_protects_its_containers_from_every_later_agent_too() {
+    let mut node = Node::new().await;
+    node.supervisor.set(deploy("fake/app:1"));
+    node.until_task(S::Succeeded).await;
+    node.kill().await;
+    std::fs::write(node.ledger_file("till"), "{").unwrap();
+    for _ in 0..3 {
+        // No server has spoken in between.
+        node.begin().await;
+        assert_eq!(node.containers().await, 1, "silence stopped an app");
+        node.kill().await;
+    }
+    node.begin().await;
+    node.supervisor.replace(Vec::new(), &[]).await;
+    assert_eq!(node.containers().await, 0, "what the server does not want goes");
+    let left = std::fs::read_dir(node.directory.path().join("ledger")).unwrap().count();
+    assert_eq!(left, 0, "and the file that was set aside with it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_of_a_damaged_file_is_deleted_before_it_is_reported_gone() {
+    let mut node = Node::new().await;
+    node.supervisor.set(deploy("fake/app:1"));
+    node.until_task(S::Succeeded).await;
+    node.kill().await;
+    std::fs::write(node.ledger_file("till"), "{").unwrap();
+    node.begin().await;
+    // A full set whose assignment of this app could not be read, and then a removal.
+    node.supervisor.replace(Vec::new(), &[app("till")]).await;
+    assert_eq!(node.containers().await, 1);
+    node.supervisor.remove(&app("till")).await;
+    node.until_app(AppState::Removed).await;
+    assert_eq!(node.containers().await, 0);
+}
+
+/// The ledger's directory is elsewhere while `act` runs: nothing can be written.
+async fn without_a_ledger(node: &mut Node, act: impl AsyncFnOnce(&mut Node)) {
+    let (here, away) = (node.directory.path().join("ledger"), node.directory.path().join("away"));
+    std::fs::rename(&here, &away).unwrap();
+    act(node).await;
+    std::fs::rename(&away, &here).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_cannot_be_written_down_is_none() {
+    let mut node = Node::new().await;
+    node.supervisor.set(deploy("fake/app:1"));
+    node.until_task(S::Settling).await;
+    without_a_ledger(&mut node, async |node| {
+        node.until_task(S::Failed).await;
+        assert_eq!(node.containers().await, 0);
+    })
+    .await;
+    // The failure is written as soon as it can be: no later agent brings the app up again.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    node.restart().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((node.containers().await, node.starts(0)), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_started_that_cannot_be_written_down() {
+    let mut node = Node::new().await;
+    without_a_ledger(&mut node, async |node| {
+        node.supervisor.set(deploy("fake/app:1"));
+        node.until_task(S::Failed).await;
+    })
+    .await;
+    let mut node = Node::new().await;
+    node.supervisor.set(deploy("fake/app:1?create=5s"));
+    node.until_task(S::Creating).await;
+    without_a_ledger(&mut node, async |node| {
+        node.until_task(S::Failed).await;
+        assert_eq!((node.containers().await, node.starts(0)), (0, 0));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_runs_is_not_taken_for_ended_because_it_cannot_be_asked() {
+    let mut node = Node::new().await;
+    node.supervisor.set(deploy("fake/app:1?wait=fail"));
+    node.until_task(S::Succeeded).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((node.containers().await, node.starts(0)), (1, 1));
+}

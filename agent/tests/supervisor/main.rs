@@ -132,7 +132,7 @@ async fn a_removed_app_leaves_nothing_and_is_forgotten_once_the_server_knows() {
     node.until_app(AppState::Removed).await;
     assert_eq!(node.containers().await, 0);
     assert!(!node.ledger_file("till").exists());
-    node.supervisor.remove(&node::app("never-here"));
+    node.supervisor.remove(&node::app("never-here")).await;
     node.until_app(AppState::Removed).await;
 }
 

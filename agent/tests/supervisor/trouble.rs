@@ -98,7 +98,7 @@ async fn cancel_and_removal_act_at_once_in_every_step() {
         node.supervisor.set(deployment);
         node.until_task(step).await;
         let begin = Instant::now();
-        node.supervisor.remove(&app("till"));
+        node.supervisor.remove(&app("till")).await;
         node.until_app(AppState::Removed).await;
         assert!(begin.elapsed() < Duration::from_secs(1), "{script}");
         assert_eq!(node.containers().await, 0, "{script}");

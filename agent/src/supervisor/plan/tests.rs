@@ -1,5 +1,5 @@
 //! Random histories of an app: whatever the runtime answers and the server orders, the plan keeps its promises.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,4 +230,94 @@ fn orders_that_overtake_what_is_being_done() {
     assert!(!app.is_overtaken_by(Some(&with(|a| a.order = Order::Keep))));
     app.conclude(TaskState::Succeeded, None);
     assert!(!app.is_overtaken_by(Some(&with(|a| a.order = Order::Cancel))), "it has ended already");
+}
+
+fn prepared(policy: RestartPolicy) -> App {
+    let mut app = App::new(assignment(policy, 1, 3));
+    let image = app.entry.assignment.spec.image.clone();
+    app.prepared(ResolvedImage { digest: "sha256:0".to_owned(), image });
+    app
+}
+
+fn found(run: u32, state: FoundState) -> Found {
+    let instance = crate::runtime::InstanceKey { app: AppName::parse("till").unwrap(), index: 0 };
+    Found { instance, revision: 1, run, state, ports: Vec::new() }
+}
+
+#[test]
+fn a_clock_that_went_back_delays_no_restart_for_longer_than_the_longest_delay() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::Always);
+    app.conclude(TaskState::Succeeded, None);
+    app.entry.instances[0].not_before = Some(later(now, Duration::from_secs(56 * 365 * 86_400)));
+    let app = App::adopt(app.entry, Vec::new(), now, now);
+    let Next::Wait(Some(moment)) = app.next(now) else { panic!("{:?}", app.next(now)) };
+    assert!(until(now, moment) <= backoff::RESTART.cap, "{moment}");
+    assert_eq!(app.next(moment), Next::Create(0));
+}
+
+#[test]
+fn a_container_that_was_told_to_start_is_told_again_instead_of_replaced() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::Never);
+    app.creating(0);
+    app.created(0);
+    let untold = App::adopt(app.entry.clone(), vec![found(1, FoundState::Created)], now, now);
+    assert_eq!(untold.next(now), Next::Clear(vec![0]));
+    app.starting(0);
+    let mut told = App::adopt(app.entry, vec![found(1, FoundState::Created)], now, now);
+    assert_eq!(told.next(now), Next::Start(0));
+    told.starting(0);
+    assert_eq!(told.entry.instances[0].starts, 1);
+}
+
+#[test]
+fn of_two_containers_of_an_instance_the_last_run_counts() {
+    let now = Timestamp::UNIX_EPOCH;
+    let exit = InstanceExit { code: 1, out_of_memory: false, time: now };
+    let (old, new) = (found(9, FoundState::Exited(exit)), found(10, FoundState::Running(now)));
+    for order in [vec![old.clone(), new.clone()], vec![new, old]] {
+        let app = App::adopt(prepared(RestartPolicy::Always).entry, order, now, now);
+        assert!(matches!(app.containers[&0].state, ContainerState::Running(_)));
+        assert_eq!(app.entry.instances[0].run, 10);
+    }
+}
+
+#[test]
+fn what_our_own_deletion_left_is_no_exit_of_the_app() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::Never);
+    app.creating(0);
+    app.created(0);
+    // A container that was never started is deleted, and the agent dies between its SIGKILL and its removal.
+    let killed = InstanceExit { code: LOST, out_of_memory: false, time: now };
+    let app = App::adopt(app.entry, vec![found(1, FoundState::Exited(killed))], now, now);
+    assert_eq!(app.next(now), Next::Clear(vec![0]));
+    assert_eq!(app.entry.instances[0].last_exit, None);
+}
+
+#[test]
+fn an_exit_is_counted_once_however_often_the_agent_starts() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::Always);
+    app.creating(0);
+    app.created(0);
+    app.starting(0);
+    let exit = InstanceExit { code: 1, out_of_memory: false, time: now };
+    let mut entry = app.entry;
+    for _ in 0..5 {
+        entry = App::adopt(entry, vec![found(1, FoundState::Exited(exit))], now, now).entry;
+    }
+    let app = App::adopt(entry, Vec::new(), now, now);
+    assert_eq!(app.next(now), Next::Wait(Some(later(now, backoff::RESTART.base))));
+}
+
+#[test]
+fn a_failure_survives_the_agent() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::Always);
+    app.stumbled(FailureReason::DiskFull, "The disk is full.".to_owned(), now);
+    let Next::TearDown(ending) = app.next(now) else { panic!("{app:?}") };
+    let app = App::adopt(app.entry, Vec::new(), now, now);
+    assert_eq!(app.next(now), Next::TearDown(ending));
 }
