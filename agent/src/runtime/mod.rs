@@ -137,13 +137,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Fetches and unpacks what is missing of the image.
     async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError>;
 
-    /// Makes the container; nothing of the app runs yet.
+    /// Makes the container; nothing of the app runs yet. One that the instance has already is not touched, and an error.
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError>;
 
-    /// Starts the container that was created last for this instance.
+    /// Starts the container that was created last for this instance. A second start changes nothing and is answered like
+    /// the first, so that an agent that did not hear the answer can ask again.
     async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError>;
 
-    /// Waits until the instance's container has ended.
+    /// Waits until the instance's container has ended; told again to whoever asks later, until it is deleted.
     async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError>;
 
     /// Asks the container to end (SIGTERM, or the image's stop signal), kills it after `grace`, and waits until it ended.

@@ -8,6 +8,7 @@
     reason = "a failed unwrap is a failed test, and the harness is read with its tests"
 )]
 
+mod conformance;
 mod life;
 mod limits;
 mod network;

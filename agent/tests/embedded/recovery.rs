@@ -132,3 +132,48 @@ async fn many_containers_start_and_end_at_once() {
     assert!(node.leftovers().is_empty(), "{:?}", node.leftovers());
     node.end().await;
 }
+
+#[tokio::test]
+async fn a_container_of_another_version_of_the_agent_is_found_and_left_alone() {
+    let mut node = Node::new();
+    let host_port = free_port();
+    let mut launch = node.launch("a", DemoImage::new(), json!({})).await;
+    launch.ports = vec![port(Protocol::Tcp, host_port, 8080)];
+    node.run(&launch).await.unwrap();
+    let started = http(host_port, "GET /started").await;
+    // What an older agent did not know yet is missing, and there is something that a newer one brought in.
+    let file = node.container(&launch).join("launch.json");
+    let mut description: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let fields = description.as_object_mut().unwrap();
+    fields.insert("version".to_owned(), json!(0));
+    fields.insert("gravity".to_owned(), json!({ "on": true }));
+    fields.remove("volumesRoot").unwrap();
+    fields.remove("rotation").unwrap();
+    fs::write(&file, description.to_string()).unwrap();
+    node.restart();
+    let found = node.runtime().list().await.unwrap();
+    assert!(matches!(found[..], [ref one] if matches!(one.state, FoundState::Running(_))), "{found:?}");
+    assert_eq!(found[0].ports, launch.ports);
+    assert_eq!(http(host_port, "GET /started").await, started);
+
+    // Even one of which nothing can be read is not for the agent's start to kill.
+    fs::write(&file, "{}").unwrap();
+    node.restart();
+    assert_eq!(http(host_port, "GET /started").await, started);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_shim_cannot_begin_in_a_container_that_is_being_removed() {
+    let node = Node::new();
+    let mut launch = node.launch("a", DemoImage::new(), json!({})).await;
+    for _ in 0..20 {
+        // The call is dropped when the shim was forked and has not done anything yet, or nearly so.
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(3), node.runtime().create(&launch)).await;
+        node.runtime().delete(&launch.instance).await.unwrap();
+        assert!(node.runtime().list().await.unwrap().is_empty());
+        launch.run += 1;
+    }
+    eventually("nothing is left", || node.leftovers().is_empty()).await;
+    node.end().await;
+}

@@ -15,17 +15,25 @@ use longshore_model::app::InstanceExit;
 use longshore_model::name::AppName;
 use longshore_model::spec::Network;
 use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep};
 
 use super::cgroup::{self, CgroupPath};
-use super::launch::{LaunchFile, VERSION};
-use super::layout::{self, Layout};
+use super::launch::{Label, LaunchFile, VERSION};
+use super::layout::{self, FILE_MODE, Layout};
+use super::lock::KeptOut;
 use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
 use super::{client, failure, files, sweep, volumes};
+use crate::durable;
 use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
 pub(super) const LOST: i32 = 128 + Signal::SIGKILL as i32;
+
+/// How long a shim may take to make its container before it is killed.
+pub(super) const MAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks at a shim that is making its container.
+const MAKE_POLL: Duration = Duration::from_millis(5);
 
 /// How containers are run on this node.
 #[derive(Clone, Debug)]
@@ -91,7 +99,12 @@ impl Containers {
         let data_dir =
             fs::canonicalize(&settings.data_dir).map_err(|e| failure::io("opening the data directory", e))?;
         let layout = Layout::new(&data_dir);
-        fs::write(layout.node_uid(), &settings.node_uid).map_err(|e| failure::io("writing the node's uid", e))?;
+        let known = fs::read_to_string(layout.node_uid()).is_ok_and(|uid| uid == settings.node_uid);
+        if !known {
+            // Only once: an agent must come up on a full disk.
+            durable::replace(&layout.node_uid(), settings.node_uid.as_bytes(), FILE_MODE)
+                .map_err(|e| failure::io("writing the node's uid", e))?;
+        }
         sweep::containers(&layout, &settings.node_uid).map_err(|e| failure::io("removing leftovers", e))?;
         sweep::removed_apps(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
         Ok(Self { settings: Settings { data_dir, ..settings }, layout })
@@ -201,7 +214,7 @@ impl Containers {
     /// As [`crate::runtime::Runtime::stop`].
     pub(super) async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
         let Some(container) = self.runs(instance)?.into_iter().next() else { return Ok(()) };
-        let asks = LaunchFile::read(&container).map_or(Signal::SIGTERM as i32, |launch| launch.stop_signal);
+        let asks = Label::read(&container).map_or(Signal::SIGTERM as i32, |label| label.stop_signal);
         if self.ask(&container, Command::Kill(asks)).await?.is_some() {
             let over = tokio::time::timeout(grace, self.ask(&container, Command::Wait)).await;
             if over.is_err() {
@@ -218,13 +231,8 @@ impl Containers {
     /// As [`crate::runtime::Runtime::delete`].
     pub(super) async fn delete(&self, instance: &InstanceKey) -> Result<(), RuntimeError> {
         for container in self.runs(instance)? {
-            if self.is_alive(&container)? {
-                // A shim that hears it goes in good order; one that does not is killed with its container.
-                let killed = self.ask(&container, Command::Kill(Signal::SIGKILL as i32)).await?;
-                if killed.is_none() || !self.ended(&container).await? {
-                    self.force(&container).await?;
-                }
-            }
+            // Kept until it is removed: a shim whose creation was given up in this moment must not begin meanwhile.
+            let _kept_out = self.evict(&container).await?;
             self.bury(&container).await?;
             blocking(move || files::remove_tree(&container), "removing a container").await?;
         }
@@ -251,7 +259,7 @@ impl Containers {
         let mut found = Vec::new();
         for name in files::names(&self.layout.containers()).map_err(|e| failure::io("listing containers", e))? {
             let container = self.layout.containers().join(&name);
-            let Ok(launch) = LaunchFile::read(&container) else { continue };
+            let Ok(label) = Label::read(&container) else { continue };
             let state = if self.is_alive(&container)? {
                 match state::read(&container) {
                     Some(State::Running { since }) => FoundState::Running(since),
@@ -267,11 +275,11 @@ impl Containers {
                 }
             };
             found.push(Found {
-                instance: InstanceKey { app: launch.app, index: launch.index },
-                revision: launch.revision,
-                run: launch.run,
+                instance: InstanceKey { app: label.app, index: label.index },
+                revision: label.revision,
+                run: label.run,
                 state,
-                ports: launch.ports,
+                ports: label.ports,
             });
         }
         Ok(found)
@@ -321,7 +329,10 @@ impl Containers {
         }
         self.bury(container).await?;
         let exit = InstanceExit { code: LOST, out_of_memory: false, time: Timestamp::now() };
-        state::write(container, &State::Exited(exit)).map_err(|e| failure::io("writing a container's state", e))?;
+        if let Err(error) = state::write(container, &State::Exited(exit)) {
+            // On a full disk the same is found out again the next time.
+            tracing::warn!(%error, container = %container.display(), "the end of a container is not written down");
+        }
         Ok(exit)
     }
 
@@ -335,10 +346,39 @@ impl Containers {
         self.bury(container).await
     }
 
+    /// Ends a container's shim, and with it the container, and keeps others out.
+    async fn evict(&self, container: &Path) -> Result<KeptOut, RuntimeError> {
+        loop {
+            let path = container.join(layout::LOCK);
+            let kept_out = blocking(move || super::lock::keep_out(&path), "locking a container").await?;
+            if let Some(kept_out) = kept_out {
+                return Ok(kept_out);
+            }
+            // A shim that hears it goes in good order; one that does not is killed with its container.
+            let answer = self.ask_once_made(container, Command::Kill(Signal::SIGKILL as i32)).await?;
+            if answer.is_none() || !self.ended(container).await? {
+                self.force(container).await?;
+            }
+        }
+    }
+
+    /// Asks a shim that may still be making its container: killed in the middle it would leave the container library's
+    /// other processes behind, which go on with the making.
+    async fn ask_once_made(&self, container: &Path, command: Command) -> Result<Option<Answer>, RuntimeError> {
+        let deadline = Instant::now() + MAKE_TIMEOUT;
+        loop {
+            let answer = self.ask(container, command).await?;
+            if answer.is_some() || !self.is_alive(container)? || Instant::now() >= deadline {
+                return Ok(answer);
+            }
+            sleep(MAKE_POLL).await;
+        }
+    }
+
     /// Kills what is left of a container, and removes its cgroup.
     async fn bury(&self, container: &Path) -> Result<(), RuntimeError> {
-        let Ok(launch) = LaunchFile::read(container) else { return Ok(()) };
-        blocking(move || cgroup::destroy(&launch.cgroup), "removing a cgroup").await
+        let Ok(label) = Label::read(container) else { return Ok(()) };
+        blocking(move || cgroup::destroy(&label.cgroup), "removing a cgroup").await
     }
 }
 

@@ -75,6 +75,27 @@ pub(super) struct VolumeMount {
     pub(super) read_only: bool,
 }
 
+/// What the agent must know of a container that it finds: the part of a launch description that every version of the
+/// agent can read of every other's, since shims outlive agents.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Label {
+    pub(super) app: AppName,
+    pub(super) index: u32,
+    pub(super) revision: u64,
+    pub(super) run: u32,
+    pub(super) stop_signal: i32,
+    pub(super) ports: Vec<BoundPort>,
+    pub(super) cgroup: CgroupPath,
+}
+
+impl Label {
+    /// Reads it from the description of a container.
+    pub(super) fn read(container: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(container.join(LAUNCH))?)?)
+    }
+}
+
 impl LaunchFile {
     /// Reads the description of a container.
     pub(super) fn read(container: &Path) -> io::Result<Self> {

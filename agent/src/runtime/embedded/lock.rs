@@ -39,6 +39,26 @@ pub(super) fn take(path: &Path) -> io::Result<Option<Lock>> {
     }
 }
 
+/// Keeps shims from beginning in a container that is looked at or removed, for as long as this value lives.
+#[derive(Debug)]
+pub(super) struct KeptOut {
+    _lock: Option<Lock>,
+}
+
+/// Keeps shims out; `None` if one is in already.
+pub(super) fn keep_out(path: &Path) -> io::Result<Option<KeptOut>> {
+    match take(path) {
+        Ok(lock) => Ok(lock.map(|lock| KeptOut { _lock: Some(lock) })),
+        // Where there is no room for the lock's file, a shim cannot make it either.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::NotFound) =>
+        {
+            Ok(Some(KeptOut { _lock: None }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The holder's pid: `None` if nobody holds it, `Some(0)` or less if our pid namespace cannot see the holder.
 fn holder(path: &Path) -> io::Result<Option<i32>> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::cgroup;
-use super::launch::LaunchFile;
+use super::cgroup::{self, CgroupPath};
+use super::containers::MAKE_TIMEOUT;
+use super::launch::Label;
 use super::layout::{LOCK, Layout};
 use super::state::{self, State};
-use super::{client, files, lock, volumes};
+use super::{files, lock, volumes};
 
 /// How long the output of a removed app can still be read.
 const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
@@ -27,14 +28,16 @@ pub(super) fn containers(layout: &Layout, node_uid: &str) -> io::Result<()> {
     let mut alive = Vec::new();
     for name in files::names(&layout.containers())? {
         let container = layout.containers().join(&name);
-        let launch = LaunchFile::read(&container).ok();
-        if client::is_alive(&container)? {
-            alive.extend(launch.map(|launch| launch.cgroup));
+        let label = Label::read(&container).ok();
+        // Held while it is looked at: a shim that an agent started in its last moment must not begin meanwhile.
+        let Some(_kept_out) = lock::keep_out(&container.join(LOCK))? else {
+            // The cgroup has the container's name, even if nothing else can be read.
+            alive.extend(label.map(|label| label.cgroup).or_else(|| CgroupPath::new(node_uid, &name).ok()));
             continue;
-        }
+        };
         // One that ran stays, for its exit is news to the agent; of the others nothing is worth keeping.
         let ran = matches!(state::read(&container), Some(State::Running { .. } | State::Exited(_)));
-        if launch.is_none() || !ran {
+        if label.is_none() || !ran {
             files::remove_tree(&container)?;
         }
     }
@@ -77,7 +80,13 @@ pub fn reset(data_dir: &Path) -> io::Result<()> {
     let Ok(data_dir) = fs::canonicalize(data_dir) else { return Ok(()) };
     let layout = Layout::new(&data_dir);
     for name in files::names(&layout.containers())? {
-        let held = layout.containers().join(&name).join(LOCK);
+        let container = layout.containers().join(&name);
+        let held = container.join(LOCK);
+        // One that is still making its container, for an agent that was killed a moment ago, would leave half of it.
+        let made_by = std::time::Instant::now() + MAKE_TIMEOUT;
+        while state::read(&container).is_none() && lock::is_held(&held)? && std::time::Instant::now() < made_by {
+            std::thread::sleep(SHIM_POLL);
+        }
         lock::kill_holder(&held)?;
         let deadline = std::time::Instant::now() + SHIM_END;
         while lock::is_held(&held)? {

@@ -98,12 +98,13 @@ pub(super) async fn until_exit(launch: &LaunchFile, made: Made, socket: StdListe
             time: Timestamp::now(),
         }),
     };
-    write_state(&state)?;
+    let written = write_state(&state);
+    // Who waits is told the truth even where the disk is too full to keep it.
     ended.send_replace(Some(state));
     if timeout(PEER_TIMEOUT, &mut peers).await.is_err() {
         tracing::warn!("a peer did not read its answer");
     }
-    Ok(())
+    written
 }
 
 /// The container and what belongs to its state.

@@ -1,0 +1,283 @@
+//! What every runtime promises, held against each of them: the contract of [`Runtime`], method by method.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::runtime::{Found, FoundState, InstanceKey, Launch, LogQuery, ResolvedImage, Runtime};
+use longshore_demo_image::DemoImage;
+use longshore_model::name::AppName;
+use longshore_model::spec::{AppSpec, Image, ImageSource};
+use serde_json::json;
+
+use crate::node::{Node, PATIENCE};
+
+/// What the program of a container does.
+#[derive(Clone, Copy)]
+enum Does {
+    /// Runs until it is asked to end.
+    Stays,
+    /// Writes a line and ends with 0.
+    Prints,
+    /// Ends with 3.
+    Fails,
+}
+
+/// A runtime under test.
+trait Bench: Sized {
+    fn new() -> Self;
+    fn runtime(&self) -> &dyn Runtime;
+    /// A launch of an instance's first run, its image pulled.
+    async fn launch(&self, app: &str, does: Does) -> Launch;
+    /// Fails the test if anything is left.
+    async fn end(self);
+
+    async fn started(&self, app: &str, does: Does) -> Launch {
+        let launch = self.launch(app, does).await;
+        self.runtime().create(&launch).await.unwrap();
+        self.runtime().start(&launch.instance).await.unwrap();
+        launch
+    }
+
+    async fn found(&self, instance: &InstanceKey) -> Option<Found> {
+        self.runtime().list().await.unwrap().into_iter().find(|found| found.instance == *instance)
+    }
+
+    async fn lines(&self, instance: &InstanceKey, tail: Option<u32>) -> Option<usize> {
+        let query = LogQuery { instance: instance.clone(), tail, follow: false };
+        match self.runtime().logs(query).await.unwrap() {
+            Some(lines) => Some(lines.count().await),
+            None => None,
+        }
+    }
+}
+
+struct Fake(FakeRuntime);
+
+impl Bench for Fake {
+    fn new() -> Self {
+        Self(FakeRuntime::new(Machine::new(Timestamp::now())))
+    }
+
+    fn runtime(&self) -> &dyn Runtime {
+        &self.0
+    }
+
+    async fn launch(&self, app: &str, does: Does) -> Launch {
+        let script = match does {
+            Does::Stays => "create=5ms&start=5ms",
+            Does::Prints => "exit=0",
+            Does::Fails => "exit=3",
+        };
+        let image = Image { source: ImageSource::Reference(format!("fake/app:1?{script}")), pull_policy: None };
+        let spec: AppSpec = serde_json::from_value(json!({ "name": "t", "image": image })).unwrap();
+        let image = pulled(self.runtime(), &image).await;
+        Launch { instance: key(app), revision: 7, run: 1, image, spec: Arc::new(spec), env: vec![], ports: vec![] }
+    }
+
+    async fn end(self) {
+        assert_eq!(self.0.list().await.unwrap(), []);
+    }
+}
+
+impl Bench for Node {
+    fn new() -> Self {
+        Node::new()
+    }
+
+    fn runtime(&self) -> &dyn Runtime {
+        self.runtime()
+    }
+
+    async fn launch(&self, app: &str, does: Does) -> Launch {
+        let image = match does {
+            Does::Stays => DemoImage::new(),
+            Does::Prints => DemoImage::new().cmd(&["print", "1", "x"]),
+            Does::Fails => DemoImage::new().cmd(&["exit", "3"]),
+        };
+        Launch { run: 1, ..self.launch(app, image, json!({})).await }
+    }
+
+    async fn end(self) {
+        assert_eq!(self.runtime().list().await.unwrap(), []);
+        assert!(self.leftovers().is_empty(), "{:?}", self.leftovers());
+        self.end().await;
+    }
+}
+
+async fn pulled(runtime: &dyn Runtime, image: &Image) -> ResolvedImage {
+    let image = runtime.resolve(image).await.unwrap();
+    runtime.pull(&image, Arc::new(|_| {})).await.unwrap();
+    image
+}
+
+fn key(app: &str) -> InstanceKey {
+    InstanceKey { app: AppName::parse(app).unwrap(), index: 0 }
+}
+
+async fn list_knows_a_container_from_its_making_to_its_deletion(bench: impl Bench) {
+    let runtime = bench.runtime();
+    assert_eq!(runtime.list().await.unwrap(), []);
+    let launch = bench.launch("a", Does::Stays).await;
+    let key = &launch.instance;
+    runtime.create(&launch).await.unwrap();
+    let found = bench.found(key).await.unwrap();
+    assert_eq!((found.revision, found.run, found.state), (7, 1, FoundState::Created));
+    let since = runtime.start(key).await.unwrap();
+    assert_eq!(bench.found(key).await.unwrap().state, FoundState::Running(since));
+    runtime.stop(key, PATIENCE).await.unwrap();
+    let FoundState::Exited(exit) = bench.found(key).await.unwrap().state else { panic!("stop returned too early") };
+    assert_eq!(runtime.wait(key).await.unwrap(), exit);
+    runtime.delete(key).await.unwrap();
+    bench.end().await;
+}
+
+async fn an_end_is_told_to_all_who_wait_before_and_after_it(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let launch = bench.started("a", Does::Stays).await;
+    let key = &launch.instance;
+    let stop = async { runtime.stop(key, PATIENCE).await.unwrap() };
+    let (first, second, ()) = tokio::join!(runtime.wait(key), runtime.wait(key), stop);
+    assert_eq!(first.clone().unwrap(), second.unwrap());
+    assert_eq!(runtime.wait(key).await.unwrap(), first.unwrap());
+    runtime.delete(key).await.unwrap();
+
+    let launch = bench.started("b", Does::Fails).await;
+    let exit = runtime.wait(&launch.instance).await.unwrap();
+    assert_eq!((exit.code, exit.out_of_memory), (3, false));
+    runtime.delete(&launch.instance).await.unwrap();
+    bench.end().await;
+}
+
+async fn what_removes_may_be_called_again_and_for_what_never_was(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let never = key("never");
+    runtime.stop(&never, PATIENCE).await.unwrap();
+    runtime.delete(&never).await.unwrap();
+    runtime.remove_app(&never.app).await.unwrap();
+    let launch = bench.started("a", Does::Fails).await;
+    let key = &launch.instance;
+    runtime.wait(key).await.unwrap();
+    for _ in 0..2 {
+        runtime.stop(key, PATIENCE).await.unwrap();
+    }
+    for _ in 0..2 {
+        runtime.delete(key).await.unwrap();
+    }
+    for _ in 0..2 {
+        runtime.remove_app(&key.app).await.unwrap();
+    }
+    bench.end().await;
+}
+
+async fn what_is_not_there_cannot_be_started_or_waited_for(bench: impl Bench) {
+    let runtime = bench.runtime();
+    runtime.start(&key("never")).await.unwrap_err();
+    runtime.wait(&key("never")).await.unwrap_err();
+    bench.end().await;
+}
+
+async fn a_second_start_is_answered_like_the_first(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let launch = bench.launch("a", Does::Stays).await;
+    runtime.create(&launch).await.unwrap();
+    let since = runtime.start(&launch.instance).await.unwrap();
+    assert_eq!(runtime.start(&launch.instance).await.unwrap(), since);
+    assert_eq!(bench.found(&launch.instance).await.unwrap().state, FoundState::Running(since));
+    runtime.delete(&launch.instance).await.unwrap();
+    bench.end().await;
+}
+
+async fn a_container_is_not_made_twice(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let launch = bench.started("a", Does::Stays).await;
+    let before = bench.found(&launch.instance).await;
+    runtime.create(&launch).await.unwrap_err();
+    assert_eq!(bench.found(&launch.instance).await, before, "the one that is there is not touched");
+    runtime.delete(&launch.instance).await.unwrap();
+    bench.end().await;
+}
+
+async fn deletion_kills_what_runs_and_leaves_others_alone(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let (one, other) = (bench.started("a", Does::Stays).await, bench.started("b", Does::Stays).await);
+    let waiting = tokio::time::timeout(PATIENCE, runtime.wait(&one.instance));
+    let delete = async { runtime.delete(&one.instance).await.unwrap() };
+    let (waited, ()) = tokio::join!(waiting, delete);
+    // Whether it still saw the end or found nothing any more is a matter of moments.
+    drop(waited.expect("a wait hangs on a container that is gone"));
+    assert_eq!(bench.found(&one.instance).await, None);
+    assert!(matches!(bench.found(&other.instance).await.unwrap().state, FoundState::Running(_)));
+    runtime.delete(&other.instance).await.unwrap();
+    bench.end().await;
+}
+
+async fn a_call_that_is_dropped_leaves_what_delete_removes(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let mut launch = bench.launch("a", Does::Stays).await;
+    let key = launch.instance.clone();
+    for after in [0, 1, 2, 5, 10, 20, 40, 80].map(Duration::from_millis) {
+        let _ = tokio::time::timeout(after, runtime.create(&launch)).await;
+        runtime.delete(&key).await.unwrap();
+        assert_eq!(bench.found(&key).await, None, "create dropped after {after:?}");
+        launch.run += 1;
+        runtime.create(&launch).await.unwrap();
+        let _ = tokio::time::timeout(after / 10, runtime.start(&key)).await;
+        runtime.delete(&key).await.unwrap();
+        assert_eq!(bench.found(&key).await, None, "start dropped after {after:?}");
+        launch.run += 1;
+    }
+    runtime.create(&launch).await.unwrap();
+    runtime.start(&key).await.unwrap();
+    assert_eq!(bench.found(&key).await.unwrap().run, launch.run);
+    runtime.delete(&key).await.unwrap();
+    bench.end().await;
+}
+
+async fn output_outlives_the_container_and_the_app(bench: impl Bench) {
+    let runtime = bench.runtime();
+    assert_eq!(bench.lines(&key("a"), None).await, None, "no output where there never was any");
+    for run in 1..=2 {
+        let launch = Launch { run, ..bench.launch("a", Does::Prints).await };
+        runtime.create(&launch).await.unwrap();
+        runtime.start(&launch.instance).await.unwrap();
+        runtime.wait(&launch.instance).await.unwrap();
+        runtime.delete(&launch.instance).await.unwrap();
+        assert_eq!(bench.lines(&launch.instance, None).await, Some(run as usize), "each run adds to it");
+    }
+    runtime.remove_app(&key("a").app).await.unwrap();
+    assert_eq!(bench.lines(&key("a"), None).await, Some(2), "kept for a while");
+    assert_eq!(bench.lines(&key("a"), Some(1)).await, Some(1));
+    bench.end().await;
+}
+
+macro_rules! conformance {
+    ($($promise:ident)*) => {
+        mod fake {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(<super::Fake as super::Bench>::new()).await;
+            })*
+        }
+        mod embedded {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(<super::Node as super::Bench>::new()).await;
+            })*
+        }
+    };
+}
+
+conformance! {
+    list_knows_a_container_from_its_making_to_its_deletion
+    an_end_is_told_to_all_who_wait_before_and_after_it
+    what_removes_may_be_called_again_and_for_what_never_was
+    what_is_not_there_cannot_be_started_or_waited_for
+    a_second_start_is_answered_like_the_first
+    a_container_is_not_made_twice
+    deletion_kills_what_runs_and_leaves_others_alone
+    a_call_that_is_dropped_leaves_what_delete_removes
+    output_outlives_the_container_and_the_app
+}
