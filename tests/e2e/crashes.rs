@@ -4,7 +4,7 @@ use longshore_proto::v1;
 use longshore_tests::client::Client;
 use longshore_tests::cluster::Cluster;
 use longshore_tests::http;
-use longshore_tests::spec::{app, tcp, with_ports};
+use longshore_tests::spec::{app, restart, tcp, with_ports};
 use longshore_tests::wait;
 use v1::{AppState, JobState, TaskState};
 
@@ -111,4 +111,58 @@ async fn apps_are_brought_up_without_a_server() {
     assert!(http::get(address, "/healthz").await.is_err());
     node.start();
     wait::until("the app to answer", || async { http::get(address, "/healthz").await.is_ok() }).await;
+}
+
+/// A machine that is switched off: the agent and all that it started live in PID and mount namespaces whose first process
+/// is killed. It is switched on again without a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_switched_off_and_on_brings_its_apps_up_without_a_server() {
+    let mut cluster = Cluster::start().await;
+    let mut node = cluster.enroll("node", &[], None, &[]).await;
+    node.start_as_machine();
+    let client = cluster.client().await;
+    let memory = v1::EmptyDir { medium: v1::EmptyDirMedium::Memory.into(), size_limit_bytes: 1 << 20 };
+    let mut spec = with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 0)]);
+    spec.instances = 2;
+    spec.volumes = vec![v1::Volume {
+        mount_path: "/memory".to_owned(),
+        read_only: false,
+        source: Some(v1::volume::Source::EmptyDir(memory)),
+    }];
+    let job = client.create(spec, &["node"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    let once = client.create(restart(app(&cluster.image(), &["serve"]), v1::RestartPolicy::Never), &["node"]).await;
+    assert_eq!(client.rest(&once.job_id).await.state(), JobState::Succeeded);
+    // Off in the middle of a deployment, too.
+    let late = client.create(with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 0)]), &["node"]).await;
+    client.reach(&late.job_id, TaskState::Checking).await;
+    let ports = client.app("node", &job.app_name).await.status.unwrap().ports;
+    let addresses = ports.iter().map(|port| format!("127.0.0.1:{}", port.host_port).parse().unwrap());
+    let addresses: Vec<std::net::SocketAddr> = addresses.collect();
+    assert_eq!(addresses.len(), 2);
+
+    cluster.kill_server();
+    for _ in 0..2 {
+        node.kill();
+        wait::until("the machine to be off", || async { node.shims().is_empty() }).await;
+        node.start_as_machine();
+        for address in &addresses {
+            wait::until("the app to answer", || async { http::get(*address, "/healthz").await.is_ok() }).await;
+        }
+    }
+    cluster.start_server().await;
+    let client = cluster.client().await;
+    assert_eq!(client.rest(&late.job_id).await.state(), JobState::Succeeded, "{:?}", client.task(&late.job_id).await);
+    wait::until("an end of what may run once only", || async {
+        let app = client.app("node", &once.app_name).await;
+        app.status.unwrap().state() == AppState::Completed
+    })
+    .await;
+    let mut running = node.containers();
+    running.sort();
+    let mut wanted = vec![format!("{}-0", job.app_name), format!("{}-1", job.app_name), format!("{}-0", late.app_name)];
+    wanted.sort();
+    assert_eq!(running, wanted);
+    node.kill();
+    wait::until("the machine to be off", || async { node.shims().is_empty() }).await;
 }

@@ -142,6 +142,49 @@ async fn a_full_disk() {
     drop(node);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_starts_on_a_full_disk_keeps_what_runs() {
+    let cluster = Cluster::start().await;
+    let _disk = Tmpfs::mount(cluster.directory().join("small"), "64m");
+    let mut node = cluster.node("small").await;
+    let client = cluster.client().await;
+    let job = client.create(with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 0)]), &["small"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    let ended = client.create(restart(app(&cluster.image(), &["serve"]), v1::RestartPolicy::Never), &["small"]).await;
+    assert_eq!(client.rest(&ended.job_id).await.state(), JobState::Succeeded);
+    let shims = node.shims();
+    node.kill();
+    let filler = node.directory().join("filler");
+    // What is written last finds no room, down to the last page.
+    for size in [1 << 20, 4096, 1] {
+        let mut file = std::fs::File::options().create(true).append(true).open(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &vec![0; size]).is_ok() {}
+    }
+    // One container ends without anybody to write it down.
+    let lost = shims.iter().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains(&ended.app_name)
+    });
+    longshore_tests::process::kill_tree(*lost.unwrap());
+    node.start();
+    wait::until("the node's session", || client.is_connected("small")).await;
+    wait::until("the end of the lost container", || async {
+        let app = client.app("small", &ended.app_name).await;
+        app.status.unwrap().state() == v1::AppState::Completed
+    })
+    .await;
+    assert!(node.shims().iter().all(|pid| shims.contains(pid)) && node.shims().len() == 1, "{:?}", node.shims());
+    assert_eq!(client.app("small", &job.app_name).await.status.unwrap().state(), v1::AppState::Running);
+
+    // A job that finds the disk full fails with that reason, leaves nothing, and works when there is room again.
+    let job = client.create(app(&cluster.image(), &["sleep"]), &["small"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Failed);
+    let failure = client.task(&job.job_id).await.failure.unwrap();
+    assert_eq!(failure.reason(), FailureReason::DiskFull, "{failure:?}");
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
+    drop(node);
+}
+
 /// A tmpfs that is unmounted when dropped.
 struct Tmpfs(std::path::PathBuf);
 

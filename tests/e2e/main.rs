@@ -14,3 +14,4 @@ mod images;
 mod jobs;
 mod network;
 mod security;
+mod storms;

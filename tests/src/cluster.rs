@@ -246,6 +246,17 @@ impl Node {
         self.agent = Some(Running::start(&mut command, &self.log_file()));
     }
 
+    /// Starts the agent as the first process but one of PID and mount namespaces of its own: killing it then ends
+    /// everything that it started, and its mounts are gone, as when a machine is switched off.
+    pub fn start_as_machine(&mut self) {
+        let agent = self.command();
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--mount", "--fork", "--mount-proc", "--kill-child=KILL"]);
+        command.arg(agent.get_program()).args(agent.get_args());
+        command.arg("run").arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        self.agent = Some(Running::start(&mut command, &self.log_file()));
+    }
+
     /// Whether the agent runs.
     pub fn is_running(&mut self) -> bool {
         self.agent.as_mut().is_some_and(|agent| agent.ended().is_none())
@@ -277,6 +288,20 @@ impl Node {
                 (line.contains("shim") && line.contains(&wanted)).then_some(pid)
             })
             .collect()
+    }
+}
+
+impl Node {
+    /// Instances, such as `app-x1-0`, whose containers run, each once for each of them.
+    pub fn containers(&self) -> Vec<String> {
+        let wanted = format!("{}/runtime/containers/", self.directory.display());
+        let instance = |pid: u32| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let (_, container) = line.split_once(&wanted)?;
+            let (instance, _run) = container.trim_end_matches('\0').rsplit_once('-')?;
+            Some(instance.to_owned())
+        };
+        self.shims().into_iter().filter_map(instance).collect()
     }
 }
 
