@@ -209,4 +209,25 @@ impl Job {
     pub fn state(&self) -> JobState {
         fold(&self.counts, self.control, self.start_time.is_some())
     }
+
+    /// Changes with every change of the job.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        self.version.to_string()
+    }
+
+    /// The job as it was at its creation.
+    #[must_use]
+    pub fn as_created(&self) -> Self {
+        Self {
+            control: Control::Run,
+            clock: Clock::start(self.create_time, self.timeout),
+            round: 1,
+            counts: TaskCounts { pending: self.counts.total(), ..TaskCounts::default() },
+            start_time: None,
+            end_time: None,
+            version: 1,
+            ..self.clone()
+        }
+    }
 }

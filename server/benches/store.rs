@@ -207,5 +207,5 @@ fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
         version: 1,
         warnings: Vec::new(),
     };
-    Ok(NewJob { job, spec: Bytes::from(vec![0; SPEC]), nodes: nodes.to_vec() })
+    Ok(NewJob { job, spec: Bytes::from(vec![0; SPEC]), nodes: nodes.to_vec(), request: None })
 }

@@ -11,7 +11,9 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 
-use crate::store::{Connected, JobRequest, NewJob, NodeReport, Page, Store, StoreError, StoredToken};
+use crate::store::{
+    Connected, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError, StoredToken, Terms,
+};
 
 /// Fails until it is told otherwise.
 #[derive(Debug, Default)]
@@ -55,6 +57,10 @@ impl FailingStore {
 
 #[async_trait]
 impl Store for FailingStore {
+    async fn created(&self, _: &RequestKey, _: Timestamp) -> Result<Option<Arc<Job>>, StoreError> {
+        self.answer(None)
+    }
+
     async fn create_job(&self, _: NewJob) -> Result<Arc<Job>, StoreError> {
         self.nothing()
     }
@@ -75,7 +81,7 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn request(&self, _: &JobId, _: JobRequest, _: Timestamp) -> Result<Arc<Job>, StoreError> {
+    async fn request(&self, _: &JobId, _: JobRequest, _: Terms, _: Timestamp) -> Result<Arc<Job>, StoreError> {
         self.nothing()
     }
 
@@ -112,11 +118,11 @@ impl Store for FailingStore {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn update_labels(&self, _: &NodeName, _: Labels, _: Vec<String>) -> Result<Node, StoreError> {
+    async fn update_labels(&self, _: &NodeName, _: Labels, _: Vec<String>, _: Terms) -> Result<Node, StoreError> {
         self.nothing()
     }
 
-    async fn delete_node(&self, _: &NodeName, _: Timestamp) -> Result<(), StoreError> {
+    async fn delete_node(&self, _: &NodeName, _: Terms, _: Timestamp) -> Result<(), StoreError> {
         self.answer(())
     }
 
@@ -142,7 +148,7 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn remove_app(&self, _: &AppName, _: Option<&NodeName>, _: Timestamp) -> Result<u32, StoreError> {
+    async fn remove_app(&self, _: &AppName, _: Option<&NodeName>, _: Terms, _: Timestamp) -> Result<u32, StoreError> {
         self.answer(0)
     }
 

@@ -300,7 +300,7 @@ async fn a_deleted_node_does_not_come_back() {
     let token = server.token("").await;
     let credentials = server.enroll(&token, "edge-1").await.unwrap();
     let mut nodes = NodeServiceClient::new(server.people(Role::Admin).await);
-    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned() }).await.unwrap();
+    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned(), ..Default::default() }).await.unwrap();
     let refused = async |credentials: &Credentials| {
         let status = server.open_session(credentials).await.err().unwrap();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "NODE_DELETED"));
@@ -330,7 +330,7 @@ async fn a_node_that_is_deleted_while_it_opens_its_session_does_not_become_its_s
     assert_eq!(status.code(), Code::NotFound);
 
     let mut nodes = NodeServiceClient::new(server.people(Role::Admin).await);
-    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned() }).await.unwrap();
+    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned(), ..Default::default() }).await.unwrap();
     // Certificates count whole seconds.
     while Timestamp::now().as_second() <= issued {
         tokio::time::sleep(Duration::from_millis(10)).await;

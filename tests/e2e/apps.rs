@@ -200,7 +200,8 @@ async fn volumes_keep_and_lose_what_they_should() {
         assert_eq!(written.unwrap().status, 200, "{place}");
         assert_eq!(get(&app, &format!("/read?path=/{place}/file")).await, "content");
     }
-    let remove = v1::RemoveAppRequest { app_name: app.app_name.clone(), node_name: String::new() };
+    let remove =
+        v1::RemoveAppRequest { app_name: app.app_name.clone(), node_name: String::new(), ..Default::default() };
     client.apps.clone().remove_app(remove).await.unwrap();
     wait::until("the app to be gone", || async { client.apps_of("node").await.is_empty() }).await;
     assert_eq!(std::fs::read_to_string(kept.join("file")).unwrap(), "content");

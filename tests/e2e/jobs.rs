@@ -99,7 +99,12 @@ async fn the_deadline_ends_what_waits_for_an_offline_node_and_a_retry_goes_on() 
     assert_eq!(of("offline").failure.as_ref().unwrap().reason(), v1::FailureReason::DeadlineExceeded);
 
     offline.start();
-    client.jobs.clone().retry_job(v1::RetryJobRequest { job_id: job.job_id.clone() }).await.unwrap();
+    client
+        .jobs
+        .clone()
+        .retry_job(v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() })
+        .await
+        .unwrap();
     let job = client.rest(&job.job_id).await;
     assert_eq!(job.state(), JobState::Succeeded);
     let tasks = client.tasks(&job.job_id).await;
@@ -117,7 +122,7 @@ async fn a_stopped_job_starts_nothing_until_it_is_resumed() {
     let job = client.create(app(&cluster.image(), &["sleep"]), &["first", "second"]).await;
     wait::until("the first task's success", || async { client.job(&job.job_id).await.counts.unwrap().succeeded == 1 })
         .await;
-    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: false };
+    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: false, ..Default::default() };
     let stopped = client.jobs.clone().stop_job(stop).await.unwrap().into_inner().job.unwrap();
     assert_eq!(stopped.state(), JobState::Stopped);
     assert!(stopped.remaining.is_some() && stopped.deadline.is_none());
@@ -127,7 +132,12 @@ async fn a_stopped_job_starts_nothing_until_it_is_resumed() {
     assert_eq!(client.job(&job.job_id).await.counts.unwrap().pending, 1);
     assert!(client.apps_of("second").await.is_empty());
 
-    client.jobs.clone().resume_job(v1::ResumeJobRequest { job_id: job.job_id.clone() }).await.unwrap();
+    client
+        .jobs
+        .clone()
+        .resume_job(v1::ResumeJobRequest { job_id: job.job_id.clone(), ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
     let tasks = client.tasks(&job.job_id).await;
     assert!(tasks.iter().all(|task| task.attempt == 1), "a resume never redoes a success: {tasks:?}");
@@ -143,7 +153,7 @@ async fn a_stop_with_cancel_gives_up_what_is_in_flight() {
     spec.startup = Some(v1::Startup { settle: Some(seconds(60)), max_starts: 1 });
     let job = client.create(spec, &["node"]).await;
     client.reach(&job.job_id, TaskState::Settling).await;
-    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: true };
+    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: true, ..Default::default() };
     client.jobs.clone().stop_job(stop).await.unwrap();
     let job = client.rest(&job.job_id).await;
     assert_eq!(job.state(), JobState::Stopped);
@@ -164,11 +174,16 @@ async fn requests_that_the_state_forbids_are_refused_with_that_state() {
     let stop = client
         .jobs
         .clone()
-        .stop_job(v1::StopJobRequest { job_id: job_id.clone(), cancel_in_flight: false })
+        .stop_job(v1::StopJobRequest { job_id: job_id.clone(), cancel_in_flight: false, ..Default::default() })
         .await
         .unwrap_err();
-    let resume = client.jobs.clone().resume_job(v1::ResumeJobRequest { job_id: job_id.clone() }).await.unwrap_err();
-    let retry = client.jobs.clone().retry_job(v1::RetryJobRequest { job_id }).await.unwrap_err();
+    let resume = client
+        .jobs
+        .clone()
+        .resume_job(v1::ResumeJobRequest { job_id: job_id.clone(), ..Default::default() })
+        .await
+        .unwrap_err();
+    let retry = client.jobs.clone().retry_job(v1::RetryJobRequest { job_id, ..Default::default() }).await.unwrap_err();
     for status in [stop, resume, retry] {
         assert_eq!(status.code(), tonic::Code::FailedPrecondition);
         assert!(status.message().contains("SUCCEEDED"), "{status}");
@@ -181,7 +196,12 @@ async fn deleting_a_node_fails_its_open_task() {
     let mut node = cluster.enroll("gone", &[], None, &[]).await;
     let client = cluster.client().await;
     let job = client.create(app(&cluster.image(), &["sleep"]), &["gone"]).await;
-    client.nodes.clone().delete_node(v1::DeleteNodeRequest { name: "gone".into() }).await.unwrap();
+    client
+        .nodes
+        .clone()
+        .delete_node(v1::DeleteNodeRequest { name: "gone".into(), ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Failed);
     let task = client.task(&job.job_id).await;
     assert_eq!(task.failure.unwrap().reason(), v1::FailureReason::NodeDeleted);

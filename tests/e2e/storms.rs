@@ -155,17 +155,19 @@ impl Storm {
     async fn stop(&mut self) {
         let Some(job_id) = self.any_job() else { return };
         let cancel_in_flight = self.dice.roll(2) == 0;
-        permitted(self.client.jobs.stop_job(v1::StopJobRequest { job_id, cancel_in_flight }).await);
+        permitted(
+            self.client.jobs.stop_job(v1::StopJobRequest { job_id, cancel_in_flight, ..Default::default() }).await,
+        );
     }
 
     async fn resume(&mut self) {
         let Some(job_id) = self.any_job() else { return };
-        permitted(self.client.jobs.resume_job(v1::ResumeJobRequest { job_id }).await);
+        permitted(self.client.jobs.resume_job(v1::ResumeJobRequest { job_id, ..Default::default() }).await);
     }
 
     async fn retry(&mut self) {
         let Some(job_id) = self.any_job() else { return };
-        permitted(self.client.jobs.retry_job(v1::RetryJobRequest { job_id }).await);
+        permitted(self.client.jobs.retry_job(v1::RetryJobRequest { job_id, ..Default::default() }).await);
     }
 
     async fn remove(&mut self) {
@@ -175,7 +177,7 @@ impl Storm {
             return;
         }
         let app_name = self.jobs[&job_id].app_name.clone();
-        let request = v1::RemoveAppRequest { app_name: app_name.clone(), node_name: String::new() };
+        let request = v1::RemoveAppRequest { app_name: app_name.clone(), ..Default::default() };
         if permitted(self.client.apps.remove_app(request).await) {
             self.removed.insert(app_name);
         }
@@ -230,7 +232,12 @@ impl Storm {
         }
         for job_id in self.jobs.keys().cloned().collect::<Vec<_>>() {
             while self.client.rest(&job_id).await.state() == JobState::Stopped {
-                permitted(self.client.jobs.resume_job(v1::ResumeJobRequest { job_id: job_id.clone() }).await);
+                permitted(
+                    self.client
+                        .jobs
+                        .resume_job(v1::ResumeJobRequest { job_id: job_id.clone(), ..Default::default() })
+                        .await,
+                );
             }
         }
     }

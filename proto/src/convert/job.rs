@@ -45,6 +45,7 @@ impl From<&Job> for v1::Job {
             creator: job.creator.clone(),
             version: job.version,
             warnings: job.warnings.clone(),
+            etag: job.etag(),
         }
     }
 }
@@ -114,6 +115,7 @@ impl From<&JobOrder> for v1::CreateJobRequest {
             targets: Some(v1::Targets::from(&order.targets)),
             rollout: Some(order.rollout.into()),
             timeout: Some(duration(order.timeout)),
+            ..Self::default()
         }
     }
 }

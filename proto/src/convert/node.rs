@@ -19,6 +19,7 @@ pub fn node(node: &Node, connected: bool, now: Timestamp) -> v1::Node {
         enroll_time: Some(timestamp(node.enroll_time)),
         last_seen_time: last_seen.map(timestamp),
         info: node.info.as_ref().map(v1::NodeInfo::from),
+        etag: node.etag(),
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status};
 use v1::app_service_server::AppService;
 
 use super::pages::{self, Listing};
-use super::{Context, node_and_app, optional_name, status};
+use super::{Context, node_and_app, optional_name, status, terms};
 use crate::session::logs::{DeskError, Event, Reader};
 use crate::store::StoreError;
 
@@ -76,8 +76,12 @@ impl AppService for AppApi {
         let app = AppName::from_wire(request.app_name, Path::Root.field("app_name"), &mut bad);
         let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
         let Some(app) = app.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let nodes = self.0.store.remove_app(&app, node.as_ref(), Timestamp::now()).await.map_err(status::store)?;
-        tracing::info!(%app, nodes, "app is being removed");
+        let terms = terms(String::new(), request.validate_only);
+        let nodes =
+            self.0.store.remove_app(&app, node.as_ref(), terms, Timestamp::now()).await.map_err(status::store)?;
+        if !request.validate_only {
+            tracing::info!(%app, nodes, "app is being removed");
+        }
         Ok(Response::new(v1::RemoveAppResponse { nodes }))
     }
 

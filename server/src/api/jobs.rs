@@ -17,9 +17,9 @@ use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
 use super::pages::{self, Listing};
-use super::{Context, job_id, new_job, status};
+use super::{Context, job_id, new_job, status, terms};
 use crate::hub::{Interest, News, Subscription};
-use crate::store::JobRequest;
+use crate::store::{JobRequest, Terms};
 
 /// Tasks in one message of a watch, as the protocol promises.
 const WATCHED_TASKS: usize = 1_000;
@@ -30,10 +30,13 @@ const MAX_WAIT: Duration = Duration::from_secs(3600);
 pub struct JobApi(pub Context);
 
 impl JobApi {
-    async fn request(&self, id: String, request: JobRequest) -> Result<Option<v1::Job>, Status> {
+    async fn request(&self, id: String, request: JobRequest, terms: Terms) -> Result<Option<v1::Job>, Status> {
         let id = job_id(id)?;
-        let job = self.0.store.request(&id, request, Timestamp::now()).await.map_err(status::store)?;
-        tracing::info!(job = %id, ?request, state = %job.state(), "request taken");
+        let validate_only = terms.validate_only;
+        let job = self.0.store.request(&id, request, terms, Timestamp::now()).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(job = %id, ?request, state = %job.state(), "request taken");
+        }
         Ok(Some(v1::Job::from(job.as_ref())))
     }
 
@@ -54,9 +57,22 @@ impl JobService for JobApi {
             Identity::User { name, .. } => name.clone(),
             other => other.to_string(),
         };
+        let (store, now) = (self.0.store.as_ref(), Timestamp::now());
+        let mut request = request.into_inner();
+        let validate_only = std::mem::take(&mut request.validate_only);
+        let mut bad = Violations::default();
+        let key = new_job::request_key(&mut request, &creator, &mut bad).filter(|_| !validate_only);
+        if let Some(key) = &key
+            && let Some(job) = store.created(key, now).await.map_err(status::store)?
+        {
+            return Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }));
+        }
         let id = self.0.ids.job().map_err(|error| status::internal(&error))?;
-        let store = self.0.store.as_ref();
-        let new = new_job::make(store, request.into_inner(), id, creator, Timestamp::now()).await?;
+        let mut new = new_job::make(store, request, id, creator, now, bad).await?;
+        if validate_only {
+            return Ok(Response::new(v1::CreateJobResponse { job: Some(new_job::preview(&new.job)) }));
+        }
+        new.request = key;
         let job = store.create_job(new).await.map_err(status::store)?;
         tracing::info!(job = %job.id, app = %job.app, nodes = job.counts.total(), creator = job.creator, "job created");
         Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
@@ -111,8 +127,9 @@ impl JobService for JobApi {
     }
 
     async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
-        let v1::StopJobRequest { job_id, cancel_in_flight } = request.into_inner();
-        let job = self.request(job_id, JobRequest::Stop { cancel_in_flight }).await?;
+        let v1::StopJobRequest { job_id, cancel_in_flight, etag, validate_only } = request.into_inner();
+        let stop = JobRequest::Stop { cancel_in_flight };
+        let job = self.request(job_id, stop, terms(etag, validate_only)).await?;
         Ok(Response::new(v1::StopJobResponse { job }))
     }
 
@@ -120,12 +137,14 @@ impl JobService for JobApi {
         &self,
         request: Request<v1::ResumeJobRequest>,
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
-        let job = self.request(request.into_inner().job_id, JobRequest::Resume).await?;
+        let v1::ResumeJobRequest { job_id, etag, validate_only } = request.into_inner();
+        let job = self.request(job_id, JobRequest::Resume, terms(etag, validate_only)).await?;
         Ok(Response::new(v1::ResumeJobResponse { job }))
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
-        let job = self.request(request.into_inner().job_id, JobRequest::Retry).await?;
+        let v1::RetryJobRequest { job_id, etag, validate_only } = request.into_inner();
+        let job = self.request(job_id, JobRequest::Retry, terms(etag, validate_only)).await?;
         Ok(Response::new(v1::RetryJobResponse { job }))
     }
 

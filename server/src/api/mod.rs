@@ -18,7 +18,7 @@ pub(crate) mod status;
 
 use crate::ids::Ids;
 use crate::live::Live;
-use crate::store::Store;
+use crate::store::{Store, Terms};
 
 /// What every service of the API works with.
 #[derive(Clone)]
@@ -34,6 +34,11 @@ pub struct Context {
 /// Reads a name that may be left out.
 fn optional_name<T: FromWire<String>>(text: String, field: &str, bad: &mut Violations) -> Option<T> {
     if text.is_empty() { None } else { T::from_wire(text, Path::Root.field(field), bad) }
+}
+
+/// What a request says beside its effect; an empty etag stands for any.
+fn terms(etag: String, validate_only: bool) -> Terms {
+    Terms { etag: Some(etag).filter(|etag| !etag.is_empty()), validate_only }
 }
 
 fn job_id(text: String) -> Result<JobId, tonic::Status> {

@@ -15,10 +15,12 @@ use longshore_model::targets::Targets;
 use longshore_model::validate::{self, Path, Violations};
 use longshore_proto::convert::{FromWire, encode_spec};
 use longshore_proto::v1;
+use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::status;
-use crate::store::{NewJob, Store, StoreError};
+use crate::store::{NewJob, RequestKey, Store, StoreError};
 
 /// Named targets up to which each is looked up by itself; for more, reading all nodes in pages is quicker.
 const MAX_LOOKUPS: usize = 100;
@@ -26,16 +28,46 @@ const MAX_LOOKUPS: usize = 100;
 /// name, and short enough for a DNS label with the longest prefix and an instance number.
 const SUFFIX: usize = 10;
 
-/// Reads and checks a request, resolves its targets, and makes the job. All that is wrong is answered at once.
+/// Takes the request's identifier out of it, and makes of both what a repetition is known by. `None` when it has none.
+pub(super) fn request_key(
+    request: &mut v1::CreateJobRequest,
+    caller: &str,
+    bad: &mut Violations,
+) -> Option<RequestKey> {
+    let mut id = std::mem::take(&mut request.request_id);
+    if id.is_empty() {
+        return None;
+    }
+    if !is_uuid(&id) {
+        bad.add(Path::Root.field("request_id"), "is not a UUID such as 2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c11");
+        return None;
+    }
+    id.make_ascii_lowercase();
+    Some(RequestKey { caller: caller.to_owned(), id, body: Sha256::digest(request.encode_to_vec()).into() })
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups = [8, 4, 4, 4, 12];
+    let is_group = |(part, length): (&str, usize)| part.len() == length && part.bytes().all(|c| c.is_ascii_hexdigit());
+    text.split('-').count() == groups.len() && text.split('-').zip(groups).all(is_group)
+}
+
+/// The answer to a request that creates nothing: a job without what only a created one has.
+pub(super) fn preview(job: &Job) -> v1::Job {
+    v1::Job { job_id: String::new(), app_name: String::new(), etag: String::new(), ..v1::Job::from(job) }
+}
+
+/// Reads and checks a request, resolves its targets, and makes the job. All that is wrong is answered at once, after what
+/// was found before.
 pub(super) async fn make(
     store: &dyn Store,
     request: v1::CreateJobRequest,
     id: JobId,
     creator: String,
     now: Timestamp,
+    mut bad: Violations,
 ) -> Result<NewJob, Status> {
     let targets = request.targets.clone().map(Targets::from).unwrap_or_default();
-    let mut bad = Violations::default();
     let order = JobOrder::from_wire(request, Path::Root, &mut bad);
     let warnings = match &order {
         Some(order) => gather(validate::job_order(order), &mut bad),
@@ -53,7 +85,7 @@ pub(super) async fn make(
         (Some(order), Some(warnings), Some(nodes), Some(spec)) if bad.0.is_empty() => {
             let app = app_name(&order.spec.name, &id).map_err(|error| status::internal(&error))?;
             let job = queued(order, id, app, nodes.len(), warnings, creator, now);
-            return Ok(NewJob { job, spec, nodes });
+            return Ok(NewJob { job, spec, nodes, request: None });
         }
         _ => bad,
     };
@@ -150,6 +182,26 @@ fn queued(
 #[allow(clippy::unwrap_used)] // A test may fail by panicking.
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_the_same_when_everything_but_their_identifier_is() {
+        let key = |id: &str, name: &str, caller: &str| {
+            let spec = Some(v1::AppSpec { name: name.to_owned(), ..Default::default() });
+            let mut request = v1::CreateJobRequest { request_id: id.to_owned(), spec, ..Default::default() };
+            let mut bad = Violations::default();
+            let key = request_key(&mut request, caller, &mut bad);
+            bad.or(key)
+        };
+        let (one, other) = ("2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c11", "2B1C6A1E-58A5-4C0F-9D0E-6A6F3C1F7C11");
+        let known = key(one, "till", "ann").unwrap().unwrap();
+        assert_eq!(key(other, "till", "ann").unwrap().unwrap(), known, "letters of either case");
+        assert_ne!(key(one, "tilt", "ann").unwrap().unwrap().body, known.body);
+        assert_ne!(key(one, "till", "bob").unwrap().unwrap(), known);
+        assert_eq!(key("", "till", "ann").unwrap(), None);
+        for wrong in ["1", "2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c1g", "2b1c6a1e58a54c0f9d0e6a6f3c1f7c11", "----", "é"] {
+            assert_eq!(key(wrong, "till", "ann").unwrap_err().0[0].field, "request_id", "{wrong}");
+        }
+    }
 
     #[test]
     fn an_apps_name_is_its_prefix_and_the_end_of_the_jobs_identifier() {

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use v1::node_service_server::NodeService;
 
 use super::pages::{self, Listing};
-use super::{Context, optional_name, status};
+use super::{Context, optional_name, status, terms};
 use crate::store::{StoreError, StoredToken};
 
 /// Store pages that one call with a selector looks through: bounds the work of a call that matches almost nothing. The
@@ -128,7 +128,8 @@ impl NodeService for NodeApi {
             let description = format!("would give the node {count} labels; at most {MAX_LABELS} are allowed");
             return Err(status::invalid(Violations::one("set", description)));
         }
-        let node = self.context.store.update_labels(&name, set, request.remove).await.map_err(status::store)?;
+        let terms = terms(request.etag, request.validate_only);
+        let node = self.context.store.update_labels(&name, set, request.remove, terms).await.map_err(status::store)?;
         Ok(Response::new(v1::UpdateNodeLabelsResponse { node: Some(self.on_wire(&node)) }))
     }
 
@@ -136,9 +137,13 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::DeleteNodeRequest>,
     ) -> Result<Response<v1::DeleteNodeResponse>, Status> {
-        let name = NodeName::read_field(request.into_inner().name, "name").map_err(status::invalid)?;
-        self.context.store.delete_node(&name, Timestamp::now()).await.map_err(status::store)?;
-        tracing::info!(node = %name, "node deleted");
+        let v1::DeleteNodeRequest { name, etag, validate_only } = request.into_inner();
+        let name = NodeName::read_field(name, "name").map_err(status::invalid)?;
+        let terms = terms(etag, validate_only);
+        self.context.store.delete_node(&name, terms, Timestamp::now()).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(node = %name, "node deleted");
+        }
         Ok(Response::new(v1::DeleteNodeResponse {}))
     }
 
@@ -153,21 +158,26 @@ impl NodeService for NodeApi {
         label::check(&labels, Path::Root.field("labels"), &mut bad);
         let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
         bad.or(()).map_err(status::invalid)?;
+        // The sum stays in range: the lifetime is at most 30 days.
+        let lifetime = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::ZERO);
+        let expire_time = Timestamp::now().checked_add(lifetime).unwrap_or(Timestamp::MAX);
+        let mut answer = v1::CreateEnrollmentTokenResponse {
+            token: String::new(),
+            expire_time: Some(convert::timestamp(expire_time)),
+        };
+        if request.validate_only {
+            return Ok(Response::new(answer));
+        }
 
         let mut random = [0; EnrollmentToken::RANDOM_BYTES];
         rand::fill(&mut random);
         let token = EnrollmentToken::from_random(&random, self.pin);
-        // The sum stays in range: the lifetime is at most 30 days.
-        let lifetime = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::ZERO);
-        let expire_time = Timestamp::now().checked_add(lifetime).unwrap_or(Timestamp::MAX);
         let stored =
             StoredToken { id: token.id().to_owned(), secret_hash: token.secret_hash(), expire_time, labels, node };
         self.context.store.create_token(stored).await.map_err(status::store)?;
         tracing::info!(token = token.id(), %expire_time, "enrolment token created");
-        Ok(Response::new(v1::CreateEnrollmentTokenResponse {
-            token: token.to_string(),
-            expire_time: Some(convert::timestamp(expire_time)),
-        }))
+        answer.token = token.to_string();
+        Ok(Response::new(answer))
     }
 }
 

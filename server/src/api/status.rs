@@ -108,6 +108,16 @@ pub(crate) fn store(error: StoreError) -> Status {
             details.add_precondition_failure_violation("JOB_STATE", refused.state.as_str(), message.clone());
             Status::with_error_details(Code::FailedPrecondition, message, details)
         }
+        StoreError::Changed { kind, name } => {
+            let mut details = with_reason("ETAG_MISMATCH");
+            details.set_resource_info(kind, name, "", message.clone());
+            Status::with_error_details(Code::Aborted, message, details)
+        }
+        StoreError::RequestReused(_) => {
+            let mut details = with_reason("REQUEST_ID_REUSED");
+            details.add_bad_request_violation("request_id", message.clone());
+            Status::with_error_details(Code::InvalidArgument, message, details)
+        }
         StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
         StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),
         StoreError::TokenForOther(_) => plain(Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE", message),
@@ -169,6 +179,8 @@ mod tests {
         let cases = [
             (StoreError::NotFound { kind, name: name.clone() }, Code::NotFound, "ENROLMENT_TOKEN_NOT_FOUND"),
             (StoreError::AlreadyExists { kind, name }, Code::AlreadyExists, "ENROLMENT_TOKEN_ALREADY_EXISTS"),
+            (StoreError::Changed { kind: "job", name: "x".to_owned() }, Code::Aborted, "ETAG_MISMATCH"),
+            (StoreError::RequestReused("x".to_owned()), Code::InvalidArgument, "REQUEST_ID_REUSED"),
             (StoreError::BadToken, Code::PermissionDenied, "TOKEN_INVALID"),
             (StoreError::TokenForOther(node), Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE"),
             (StoreError::Busy, Code::ResourceExhausted, "STORE_BUSY"),

@@ -127,7 +127,12 @@ fn unspent(error: StoreError) -> Status {
         StoreError::TokenForOther(_) => Status::permission_denied(error.to_string()),
         StoreError::AlreadyExists { .. } => Status::already_exists(error.to_string()),
         StoreError::Busy | StoreError::Closed => Status::unavailable(error.to_string()),
-        StoreError::NotFound { .. } | StoreError::Refused(_) | StoreError::AppBusy { .. } | StoreError::Database(_) => {
+        StoreError::NotFound { .. }
+        | StoreError::Changed { .. }
+        | StoreError::RequestReused(_)
+        | StoreError::Refused(_)
+        | StoreError::AppBusy { .. }
+        | StoreError::Database(_) => {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot enrol a node");
             Status::internal("the server cannot enrol nodes; its log says why")
         }

@@ -11,7 +11,7 @@ pub use self::sqlite::{OpenError, SqliteStore};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use longshore_model::app::App;
 use longshore_model::assignment::Order;
 use longshore_model::job::Job;
@@ -34,6 +34,41 @@ pub struct NewJob {
     pub spec: Bytes,
     /// Its targets; each gets a task.
     pub nodes: Vec<NodeName>,
+    /// Set when the request may come again.
+    pub request: Option<RequestKey>,
+}
+
+/// How long a request to create a job is remembered.
+pub const REQUEST_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
+
+/// A request to create a job that may come again, and is then answered as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Who asks: others may use the same identifier.
+    pub caller: String,
+    /// What the caller calls the request.
+    pub id: String,
+    /// SHA-256 of what is asked for.
+    pub body: [u8; 32],
+}
+
+/// What a caller says of a write beside its effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The etag that the thing must have: with any other nothing is done.
+    pub etag: Option<String>,
+    /// Decide and answer, but change nothing.
+    pub validate_only: bool,
+}
+
+impl Terms {
+    /// Refuses when the thing of this name has an etag other than the caller saw.
+    fn admit(&self, etag: &str, kind: &'static str, name: &str) -> Result<(), StoreError> {
+        match &self.etag {
+            Some(seen) if seen != etag => Err(StoreError::Changed { kind, name: name.to_owned() }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What people ask of a job.
@@ -175,6 +210,17 @@ pub enum StoreError {
     /// The job's state does not allow the request.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// It is not as the caller saw it.
+    #[error("the {kind} {name:?} has changed since it was read; read it again")]
+    Changed {
+        /// job, node.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The caller sent another request under this identifier.
+    #[error("the request identifier {0} stands for another request already")]
+    RequestReused(String),
     /// A task of the app is open.
     #[error("app {app} has an open task of job {job} on node {node}; stop the job first")]
     AppBusy {
@@ -207,7 +253,10 @@ pub enum StoreError {
 /// Writes return after their commit and after the observer was told. A dropped write may still be committed.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores a job and its tasks.
+    /// The job that this request created, as it then was, if the request has come before.
+    async fn created(&self, request: &RequestKey, now: Timestamp) -> Result<Option<Arc<Job>>, StoreError>;
+
+    /// Stores a job and its tasks; a request that has come before is answered with the job that it created then.
     async fn create_job(&self, new: NewJob) -> Result<Arc<Job>, StoreError>;
 
     /// One job.
@@ -223,7 +272,13 @@ pub trait Store: Send + Sync + 'static {
     async fn job_with_tasks(&self, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError>;
 
     /// Stops, resumes or retries a job.
-    async fn request(&self, id: &JobId, request: JobRequest, now: Timestamp) -> Result<Arc<Job>, StoreError>;
+    async fn request(
+        &self,
+        id: &JobId,
+        request: JobRequest,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Arc<Job>, StoreError>;
 
     /// Pending tasks of jobs that may be assigned now, oldest job first, at most `limit`, each job's no more than its
     /// `max_parallel` leaves room for among the nodes for which `connected` answers true.
@@ -257,10 +312,16 @@ pub trait Store: Send + Sync + 'static {
     async fn nodes(&self, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError>;
 
     /// Sets and removes labels.
-    async fn update_labels(&self, name: &NodeName, set: Labels, remove: Vec<String>) -> Result<Node, StoreError>;
+    async fn update_labels(
+        &self,
+        name: &NodeName,
+        set: Labels,
+        remove: Vec<String>,
+        terms: Terms,
+    ) -> Result<Node, StoreError>;
 
     /// Deletes a node, its apps, and fails its open tasks.
-    async fn delete_node(&self, name: &NodeName, now: Timestamp) -> Result<(), StoreError>;
+    async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
 
     /// Records a new session; the observer gets [`Change::Opened`] in commit order with all other changes.
     async fn open_session(
@@ -287,7 +348,13 @@ pub trait Store: Send + Sync + 'static {
     async fn app(&self, node: &NodeName, app: &AppName) -> Result<App, StoreError>;
 
     /// Marks an app as being removed, on one node or on all that have it; returns on how many.
-    async fn remove_app(&self, app: &AppName, node: Option<&NodeName>, now: Timestamp) -> Result<u32, StoreError>;
+    async fn remove_app(
+        &self,
+        app: &AppName,
+        node: Option<&NodeName>,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<u32, StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -135,7 +135,7 @@ async fn reader_and_upload_break_off_when_the_node_is_deleted() {
     sender.send(first).await.unwrap();
     let mut lines = soon(reader).await.unwrap().unwrap();
     soon(lines.message()).await.unwrap().unwrap();
-    world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-1".to_owned() }).await.unwrap();
+    world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-1".to_owned(), ..Default::default() }).await.unwrap();
     assert_eq!(soon(lines.message()).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(soon(call).await.unwrap().unwrap_err().code(), Code::Cancelled);
 }
@@ -159,7 +159,8 @@ async fn an_app_with_an_open_task_cannot_be_removed() {
     let mut agent = world.fleet(&["shop-1"]).await.remove(0);
     let job = world.create(order(&["shop-1"])).await;
     let assignment = agent.set().await;
-    let remove = v1::RemoveAppRequest { app_name: job.app_name.clone(), node_name: "shop-1".to_owned() };
+    let remove =
+        v1::RemoveAppRequest { app_name: job.app_name.clone(), node_name: "shop-1".to_owned(), ..Default::default() };
     let (code, details) = failure(world.apps().remove_app(remove.clone()).await);
     assert_eq!(code, Code::FailedPrecondition);
     assert_eq!(details.precondition_failure().unwrap().violations[0].subject, job.app_name);

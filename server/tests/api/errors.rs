@@ -81,7 +81,7 @@ async fn unknown_things_are_not_found_and_say_what_they_are() {
     assert_eq!(failure(wait).0, Code::NotFound);
     let tasks = v1::ListTasksRequest { job_id: job_id.clone(), ..Default::default() };
     assert_eq!(failure(world.jobs().list_tasks(tasks).await).0, Code::NotFound);
-    let stop = v1::StopJobRequest { job_id, cancel_in_flight: false };
+    let stop = v1::StopJobRequest { job_id, cancel_in_flight: false, ..Default::default() };
     assert_eq!(failure(world.jobs().stop_job(stop).await).0, Code::NotFound);
     let node = v1::GetNodeRequest { name: "nowhere".to_owned() };
     let (code, details) = failure(world.nodes().get_node(node).await);
@@ -116,10 +116,11 @@ async fn a_request_that_the_state_forbids_names_the_state() {
     let world = World::start().await;
     world.enroll("shop-1", &[]).await;
     let job = world.create(order(&["shop-1"])).await;
-    let (code, details) = failure(world.jobs().retry_job(v1::RetryJobRequest { job_id: job.job_id.clone() }).await);
+    let (code, details) =
+        failure(world.jobs().retry_job(v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() }).await);
     assert_eq!((code, reason(&details)), (Code::FailedPrecondition, "JOB_STATE"));
     assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "QUEUED");
-    let resume = world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id }).await;
+    let resume = world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id, ..Default::default() }).await;
     assert_eq!(failure(resume).0, Code::FailedPrecondition);
 }
 

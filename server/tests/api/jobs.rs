@@ -91,7 +91,7 @@ async fn after_the_deadline_nothing_flips_the_outcome_until_a_retry() {
     assert!(last.late);
     assert_eq!(last.state(), TaskState::Succeeded);
 
-    let request = v1::RetryJobRequest { job_id: job.job_id.clone() };
+    let request = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
     let retried = world.jobs().retry_job(request).await.unwrap().into_inner().job.unwrap();
     assert_eq!(retried.round, 2);
     let assignment = agent.set().await;
@@ -113,7 +113,7 @@ async fn a_retry_touches_exactly_what_has_not_succeeded() {
     let tasks = world.tasks(&job.job_id).await;
     assert_eq!(tasks[1].failure.clone().unwrap().reason(), v1::FailureReason::PortInUse);
 
-    world.jobs().retry_job(v1::RetryJobRequest { job_id: job.job_id.clone() }).await.unwrap();
+    world.jobs().retry_job(v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() }).await.unwrap();
     let again = eventually_deploy(&mut agents[1]).await;
     assert_eq!(again.attempt, 2);
     // A report of the first attempt is late.
@@ -144,7 +144,7 @@ async fn a_stopped_job_waits_and_resumes_where_it_was() {
     let job = world.create(request).await;
     let first = agents[0].set().await;
 
-    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: false };
+    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: false, ..Default::default() };
     let stopping = world.jobs().stop_job(stop).await.unwrap().into_inner().job.unwrap();
     assert_eq!(stopping.state(), JobState::Stopping);
     agents[0].reach(&first, TaskState::Succeeded).await;
@@ -152,7 +152,7 @@ async fn a_stopped_job_waits_and_resumes_where_it_was() {
     assert!(stopped.deadline.is_none() && stopped.remaining.is_some());
     assert_eq!(stopped.counts.unwrap().pending, 2);
 
-    world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id.clone() }).await.unwrap();
+    world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id.clone(), ..Default::default() }).await.unwrap();
     for agent in &mut agents[1..] {
         let assignment = agent.set().await;
         // One at a time, and never more.
@@ -170,13 +170,13 @@ async fn tasks_in_flight_are_cancelled_when_that_is_asked_for() {
     let mut agents = world.fleet(&["shop-1"]).await;
     let job = world.create(order(&["shop-1"])).await;
     let assignment = agents[0].set().await;
-    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: true };
+    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: true, ..Default::default() };
     world.jobs().stop_job(stop).await.unwrap();
     assert_eq!(agents[0].set().await.order(), Order::Cancel);
     agents[0].reach(&assignment, TaskState::Cancelled).await;
     world.job_in(&job.job_id, JobState::Stopped).await;
 
-    world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id.clone() }).await.unwrap();
+    world.jobs().resume_job(v1::ResumeJobRequest { job_id: job.job_id.clone(), ..Default::default() }).await.unwrap();
     let again = eventually_deploy(&mut agents[0]).await;
     assert_eq!(again.attempt, 2);
     agents[0].reach(&again, TaskState::Succeeded).await;

@@ -9,6 +9,7 @@ mod apps;
 mod errors;
 mod harness;
 mod jobs;
+mod mutations;
 mod nodes;
 mod pages;
 mod sessions;

@@ -18,14 +18,15 @@ async fn a_deleted_node_loses_its_session_its_tasks_and_its_way_back() {
     agents[0].reach(&first, TaskState::Succeeded).await;
     agents[1].set().await;
 
-    world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-2".to_owned() }).await.unwrap();
+    world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-2".to_owned(), ..Default::default() }).await.unwrap();
     assert_eq!(agents[1].end().await.unwrap().code(), Code::Unauthenticated);
     let task = world.tasks(&job.job_id).await.remove(1);
     assert_eq!(task.failure.unwrap().reason(), FailureReason::NodeDeleted);
     world.job_in(&job.job_id, JobState::PartiallySucceeded).await;
     let status = world.dial_session(world.agent_service("shop-2"), hello("amd64")).await.err().unwrap();
     assert_eq!(status.code(), Code::Unauthenticated);
-    let again = world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-2".to_owned() }).await;
+    let again =
+        world.nodes().delete_node(v1::DeleteNodeRequest { name: "shop-2".to_owned(), ..Default::default() }).await;
     assert_eq!(failure(again).0, Code::NotFound);
 }
 
@@ -38,6 +39,7 @@ async fn labels_are_set_removed_and_checked() {
             name: "shop-1".to_owned(),
             set: set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             remove: remove.iter().map(|key| (*key).to_owned()).collect(),
+            ..Default::default()
         };
         let mut nodes = world.nodes();
         async move { nodes.update_node_labels(request).await.map(|answer| answer.into_inner().node.unwrap().labels) }
@@ -63,6 +65,7 @@ async fn a_token_enrols_one_machine_and_knows_the_root() {
         ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
         labels: HashMap::from([("role".to_owned(), "till".to_owned())]),
         node_name: "shop-1".to_owned(),
+        ..Default::default()
     };
     let answer = world.nodes().create_enrollment_token(request).await.unwrap().into_inner();
     let token: EnrollmentToken = answer.token.parse().unwrap();
@@ -77,6 +80,7 @@ async fn a_token_enrols_one_machine_and_knows_the_root() {
         ttl: Some(prost_types::Duration { seconds: 100 * 24 * 3600, nanos: 0 }),
         labels: HashMap::from([("a b".to_owned(), String::new())]),
         node_name: "Shop".to_owned(),
+        ..Default::default()
     };
     let (code, details) = failure(world.nodes().create_enrollment_token(wrong).await);
     assert_eq!(code, Code::InvalidArgument);

@@ -27,7 +27,7 @@ async fn a_watch_tells_everything_first_and_then_what_changes() {
     assert_eq!(next.tasks[0].state(), TaskState::Pulling);
 
     agents[0].reach(&assignment, TaskState::Succeeded).await;
-    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: false };
+    let stop = v1::StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: false, ..Default::default() };
     world.jobs().stop_job(stop).await.unwrap();
     let mut last = next;
     while let Some(message) = soon(watch.message()).await.unwrap() {

@@ -31,7 +31,8 @@ pub(crate) struct Remove {
 }
 
 pub(super) async fn run(remove: Remove, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let request = RemoveAppRequest { app_name: remove.name.clone(), node_name: remove.node.clone() };
+    let request =
+        RemoveAppRequest { app_name: remove.name.clone(), node_name: remove.node.clone(), ..Default::default() };
     let answer = context.client.apps.remove_app(call(request)).await?.into_inner();
     if remove.wait {
         tokio::select! {

@@ -50,14 +50,17 @@ async fn remove_apps(client: &mut Client) -> Result<(), Error> {
     let jobs = client.jobs.list_jobs(call(ListJobsRequest::default())).await?.into_inner().jobs;
     for job in jobs.into_iter().filter(|job| !is_at_rest(job.state())) {
         // It may have come to rest meanwhile; then there is nothing to stop.
-        let request = StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: true };
+        let request = StopJobRequest { job_id: job.job_id.clone(), cancel_in_flight: true, ..Default::default() };
         let _ = client.jobs.stop_job(call(request)).await;
         client.jobs.wait_job(WaitJobRequest { job_id: job.job_id, timeout: None }).await?;
     }
     let mut names: Vec<String> = client.list_apps("", "").await?.into_iter().map(|app| app.app_name).collect();
     names.dedup();
     for app_name in names {
-        client.apps.remove_app(call(RemoveAppRequest { app_name, node_name: String::new() })).await?;
+        client
+            .apps
+            .remove_app(call(RemoveAppRequest { app_name, node_name: String::new(), ..Default::default() }))
+            .await?;
     }
     until_gone(client, "", "").await
 }

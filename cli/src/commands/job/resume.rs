@@ -20,7 +20,7 @@ pub(crate) struct Resume {
 }
 
 pub(super) async fn run(resume: Resume, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let request = ResumeJobRequest { job_id: resume.job };
+    let request = ResumeJobRequest { job_id: resume.job, ..Default::default() };
     let job = context.client.jobs.resume_job(call(request)).await?.into_inner().job.unwrap_or_default();
     if resume.wait {
         return watch::until_rest(context, &job.job_id).await;

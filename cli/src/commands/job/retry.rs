@@ -20,7 +20,7 @@ pub(crate) struct Retry {
 }
 
 pub(super) async fn run(retry: Retry, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let request = RetryJobRequest { job_id: retry.job };
+    let request = RetryJobRequest { job_id: retry.job, ..Default::default() };
     let job = context.client.jobs.retry_job(call(request)).await?.into_inner().job.unwrap_or_default();
     if retry.wait {
         return watch::until_rest(context, &job.job_id).await;

@@ -20,7 +20,7 @@ pub(crate) struct Stop {
 }
 
 pub(super) async fn run(stop: Stop, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let request = StopJobRequest { job_id: stop.job, cancel_in_flight: stop.cancel };
+    let request = StopJobRequest { job_id: stop.job, cancel_in_flight: stop.cancel, ..Default::default() };
     let stopped = context.client.jobs.stop_job(call(request)).await?.into_inner();
     answer(context, stopped.job, if stop.cancel { "cancel is asked for" } else { "stop is asked for" })
 }

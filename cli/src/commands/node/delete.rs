@@ -16,7 +16,7 @@ pub(crate) struct Delete {
 }
 
 pub(super) async fn run(delete: Delete, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let request = DeleteNodeRequest { name: delete.name.clone() };
+    let request = DeleteNodeRequest { name: delete.name.clone(), ..Default::default() };
     context.client.nodes.delete_node(call(request)).await?;
     context.output.show(
         || json::of("DeleteNodeResponse", &DeleteNodeResponse {}),

@@ -52,7 +52,7 @@ fn request(name: String, changes: Vec<Change>) -> UpdateNodeLabelsRequest {
             }
         }
     }
-    UpdateNodeLabelsRequest { name, set, remove }
+    UpdateNodeLabelsRequest { name, set, remove, ..Default::default() }
 }
 
 pub(super) async fn run(label: Label, context: &mut Context<'_>) -> Result<Exit, Error> {

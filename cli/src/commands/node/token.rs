@@ -42,6 +42,7 @@ pub(super) async fn run(token: Token, context: &mut Context<'_>) -> Result<Exit,
         ttl: token.ttl.map(longshore_proto::convert::duration),
         labels: token.labels.into_iter().collect::<HashMap<_, _>>(),
         node_name: token.name.unwrap_or_default(),
+        ..Default::default()
     };
     let answer = context.client.nodes.create_enrollment_token(call(request)).await?.into_inner();
     context.output.show(|| json::of("CreateEnrollmentTokenResponse", &answer), || answer.token.clone())?;

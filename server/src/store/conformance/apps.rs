@@ -6,7 +6,7 @@ use longshore_model::task::TaskState;
 use super::{
     Bed, Factory, app_name, app_report, at, info, is_not_found, job_id, lines, node_name, progress, session_id,
 };
-use crate::store::{JobRequest, StoreError};
+use crate::store::{JobRequest, StoreError, Terms};
 
 /// A job that succeeded on all of `nodes`, and nothing observed yet.
 async fn deployed(bed: &Bed, number: u32, nodes: &[&str]) {
@@ -50,18 +50,22 @@ pub(crate) async fn removal_waits_for_the_node(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     deployed(&bed, 1, &["a"]).await;
     let (node, name) = (node_name("a"), app_name("web-1"));
-    assert_eq!(bed.store.remove_app(&name, Some(&node), at(5)).await.unwrap(), 1);
+    assert_eq!(bed.store.remove_app(&name, Some(&node), Terms::default(), at(5)).await.unwrap(), 1);
     assert_eq!(lines(&bed.seen.take()), ["unset a web-1"]);
     let app = bed.store.app(&node, &name).await.unwrap();
     assert_eq!((app.desired, app.update_time), (Desired::Removing, at(5)));
     assert!(bed.open_session("a", 1).await.is_empty());
-    assert_eq!(bed.store.remove_app(&name, Some(&node), at(6)).await.unwrap(), 1, "it is still being removed");
+    assert_eq!(
+        bed.store.remove_app(&name, Some(&node), Terms::default(), at(6)).await.unwrap(),
+        1,
+        "it is still being removed"
+    );
 
     bed.report("a", app_report("web-1", 1, 1, AppState::Running), 7).await;
     assert_eq!(bed.store.app(&node, &name).await.unwrap().status.state, AppState::Running);
     bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 8).await;
     assert!(is_not_found(&bed.store.app(&node, &name).await.unwrap_err(), "app"));
-    assert!(is_not_found(&bed.store.remove_app(&name, Some(&node), at(9)).await.unwrap_err(), "app"));
+    assert!(is_not_found(&bed.store.remove_app(&name, Some(&node), Terms::default(), at(9)).await.unwrap_err(), "app"));
 }
 
 /// It was assigned when the connection was already dead: the node never heard of it.
@@ -86,7 +90,7 @@ pub(crate) async fn removal_is_refused_while_busy(factory: &dyn Factory) {
     bed.assigned(1, &["a", "b"], 0).await;
     bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
     bed.seen.take();
-    let busy = bed.store.remove_app(&app_name("web-1"), None, at(5)).await.unwrap_err();
+    let busy = bed.store.remove_app(&app_name("web-1"), None, Terms::default(), at(5)).await.unwrap_err();
     assert!(
         matches!(&busy, StoreError::AppBusy { job, node, .. } if *job == job_id(1) && *node == node_name("b")),
         "{busy:?}"
@@ -94,18 +98,21 @@ pub(crate) async fn removal_is_refused_while_busy(factory: &dyn Factory) {
     assert!(lines(&bed.seen.take()).is_empty());
     let kept = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap();
     assert_eq!(kept.desired, Desired::Present, "a refusal changes nothing, on no node");
-    bed.store.remove_app(&app_name("web-1"), Some(&node_name("a")), at(6)).await.unwrap();
+    bed.store.remove_app(&app_name("web-1"), Some(&node_name("a")), Terms::default(), at(6)).await.unwrap();
 }
 
 pub(crate) async fn removal_on_all_nodes(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
     deployed(&bed, 1, &["a", "b", "c"]).await;
     deployed(&bed, 2, &["a"]).await;
-    assert_eq!(bed.store.remove_app(&app_name("web-1"), None, at(5)).await.unwrap(), 3);
+    assert_eq!(bed.store.remove_app(&app_name("web-1"), None, Terms::default(), at(5)).await.unwrap(), 3);
     assert_eq!(lines(&bed.seen.take()), ["unset a web-1", "unset b web-1", "unset c web-1"]);
     let other = bed.store.app(&node_name("a"), &app_name("web-2")).await.unwrap();
     assert_eq!(other.desired, Desired::Present);
-    assert!(is_not_found(&bed.store.remove_app(&app_name("none"), None, at(5)).await.unwrap_err(), "app"));
+    assert!(is_not_found(
+        &bed.store.remove_app(&app_name("none"), None, Terms::default(), at(5)).await.unwrap_err(),
+        "app"
+    ));
 }
 
 pub(crate) async fn status_is_kept(factory: &dyn Factory) {
@@ -126,7 +133,7 @@ pub(crate) async fn old_status_is_ignored(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     bed.assigned(1, &["a"], 0).await;
     bed.store.pass_deadlines(at(600)).await.unwrap();
-    bed.store.request(&job_id(1), JobRequest::Retry, at(700)).await.unwrap();
+    bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(700)).await.unwrap();
     assert_eq!(bed.assign_all(701).await, 1);
     bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 702).await;
     let app = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap();
@@ -139,8 +146,8 @@ pub(crate) async fn redeployment_keeps_the_revision(factory: &dyn Factory) {
     bed.store.pass_deadlines(at(600)).await.unwrap();
     let (node, name) = (node_name("a"), app_name("web-1"));
     assert_eq!(bed.store.app(&node, &name).await.unwrap().desired, Desired::Removing);
-    bed.store.request(&job_id(1), JobRequest::Retry, at(700)).await.unwrap();
-    let busy = bed.store.remove_app(&name, None, at(700)).await.unwrap_err();
+    bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(700)).await.unwrap();
+    let busy = bed.store.remove_app(&name, None, Terms::default(), at(700)).await.unwrap_err();
     assert!(matches!(busy, StoreError::AppBusy { .. }), "a retry is about to deploy it again: {busy:?}");
     bed.assign_all(701).await;
     let app = bed.store.app(&node, &name).await.unwrap();

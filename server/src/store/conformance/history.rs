@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::model::{Model, Outcome, Step};
 use super::{Bed, Factory, app_name, app_report, at, info, job_id, new_job, node_name, progress, session_id, token};
-use crate::store::{Change, JobRequest, Store, StoreError};
+use crate::store::{Change, JobRequest, Store, StoreError, Terms};
 
 /// Histories to try: each opens a database and waits for some twenty commits.
 const HISTORIES: u32 = 48;
@@ -126,12 +126,14 @@ async fn perform(store: Arc<dyn Store>, step: Step, token_id: String, now: Times
         Step::Create(new) => store.create_job(*new).await.map(|_| 0),
         Step::Assign(picks) => store.assign(picks, now).await,
         Step::Report(node, reports) => store.report(&node, reports, now).await.map(|()| 0),
-        Step::Request(id, request) => store.request(&id, request, now).await.map(|_| 0),
+        Step::Request(id, request) => store.request(&id, request, Terms::default(), now).await.map(|_| 0),
         Step::PassDeadlines => store.pass_deadlines(now).await.map(|_| 0),
-        Step::RemoveApp(name, node) => store.remove_app(&name, node.as_ref(), now).await.map(|count| count as usize),
+        Step::RemoveApp(name, node) => {
+            store.remove_app(&name, node.as_ref(), Terms::default(), now).await.map(|count| count as usize)
+        }
         // What was in the full set is compared by way of `Told`.
         Step::OpenSession(node) => store.open_session(&node, &session_id(1), info(), now).await.map(|()| 0),
-        Step::DeleteNode(node) => store.delete_node(&node, now).await.map(|()| 0),
+        Step::DeleteNode(node) => store.delete_node(&node, Terms::default(), now).await.map(|()| 0),
     };
     outcome.map_err(|error| refusal(&error))
 }

@@ -12,7 +12,7 @@ use longshore_model::job::{JobState, TaskCounts};
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress, spec_bytes};
-use crate::store::{Change, JobRequest, StoreError};
+use crate::store::{Change, JobRequest, StoreError, Terms};
 
 pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
@@ -43,7 +43,7 @@ pub(crate) async fn what_is_answered_is_what_is_kept(factory: &dyn Factory) {
     assert_eq!(created.create_time.as_millisecond(), fine(0).as_millisecond());
     let stop = JobRequest::Stop { cancel_in_flight: false };
     for (request, second) in [(stop, 1), (JobRequest::Resume, 2)] {
-        let answered = bed.store.request(&job_id(1), request, fine(second)).await.unwrap();
+        let answered = bed.store.request(&job_id(1), request, Terms::default(), fine(second)).await.unwrap();
         assert_eq!(bed.job(1).await, answered);
     }
 }
@@ -144,7 +144,7 @@ pub(crate) async fn stop_and_resume(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
     bed.assigned(1, &["a", "b"], 1).await;
     let stop = JobRequest::Stop { cancel_in_flight: false };
-    let stopping = bed.store.request(&job_id(1), stop, at(10)).await.unwrap();
+    let stopping = bed.store.request(&job_id(1), stop, Terms::default(), at(10)).await.unwrap();
     assert_eq!(stopping.state(), JobState::Stopping);
     assert!(bed.store.assignable(Arc::new(|_| true), 10).await.unwrap().is_empty());
     bed.report("a", progress(1, 1, TaskState::Succeeded), 20).await;
@@ -156,7 +156,7 @@ pub(crate) async fn stop_and_resume(factory: &dyn Factory) {
     let stopped = bed.job(1).await;
     assert!(matches!(stopped.clock, Clock::Paused(left) if left.as_secs() == 580), "{:?}", stopped.clock);
 
-    let resumed = bed.store.request(&job_id(1), JobRequest::Resume, at(100)).await.unwrap();
+    let resumed = bed.store.request(&job_id(1), JobRequest::Resume, Terms::default(), at(100)).await.unwrap();
     assert_eq!((resumed.state(), resumed.clock.deadline()), (JobState::Running, Some(at(680))));
     assert_eq!(lines(&bed.seen.take()), ["job web-1 RUNNING: ", "assignable"]);
     assert_eq!(bed.assign_all(101).await, 1);
@@ -170,7 +170,7 @@ pub(crate) async fn stop_with_cancel(factory: &dyn Factory) {
     bed.assigned(1, &["a", "b"], 0).await;
     bed.report("b", progress(1, 1, TaskState::Succeeded), 2).await;
     bed.seen.take();
-    bed.store.request(&job_id(1), JobRequest::Stop { cancel_in_flight: true }, at(10)).await.unwrap();
+    bed.store.request(&job_id(1), JobRequest::Stop { cancel_in_flight: true }, Terms::default(), at(10)).await.unwrap();
     assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: a ASSIGNED", "set a web-1 Cancel attempt 1"]);
     let full = bed.open_session("a", 1).await;
     assert_eq!(full.first().map(|assignment| assignment.order), Some(Order::Cancel));
@@ -180,7 +180,7 @@ pub(crate) async fn stop_with_cancel(factory: &dyn Factory) {
     let gone = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap_err();
     assert!(is_not_found(&gone, "app"));
 
-    bed.store.request(&job_id(1), JobRequest::Resume, at(20)).await.unwrap();
+    bed.store.request(&job_id(1), JobRequest::Resume, Terms::default(), at(20)).await.unwrap();
     let task = bed.task(1, "a").await;
     assert_eq!((task.state, task.attempt, task.history.len()), (TaskState::Pending, 2, 1));
     assert_eq!(bed.task(1, "b").await.state, TaskState::Succeeded);
@@ -190,19 +190,19 @@ pub(crate) async fn a_stop_can_become_a_cancel(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
     bed.assigned(1, &["a", "b"], 1).await;
     let [stop, cancel] = [false, true].map(|cancel_in_flight| JobRequest::Stop { cancel_in_flight });
-    bed.store.request(&job_id(1), stop, at(10)).await.unwrap();
+    bed.store.request(&job_id(1), stop, Terms::default(), at(10)).await.unwrap();
     bed.seen.take();
-    let again = bed.store.request(&job_id(1), stop, at(11)).await.unwrap_err();
+    let again = bed.store.request(&job_id(1), stop, Terms::default(), at(11)).await.unwrap_err();
     assert!(matches!(again, StoreError::Refused(_)), "{again:?}");
 
-    let stopping = bed.store.request(&job_id(1), cancel, at(12)).await.unwrap();
+    let stopping = bed.store.request(&job_id(1), cancel, Terms::default(), at(12)).await.unwrap();
     assert_eq!(stopping.state(), JobState::Stopping);
     assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: a ASSIGNED", "set a web-1 Cancel attempt 1"]);
-    bed.store.request(&job_id(1), cancel, at(13)).await.unwrap();
+    bed.store.request(&job_id(1), cancel, Terms::default(), at(13)).await.unwrap();
     assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: "], "the agent was told already");
     bed.report("a", progress(1, 1, TaskState::Cancelled), 14).await;
     assert_eq!(bed.job(1).await.state(), JobState::Stopped);
-    bed.store.request(&job_id(1), cancel, at(15)).await.unwrap_err();
+    bed.store.request(&job_id(1), cancel, Terms::default(), at(15)).await.unwrap_err();
 }
 
 pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
@@ -212,10 +212,10 @@ pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
     bed.report("b", progress(1, 1, TaskState::Failed), 3).await;
     bed.report("c", progress(1, 1, TaskState::Failed), 4).await;
     assert_eq!(bed.job(1).await.state(), JobState::PartiallySucceeded);
-    bed.store.delete_node(&node_name("c"), at(5)).await.unwrap();
+    bed.store.delete_node(&node_name("c"), Terms::default(), at(5)).await.unwrap();
     bed.seen.take();
 
-    let job = bed.store.request(&job_id(1), JobRequest::Retry, at(1000)).await.unwrap();
+    let job = bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(1000)).await.unwrap();
     assert_eq!((job.state(), job.round), (JobState::Queued, 2));
     assert_eq!(job.clock.deadline(), Some(at(1600)));
     assert_eq!(lines(&bed.seen.take()), ["job web-1 QUEUED: b PENDING, c FAILED", "assignable"]);
@@ -232,14 +232,14 @@ pub(crate) async fn requests_are_refused(factory: &dyn Factory) {
     bed.assigned(1, &["a"], 0).await;
     let before = bed.store.job_with_tasks(&job_id(1)).await.unwrap();
     for request in [JobRequest::Resume, JobRequest::Retry] {
-        let refused = bed.store.request(&job_id(1), request, at(2)).await.unwrap_err();
+        let refused = bed.store.request(&job_id(1), request, Terms::default(), at(2)).await.unwrap_err();
         assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
     }
     assert_eq!(bed.store.job_with_tasks(&job_id(1)).await.unwrap(), before);
     assert!(lines(&bed.seen.take()).is_empty());
     bed.report("a", progress(1, 1, TaskState::Succeeded), 3).await;
     for request in [JobRequest::Stop { cancel_in_flight: true }, JobRequest::Resume, JobRequest::Retry] {
-        bed.store.request(&job_id(1), request, at(4)).await.unwrap_err();
+        bed.store.request(&job_id(1), request, Terms::default(), at(4)).await.unwrap_err();
     }
 }
 
@@ -266,7 +266,10 @@ pub(crate) async fn unknown_jobs_are_not_found(factory: &dyn Factory) {
     assert!(is_not_found(&bed.store.job(&id).await.unwrap_err(), "job"));
     assert!(is_not_found(&bed.store.tasks(&id, None, 1).await.unwrap_err(), "job"));
     assert!(is_not_found(&bed.store.job_with_tasks(&id).await.unwrap_err(), "job"));
-    assert!(is_not_found(&bed.store.request(&id, JobRequest::Retry, at(1)).await.unwrap_err(), "job"));
+    assert!(is_not_found(
+        &bed.store.request(&id, JobRequest::Retry, Terms::default(), at(1)).await.unwrap_err(),
+        "job"
+    ));
     assert!(bed.store.jobs(None, 5).await.unwrap().items.is_empty());
     bed.store.ping().await.unwrap();
 }

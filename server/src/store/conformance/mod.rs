@@ -19,13 +19,13 @@ use longshore_model::app::{AppState, AppStatus};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
-use longshore_model::node::NodeInfo;
+use longshore_model::node::{Node, NodeInfo};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
 use longshore_model::task::{Task, TaskState};
 
-use super::{Change, EncodedAssignment, NewJob, NodeReport, Observer, Store, StoreError, StoredToken};
+use super::{Change, EncodedAssignment, NewJob, NodeReport, Observer, RequestKey, Store, StoreError, StoredToken};
 
 pub(super) mod apps;
 pub(super) mod history;
@@ -33,6 +33,7 @@ pub(super) mod jobs;
 mod model;
 pub(super) mod nodes;
 pub(super) mod reports;
+pub(super) mod terms;
 
 /// Makes stores for the suite.
 pub(super) trait Factory: Send + Sync {
@@ -48,6 +49,8 @@ macro_rules! conformance_suite {
                 only_connected_nodes_are_assigned, max_parallel_paces, assignment_deploys,
                 assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, a_stop_can_become_a_cancel, retry_starts_anew,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found;
+            terms: a_request_that_comes_again_is_answered_as_before, requests_are_forgotten_after_a_day,
+                what_has_changed_is_left_alone, what_is_only_validated_is_left_alone;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
             nodes: tokens_are_spent_once, tokens_are_refused, expired_tokens_are_purged, nodes_are_paged,
@@ -155,7 +158,8 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
         version: 1,
         warnings: vec!["mind the gap".to_owned()],
     };
-    NewJob { job, spec: spec_bytes(number), nodes: nodes.iter().map(|name| node_name(name)).collect() }
+    let nodes = nodes.iter().map(|name| node_name(name)).collect();
+    NewJob { job, spec: spec_bytes(number), nodes, request: None }
 }
 
 /// The encoded spec of a job of [`new_job`].
@@ -231,6 +235,10 @@ impl Bed {
 
     pub(super) async fn job(&self, number: u32) -> Arc<Job> {
         self.store.job(&job_id(number)).await.unwrap()
+    }
+
+    pub(super) async fn node(&self, name: &str) -> Node {
+        self.store.node(&node_name(name)).await.unwrap()
     }
 
     pub(super) async fn task(&self, number: u32, node: &str) -> Task {

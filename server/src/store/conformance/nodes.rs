@@ -12,7 +12,7 @@ use super::{
     Bed, Factory, app_name, app_report, at, info, is_not_found, job_id, lines, new_job, node_name, progress,
     session_id, spec_bytes, token,
 };
-use crate::store::{Change, JobRequest, Store, StoreError};
+use crate::store::{Change, JobRequest, Store, StoreError, Terms};
 
 pub(crate) async fn tokens_are_spent_once(factory: &dyn Factory) {
     let bed = Bed::open(factory);
@@ -69,10 +69,10 @@ pub(crate) async fn labels_change(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("tier".to_owned(), "1".to_owned())]);
     let remove = vec!["role".to_owned(), "absent".to_owned()];
-    let node = bed.store.update_labels(&node_name("a"), set.clone(), remove).await.unwrap();
+    let node = bed.store.update_labels(&node_name("a"), set.clone(), remove, Terms::default()).await.unwrap();
     assert_eq!(node.labels, set);
     assert_eq!(bed.store.node(&node_name("a")).await.unwrap(), node);
-    let unknown = bed.store.update_labels(&node_name("b"), set, Vec::new()).await.unwrap_err();
+    let unknown = bed.store.update_labels(&node_name("b"), set, Vec::new(), Terms::default()).await.unwrap_err();
     assert!(is_not_found(&unknown, "node"));
 }
 
@@ -103,9 +103,9 @@ pub(crate) async fn full_sets_follow_tasks(factory: &dyn Factory) {
         bed.assigned(number, &["a", "b"], 0).await;
     }
     bed.report("a", progress(2, 1, TaskState::Succeeded), 2).await;
-    bed.store.request(&job_id(3), JobRequest::Stop { cancel_in_flight: true }, at(3)).await.unwrap();
+    bed.store.request(&job_id(3), JobRequest::Stop { cancel_in_flight: true }, Terms::default(), at(3)).await.unwrap();
     bed.report("a", progress(4, 1, TaskState::Succeeded), 2).await;
-    bed.store.remove_app(&app_name("web-4"), Some(&node_name("a")), at(4)).await.unwrap();
+    bed.store.remove_app(&app_name("web-4"), Some(&node_name("a")), Terms::default(), at(4)).await.unwrap();
     let full = bed.open_session("a", 2).await;
     let seen: Vec<_> = full.iter().map(|one| (one.app.as_str(), one.order, one.spec.clone())).collect();
     let expected = [
@@ -124,12 +124,12 @@ pub(crate) async fn deletion_fails_open_tasks(factory: &dyn Factory) {
     bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
     bed.assigned(2, &["a", "b"], 1).await;
     bed.assigned(3, &["a"], 0).await;
-    bed.store.request(&job_id(3), JobRequest::Stop { cancel_in_flight: true }, at(3)).await.unwrap();
+    bed.store.request(&job_id(3), JobRequest::Stop { cancel_in_flight: true }, Terms::default(), at(3)).await.unwrap();
     bed.report("a", progress(3, 1, TaskState::Cancelled), 4).await;
     assert_eq!(bed.job(3).await.state(), JobState::Stopped);
     bed.seen.take();
 
-    bed.store.delete_node(&name, at(5)).await.unwrap();
+    bed.store.delete_node(&name, Terms::default(), at(5)).await.unwrap();
     assert_eq!(
         lines(&bed.seen.take()),
         ["job web-2 RUNNING: a FAILED", "job web-3 FAILED: a FAILED", "deleted a", "assignable"]
@@ -139,7 +139,7 @@ pub(crate) async fn deletion_fails_open_tasks(factory: &dyn Factory) {
     assert_eq!(bed.task(1, "a").await.state, TaskState::Succeeded);
     assert!(is_not_found(&bed.store.node(&name).await.unwrap_err(), "node"));
     assert!(bed.store.apps(Some(&name), None, None, 10).await.unwrap().items.is_empty());
-    assert!(is_not_found(&bed.store.delete_node(&name, at(6)).await.unwrap_err(), "node"));
+    assert!(is_not_found(&bed.store.delete_node(&name, Terms::default(), at(6)).await.unwrap_err(), "node"));
     bed.report("a", app_report("web-1", 1, 1, AppState::Running), 7).await;
     assert!(lines(&bed.seen.take()).is_empty());
 }
@@ -147,11 +147,11 @@ pub(crate) async fn deletion_fails_open_tasks(factory: &dyn Factory) {
 pub(crate) async fn a_deleted_node_can_come_back(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     bed.assigned(1, &["a"], 0).await;
-    bed.store.delete_node(&node_name("a"), at(5)).await.unwrap();
+    bed.store.delete_node(&node_name("a"), Terms::default(), at(5)).await.unwrap();
     bed.store.create_token(token("new", at(100))).await.unwrap();
     bed.store.enroll("new", [7; 32], &node_name("a"), at(6)).await.unwrap();
     assert!(bed.open_session("a", 1).await.is_empty());
-    bed.store.request(&job_id(1), JobRequest::Retry, at(7)).await.unwrap();
+    bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(7)).await.unwrap();
     assert_eq!(bed.assign_all(8).await, 1);
     bed.report("a", progress(1, 2, TaskState::Succeeded), 9).await;
     assert_eq!(bed.job(1).await.state(), JobState::Succeeded);

@@ -6,7 +6,7 @@ use longshore_model::name::{AppName, NodeName};
 
 use super::batch::Batch;
 use super::{no_app, rows};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, StoreError, Terms};
 
 impl Batch<'_> {
     /// Marks an app as being removed, on one node or on all that have it; returns on how many.
@@ -14,6 +14,7 @@ impl Batch<'_> {
         &mut self,
         name: &AppName,
         node: Option<&NodeName>,
+        terms: &Terms,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
         let nodes = self.nodes_with(name, node)?;
@@ -27,7 +28,8 @@ impl Batch<'_> {
                 return Err(StoreError::AppBusy { app: name.clone(), job, node: node.clone() });
             }
         }
-        for node in &nodes {
+        let writable: &[NodeName] = if terms.validate_only { &[] } else { &nodes };
+        for node in writable {
             let Some(row) = self.app(name, node)? else { continue };
             if row.app.desired == Desired::Present {
                 row.app.desired = Desired::Removing;

@@ -14,8 +14,8 @@ use longshore_model::task::{Task, TaskState};
 use rusqlite::params;
 
 use super::batch::{AppRow, Batch};
-use super::{no_node, rows};
-use crate::store::{Change, EncodedAssignment, JobRequest, NewJob, StoreError};
+use super::{no_node, read, rows};
+use crate::store::{Change, EncodedAssignment, JobRequest, NewJob, REQUEST_LIFETIME, RequestKey, StoreError, Terms};
 
 /// SQL for the kinds of tasks that a request looks at; the numbers are those of [`rows::state_number`].
 const ACTIVE: &str = "state BETWEEN 1 AND 6";
@@ -26,7 +26,13 @@ const NOT_SUCCEEDED: &str = "state <> 7";
 impl Batch<'_> {
     /// Stores a job and its tasks.
     pub(super) fn create_job(&mut self, new: NewJob) -> Result<Arc<Job>, StoreError> {
-        let NewJob { mut job, spec, mut nodes } = new;
+        let NewJob { mut job, spec, mut nodes, request } = new;
+        if let Some(request) = &request
+            && let Some(id) = read::creation(self.sql, request, job.create_time)?
+        {
+            // By way of this batch's own rows: it may have been created a moment ago.
+            return Ok(Arc::new(self.job(&id)?.job.as_created()));
+        }
         if self.sql.prepare_cached("SELECT 1 FROM job WHERE id = ?1")?.exists([job.id.as_str()])? {
             return Err(StoreError::AlreadyExists { kind: "job", name: job.id.to_string() });
         }
@@ -44,6 +50,9 @@ impl Batch<'_> {
         }
         let job = Arc::new(job);
         let key = self.insert_job(&job, &spec)?;
+        if let Some(request) = &request {
+            self.insert_creation(request, key, job.create_time)?;
+        }
         self.add_job(key, job.clone(), spec);
         let mut insert = self.sql.prepare_cached(
             "INSERT INTO task (job, node, attempt, state, cancel_requested, update_time) VALUES (?1, ?2, 1, 0, 0, ?3)",
@@ -95,8 +104,33 @@ impl Batch<'_> {
         Ok(key)
     }
 
+    /// Remembers the request, in place of one of that name whose time was over.
+    fn insert_creation(&mut self, request: &RequestKey, key: i64, now: Timestamp) -> Result<(), StoreError> {
+        let expire_time = now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX);
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO creation (caller, id, body, job, expire_time) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![request.caller, request.id, request.body, key, rows::micros(expire_time)])?;
+        Ok(())
+    }
+
+    /// Forgets the requests whose time is over.
+    fn purge_creations(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let mut statement = self.sql.prepare_cached("DELETE FROM creation WHERE expire_time <= ?1")?;
+        statement.execute([rows::micros(now)])?;
+        Ok(())
+    }
+
     /// Stops, resumes or retries a job.
-    pub(super) fn request(&mut self, id: &JobId, request: JobRequest, now: Timestamp) -> Result<Arc<Job>, StoreError> {
+    pub(super) fn request(
+        &mut self,
+        id: &JobId,
+        request: JobRequest,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> Result<Arc<Job>, StoreError> {
+        terms.admit(&self.job(id)?.job.etag(), "job", id.as_str())?;
         let filter = match request {
             JobRequest::Stop { cancel_in_flight: true } => Some(ACTIVE),
             JobRequest::Stop { cancel_in_flight: false } => None,
@@ -113,12 +147,18 @@ impl Batch<'_> {
             }
         }
         let exists = |node: &NodeName| existing.contains(node);
-        let job = Arc::make_mut(&mut self.job(id)?.job);
-        let changed = match request {
-            JobRequest::Stop { cancel_in_flight } => machine::stop(job, &mut tasks, cancel_in_flight, now)?,
-            JobRequest::Resume => machine::resume(job, &mut tasks, exists, now)?,
-            JobRequest::Retry => machine::retry(job, &mut tasks, exists, now)?,
+        let mut decide = |job: &mut Job| match request {
+            JobRequest::Stop { cancel_in_flight } => machine::stop(job, &mut tasks, cancel_in_flight, now),
+            JobRequest::Resume => machine::resume(job, &mut tasks, exists, now),
+            JobRequest::Retry => machine::retry(job, &mut tasks, exists, now),
         };
+        let job = &mut self.job(id)?.job;
+        if terms.validate_only {
+            let mut job = Job::clone(job);
+            decide(&mut job)?;
+            return Ok(Arc::new(job));
+        }
+        let changed = decide(Arc::make_mut(job))?;
         if !matches!(request, JobRequest::Stop { .. }) {
             self.tell_assignable();
         }
@@ -140,10 +180,11 @@ impl Batch<'_> {
         Ok(count)
     }
 
-    /// Ends what is past its deadline; returns the next deadline. Purges expired tokens on the way.
+    /// Ends what is past its deadline; returns the next deadline. Purges expired tokens and requests on the way.
     pub(super) fn pass_deadlines(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         self.write_rows()?;
         self.purge_tokens(now)?;
+        self.purge_creations(now)?;
         let passed: Vec<JobId> = self
             .sql
             .prepare_cached("SELECT id FROM job WHERE deadline IS NOT NULL AND deadline <= ?1 ORDER BY deadline")?

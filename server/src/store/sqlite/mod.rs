@@ -19,7 +19,9 @@ use longshore_model::task::Task;
 use self::read::Readers;
 use self::rows::rounded;
 use self::writer::Writer;
-use super::{Connected, JobRequest, NewJob, NodeReport, Observer, Page, Store, StoreError, StoredToken};
+use super::{
+    Connected, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store, StoreError, StoredToken, Terms,
+};
 
 mod apps;
 mod batch;
@@ -123,6 +125,11 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    async fn created(&self, request: &RequestKey, now: Timestamp) -> Result<Option<Arc<Job>>, StoreError> {
+        let request = request.clone();
+        self.readers.read(move |sql| read::created(sql, &request, now)).await
+    }
+
     async fn create_job(&self, new: NewJob) -> Result<Arc<Job>, StoreError> {
         self.writer.write(move |batch| batch.create_job(new)).await
     }
@@ -147,9 +154,15 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::job_with_tasks(sql, &id)).await
     }
 
-    async fn request(&self, id: &JobId, request: JobRequest, now: Timestamp) -> Result<Arc<Job>, StoreError> {
+    async fn request(
+        &self,
+        id: &JobId,
+        request: JobRequest,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Arc<Job>, StoreError> {
         let id = id.clone();
-        self.writer.write(move |batch| batch.request(&id, request, rounded(now))).await
+        self.writer.write(move |batch| batch.request(&id, request, &terms, rounded(now))).await
     }
 
     async fn assignable(&self, connected: Connected, limit: usize) -> Result<Vec<(JobId, NodeName)>, StoreError> {
@@ -194,14 +207,20 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::nodes(sql, after.as_ref(), limit)).await
     }
 
-    async fn update_labels(&self, name: &NodeName, set: Labels, remove: Vec<String>) -> Result<Node, StoreError> {
+    async fn update_labels(
+        &self,
+        name: &NodeName,
+        set: Labels,
+        remove: Vec<String>,
+        terms: Terms,
+    ) -> Result<Node, StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.update_labels(&name, set, &remove)).await
+        self.writer.write(move |batch| batch.update_labels(&name, set, &remove, &terms)).await
     }
 
-    async fn delete_node(&self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+    async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.delete_node(&name, rounded(now))).await
+        self.writer.write(move |batch| batch.delete_node(&name, &terms, rounded(now))).await
     }
 
     async fn open_session(
@@ -236,9 +255,15 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::app(sql, &node, &app)).await
     }
 
-    async fn remove_app(&self, app: &AppName, node: Option<&NodeName>, now: Timestamp) -> Result<u32, StoreError> {
+    async fn remove_app(
+        &self,
+        app: &AppName,
+        node: Option<&NodeName>,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
         let (app, node) = (app.clone(), node.cloned());
-        self.writer.write(move |batch| batch.remove_app(&app, node.as_ref(), rounded(now))).await
+        self.writer.write(move |batch| batch.remove_app(&app, node.as_ref(), &terms, rounded(now))).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

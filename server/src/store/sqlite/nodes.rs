@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::batch::Batch;
 use super::{no_node, rows};
-use crate::store::{Change, EncodedAssignment, StoreError, StoredToken};
+use crate::store::{Change, EncodedAssignment, StoreError, StoredToken, Terms};
 
 /// Compares hashes in a time that does not depend on where they differ.
 fn equal_hashes(one: &[u8; 32], other: &[u8; 32]) -> bool {
@@ -87,12 +87,17 @@ impl Batch<'_> {
         name: &NodeName,
         set: Labels,
         remove: &[String],
+        terms: &Terms,
     ) -> Result<Node, StoreError> {
         let mut node = self.enrolled(name)?;
+        terms.admit(&node.etag(), "node", name.as_str())?;
         for key in remove {
             node.labels.remove(key);
         }
         node.labels.extend(set);
+        if terms.validate_only {
+            return Ok(node);
+        }
         self.sql
             .prepare_cached("UPDATE node SET labels = ?2 WHERE name = ?1")?
             .execute([name.as_str(), &rows::to_json(&node.labels)?])?;
@@ -100,9 +105,10 @@ impl Batch<'_> {
     }
 
     /// Deletes a node and its apps, and ends its tasks.
-    pub(super) fn delete_node(&mut self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
-        if !self.node_exists(name)? {
-            return Err(no_node(name));
+    pub(super) fn delete_node(&mut self, name: &NodeName, terms: &Terms, now: Timestamp) -> Result<(), StoreError> {
+        terms.admit(&self.enrolled(name)?.etag(), "node", name.as_str())?;
+        if terms.validate_only {
+            return Ok(());
         }
         self.write_rows()?;
         // Only jobs that are not final have tasks that could still do something.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use longshore_model::app::App;
 use longshore_model::job::{Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -13,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::{no_app, no_job, no_node, rows, schema};
-use crate::store::{Page, StoreError};
+use crate::store::{Page, RequestKey, StoreError};
 
 /// Reads that run at once: each holds a blocking thread and a connection with its page cache of 2 MB.
 const READERS: usize = 4;
@@ -97,6 +98,26 @@ fn job_and_key(sql: &Connection, id: &JobId) -> Result<(i64, Job), StoreError> {
 
 pub(super) fn job(sql: &Connection, id: &JobId) -> Result<Arc<Job>, StoreError> {
     job_and_key(sql, id).map(|(_, job)| Arc::new(job))
+}
+
+/// The job that a request created, if it has come before; a fault of the caller if that was another one.
+pub(super) fn creation(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<JobId>, StoreError> {
+    let found: Option<(JobId, [u8; 32])> = sql
+        .prepare_cached(
+            "SELECT job.id, creation.body FROM creation JOIN job ON job.key = creation.job \
+             WHERE creation.caller = ?1 AND creation.id = ?2 AND creation.expire_time > ?3",
+        )?
+        .query_row(params![request.caller, request.id, rows::micros(now)], |row| Ok((rows::name(row, 0)?, row.get(1)?)))
+        .optional()?;
+    match found {
+        Some((_, body)) if body != request.body => Err(StoreError::RequestReused(request.id.clone())),
+        found => Ok(found.map(|(id, _)| id)),
+    }
+}
+
+pub(super) fn created(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Arc<Job>>, StoreError> {
+    let Some(id) = creation(sql, request, now)? else { return Ok(None) };
+    job_and_key(sql, &id).map(|(_, job)| Some(Arc::new(job.as_created())))
 }
 
 pub(super) fn jobs(sql: &Connection, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError> {

@@ -18,7 +18,7 @@ use super::{OpenError, SqliteStore, schema};
 use crate::store::conformance::{
     self, Bed, Factory, Recorder, at, conformance_suite, job_id, lines, new_job, node_name, progress, token,
 };
-use crate::store::{JobRequest, NewJob, Observer, Store, StoreError};
+use crate::store::{JobRequest, NewJob, Observer, Store, StoreError, Terms};
 
 mod crash;
 
@@ -199,7 +199,7 @@ async fn what_is_queued_together_is_one_commit() {
     let (assigned, checking, refused, succeeded, ()) = {
         let assigned = store.assign(vec![(job_id(1), a.clone())], at(1));
         let checking = store.report(&a, vec![progress(1, 1, TaskState::Checking)], at(2));
-        let refused = store.request(&id, JobRequest::Retry, at(3));
+        let refused = store.request(&id, JobRequest::Retry, Terms::default(), at(3));
         let succeeded = store.report(&a, vec![progress(1, 1, TaskState::Succeeded)], at(4));
         let free = async { release.send(()).unwrap() };
         tokio::join!(assigned, checking, refused, succeeded, free)
