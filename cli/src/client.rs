@@ -63,7 +63,8 @@ impl Client {
         let mut tasks = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = v1::ListTasksRequest { job_id: job_id.to_owned(), page_size: PAGE, page_token };
+            let request =
+                v1::ListTasksRequest { job_id: job_id.to_owned(), page_size: PAGE, page_token, ..Default::default() };
             let page = self.jobs.list_tasks(call(request)).await?.into_inner();
             tasks.extend(page.tasks);
             page_token = page.next_page_token;
@@ -73,12 +74,34 @@ impl Client {
         }
     }
 
-    /// All nodes that match a selector; an empty one matches all.
-    pub(crate) async fn list_nodes(&mut self, selector: &str) -> Result<Vec<v1::Node>, Error> {
+    /// At most `limit` jobs that match a filter, newest first, and whether there may be more; an empty one matches all.
+    pub(crate) async fn list_jobs(&mut self, filter: &str, limit: i32) -> Result<(Vec<v1::Job>, bool), Error> {
+        let mut jobs = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let left = limit.saturating_sub(i32::try_from(jobs.len()).unwrap_or(limit));
+            let request = v1::ListJobsRequest { page_size: left, page_token, filter: filter.to_owned() };
+            let page = self.jobs.list_jobs(call(request)).await?.into_inner();
+            jobs.extend(page.jobs);
+            page_token = page.next_page_token;
+            let is_full = i32::try_from(jobs.len()).is_ok_and(|count| count >= limit);
+            if page_token.is_empty() || is_full {
+                return Ok((jobs, !page_token.is_empty()));
+            }
+        }
+    }
+
+    /// All nodes that match a selector and a filter; an empty one matches all.
+    pub(crate) async fn list_nodes(&mut self, selector: &str, filter: &str) -> Result<Vec<v1::Node>, Error> {
         let mut nodes = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = v1::ListNodesRequest { page_size: PAGE, page_token, selector: selector.to_owned() };
+            let request = v1::ListNodesRequest {
+                page_size: PAGE,
+                page_token,
+                selector: selector.to_owned(),
+                filter: filter.to_owned(),
+            };
             let page = self.nodes.list_nodes(call(request)).await?.into_inner();
             nodes.extend(page.nodes);
             page_token = page.next_page_token;
@@ -90,11 +113,26 @@ impl Client {
 
     /// All apps of a node and of a name; an empty one means all.
     pub(crate) async fn list_apps(&mut self, node_name: &str, app_name: &str) -> Result<Vec<v1::App>, Error> {
+        self.list_matching_apps(node_name, app_name, "").await
+    }
+
+    /// All apps of a node and of a name that match a filter; an empty one means all.
+    pub(crate) async fn list_matching_apps(
+        &mut self,
+        node_name: &str,
+        app_name: &str,
+        filter: &str,
+    ) -> Result<Vec<v1::App>, Error> {
         let mut apps = Vec::new();
         let mut page_token = String::new();
         loop {
-            let (node_name, app_name) = (node_name.to_owned(), app_name.to_owned());
-            let request = v1::ListAppsRequest { page_size: PAGE, page_token, node_name, app_name };
+            let request = v1::ListAppsRequest {
+                page_size: PAGE,
+                page_token,
+                node_name: node_name.to_owned(),
+                app_name: app_name.to_owned(),
+                filter: filter.to_owned(),
+            };
             let page = self.apps.list_apps(call(request)).await?.into_inner();
             apps.extend(page.apps);
             page_token = page.next_page_token;

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod clock;
 pub mod command;
 pub mod failure;
+pub mod filter;
 pub mod host_path;
 pub mod identity;
 pub mod job;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
+use longshore_model::app::App;
 use longshore_model::job::Job;
+use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::{self, FromWire};
@@ -16,7 +18,8 @@ use tonic::{Code, Request, Response, Status};
 use v1::app_service_server::AppService;
 
 use super::pages::{self, Listing};
-use super::{Context, node_and_app, optional_name, status, terms};
+use super::scan::Scan;
+use super::{Context, filters, node_and_app, optional_name, status, terms};
 use crate::session::logs::{DeskError, Event, Reader};
 use crate::store::StoreError;
 
@@ -34,19 +37,27 @@ impl AppService for AppApi {
 
     async fn list_apps(&self, request: Request<v1::ListAppsRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {
         let request = request.into_inner();
-        let filters = [request.node_name.as_str(), request.app_name.as_str()];
+        let filters = [request.node_name.as_str(), request.app_name.as_str(), request.filter.as_str()];
         let listing = Listing::new("ListApps", &filters);
         let mut bad = Violations::default();
         let size = pages::size(request.page_size, &mut bad);
         let after = listing.cursor(&request.page_token, read_cursor, &mut bad);
         let node: Option<NodeName> = optional_name(request.node_name.clone(), "node_name", &mut bad);
         let app: Option<AppName> = optional_name(request.app_name.clone(), "app_name", &mut bad);
+        let filter = filters::read(&request.filter, filters::APPS, &mut bad);
         bad.or(()).map_err(status::invalid)?;
         let store = &self.0.store;
-        let page = store.apps(node.as_ref(), app.as_ref(), after.as_ref(), size).await.map_err(status::store)?;
+        let batch = if filter.is_empty() { size } else { MAX_PAGE };
+        let is_wanted = |app: &App| filter.matches(|field| filters::app(app, field));
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = store.apps(node.as_ref(), app.as_ref(), scan.after(), batch).await.map_err(status::store)?;
+            scan.take(page, |app| (app.node.clone(), app.name.clone()), is_wanted);
+        }
+        let (found, last) = scan.finish();
         let mut jobs: HashMap<JobId, Arc<Job>> = HashMap::new();
-        let mut apps = Vec::with_capacity(page.items.len());
-        for app in page.items {
+        let mut apps = Vec::with_capacity(found.len());
+        for app in found {
             let job = match jobs.get(&app.job) {
                 Some(job) => Arc::clone(job),
                 None => store.job(&app.job).await.map_err(status::store)?,
@@ -54,8 +65,10 @@ impl AppService for AppApi {
             apps.push(convert::app(&app, &job.spec));
             jobs.insert(app.job, job);
         }
-        let cursor = |app: &v1::App| listing.token(&format!("{}{SEPARATOR}{}", app.node_name, app.app_name));
-        let next_page_token = pages::close(&mut apps, page.more, cursor).unwrap_or_default();
+        let cursor = |node: &str, app: &str| listing.token(&format!("{node}{SEPARATOR}{app}"));
+        let token = pages::close(&mut apps, false, |app| cursor(&app.node_name, &app.app_name));
+        let token = token.or_else(|| last.map(|(node, app)| cursor(node.as_str(), app.as_str())));
+        let next_page_token = token.unwrap_or_default();
         Ok(Response::new(v1::ListAppsResponse { apps, next_page_token }))
     }
 

@@ -8,7 +8,9 @@ use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 use longshore_model::identity::Identity;
 use longshore_model::job::Job;
+use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::{JobId, NodeName};
+use longshore_model::task::Task;
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
@@ -17,12 +19,15 @@ use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
 use super::pages::{self, Listing};
-use super::{Context, job_id, new_job, status, terms};
+use super::scan::Scan;
+use super::{Context, filters, job_id, new_job, status, terms};
 use crate::hub::{Interest, News, Subscription};
 use crate::store::{JobRequest, Terms};
 
 /// Tasks in one message of a watch, as the protocol promises.
 const WATCHED_TASKS: usize = 1_000;
+/// Jobs read at once where most may not be wanted: each comes with its spec, up to half a megabyte.
+const SCANNED_JOBS: usize = 100;
 /// Longest wait of one call: a caller that wants more asks again, and notices meanwhile that it is still connected.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
@@ -86,14 +91,24 @@ impl JobService for JobApi {
 
     async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let request = request.into_inner();
-        let listing = Listing::new("ListJobs", &[]);
+        let filters = [request.filter.as_str()];
+        let listing = Listing::new("ListJobs", &filters);
         let mut bad = Violations::default();
         let size = pages::size(request.page_size, &mut bad);
         let after = listing.cursor(&request.page_token, |cursor| JobId::parse(cursor).ok(), &mut bad);
+        let filter = filters::read(&request.filter, filters::JOBS, &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let page = self.0.store.jobs(after.as_ref(), size).await.map_err(status::store)?;
-        let mut jobs: Vec<v1::Job> = page.items.iter().map(|job| v1::Job::from(job.as_ref())).collect();
-        let next_page_token = pages::close(&mut jobs, page.more, |job| listing.token(&job.job_id)).unwrap_or_default();
+        let batch = if filter.is_empty() { size } else { SCANNED_JOBS };
+        let is_wanted = |job: &Arc<Job>| filter.matches(|field| filters::job(job, field));
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = self.0.store.jobs(scan.after(), batch).await.map_err(status::store)?;
+            scan.take(page, |job| job.id.clone(), is_wanted);
+        }
+        let (found, last) = scan.finish();
+        let mut jobs: Vec<v1::Job> = found.iter().map(|job| v1::Job::from(job.as_ref())).collect();
+        let token = pages::close(&mut jobs, false, |job| listing.token(&job.job_id));
+        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
         Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
     }
 
@@ -153,22 +168,26 @@ impl JobService for JobApi {
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let request = request.into_inner();
-        let filters = [request.job_id.as_str()];
+        let filters = [request.job_id.as_str(), request.filter.as_str()];
         let listing = Listing::new("ListTasks", &filters);
         let mut bad = Violations::default();
         let id =
             JobId::from_wire(request.job_id.clone(), longshore_model::validate::Path::Root.field("job_id"), &mut bad);
         let size = pages::size(request.page_size, &mut bad);
         let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
+        let filter = filters::read(&request.filter, filters::TASKS, &mut bad);
         let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let page = self.0.store.tasks(&id, after.as_ref(), size).await.map_err(status::store)?;
-        if page.items.is_empty() && after.is_none() {
-            // A job has at least one task: an empty list is an unknown job.
-            self.0.store.job(&id).await.map_err(status::store)?;
+        let batch = if filter.is_empty() { size } else { MAX_PAGE };
+        let is_wanted = |task: &Task| filter.matches(|field| filters::task(task, field));
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = self.0.store.tasks(&id, scan.after(), batch).await.map_err(status::store)?;
+            scan.take(page, |task| task.node.clone(), is_wanted);
         }
-        let mut tasks: Vec<v1::Task> = page.items.iter().map(v1::Task::from).collect();
-        let next_page_token =
-            pages::close(&mut tasks, page.more, |task| listing.token(&task.node_name)).unwrap_or_default();
+        let (found, last) = scan.finish();
+        let mut tasks: Vec<v1::Task> = found.iter().map(v1::Task::from).collect();
+        let token = pages::close(&mut tasks, false, |task| listing.token(&task.node_name));
+        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 }

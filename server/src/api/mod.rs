@@ -8,12 +8,14 @@ use longshore_proto::convert::FromWire;
 
 pub mod apps;
 pub mod calls;
+mod filters;
 pub mod health;
 pub mod jobs;
 mod new_job;
 pub mod nodes;
 mod pages;
 pub mod reflection;
+mod scan;
 pub(crate) mod status;
 
 use crate::ids::Ids;

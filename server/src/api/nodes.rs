@@ -17,12 +17,9 @@ use tonic::{Request, Response, Status};
 use v1::node_service_server::NodeService;
 
 use super::pages::{self, Listing};
-use super::{Context, optional_name, status, terms};
-use crate::store::{StoreError, StoredToken};
-
-/// Store pages that one call with a selector looks through: bounds the work of a call that matches almost nothing. The
-/// answer then has fewer nodes than were asked for, and a token.
-const MAX_SCANNED_PAGES: usize = 10;
+use super::scan::Scan;
+use super::{Context, filters, optional_name, status, terms};
+use crate::store::StoredToken;
 
 /// NodeService.
 pub struct NodeApi {
@@ -36,37 +33,6 @@ impl NodeApi {
     fn on_wire(&self, node: &Node) -> v1::Node {
         convert::node(node, self.context.live.fleet.connected(&node.name), Timestamp::now())
     }
-
-    /// Nodes that match, how far was looked, and whether there are more.
-    async fn matching(
-        &self,
-        selector: Option<&Selector>,
-        mut after: Option<NodeName>,
-        size: usize,
-    ) -> Result<(Vec<Node>, Option<NodeName>), StoreError> {
-        let Some(selector) = selector else {
-            let page = self.context.store.nodes(after.as_ref(), size).await?;
-            let last = page.items.last().map(|node| node.name.clone());
-            return Ok((page.items, last.filter(|_| page.more)));
-        };
-        let mut found = Vec::new();
-        for _ in 0..MAX_SCANNED_PAGES {
-            let page = self.context.store.nodes(after.as_ref(), MAX_PAGE).await?;
-            for node in page.items {
-                if found.len() == size {
-                    return Ok((found, after));
-                }
-                after = Some(node.name.clone());
-                if selector.matches(&node.labels) {
-                    found.push(node);
-                }
-            }
-            if !page.more {
-                return Ok((found, None));
-            }
-        }
-        Ok((found, after))
-    }
 }
 
 #[async_trait]
@@ -76,7 +42,7 @@ impl NodeService for NodeApi {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         let request = request.into_inner();
-        let filters = [request.selector.as_str()];
+        let filters = [request.selector.as_str(), request.filter.as_str()];
         let listing = Listing::new("ListNodes", &filters);
         let mut bad = Violations::default();
         let size = pages::size(request.page_size, &mut bad);
@@ -91,8 +57,21 @@ impl NodeService for NodeApi {
                 }
             },
         };
+        let filter = filters::read(&request.filter, filters::NODES, &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let (found, last) = self.matching(selector.as_ref(), after, size).await.map_err(status::store)?;
+        let (live, now) = (&self.context.live.fleet, Timestamp::now());
+        let is_wanted = |node: &Node| {
+            selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
+                && filter.matches(|field| filters::node(node, live.connected(&node.name), now, field))
+        };
+        let batch = if selector.is_none() && filter.is_empty() { size } else { MAX_PAGE };
+        let store = &self.context.store;
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = store.nodes(scan.after(), batch).await.map_err(status::store)?;
+            scan.take(page, |node| node.name.clone(), is_wanted);
+        }
+        let (found, last) = scan.finish();
         let mut nodes: Vec<v1::Node> = found.iter().map(|node| self.on_wire(node)).collect();
         let token = pages::close(&mut nodes, false, |node| listing.token(&node.name));
         let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();

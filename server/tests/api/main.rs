@@ -7,6 +7,7 @@
 
 mod apps;
 mod errors;
+mod filters;
 mod harness;
 mod jobs;
 mod mutations;

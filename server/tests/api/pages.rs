@@ -15,7 +15,7 @@ async fn jobs_come_newest_first_and_each_once_while_others_are_created() {
     }
     let (mut listed, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = v1::ListJobsRequest { page_size: 3, page_token };
+        let request = v1::ListJobsRequest { page_size: 3, page_token, ..Default::default() };
         let answer = world.jobs().list_jobs(request).await.unwrap().into_inner();
         listed.extend(answer.jobs.into_iter().map(|job| job.job_id));
         page_token = answer.next_page_token;
@@ -35,7 +35,8 @@ async fn nodes_come_by_name_also_when_few_match() {
         world.enroll(&format!("shop-{index:02}"), &[("even", if index % 2 == 0 { "yes" } else { "no" })]).await;
     }
     let list = |page_size, page_token, selector: &str| {
-        let request = v1::ListNodesRequest { page_size, page_token, selector: selector.to_owned() };
+        let request =
+            v1::ListNodesRequest { page_size, page_token, selector: selector.to_owned(), ..Default::default() };
         let mut nodes = world.nodes();
         async move { nodes.list_nodes(request).await.map(tonic::Response::into_inner) }
     };
@@ -71,7 +72,7 @@ async fn tasks_come_by_node() {
     let job_id = world.create(order(&names)).await.job_id;
     let (mut listed, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = v1::ListTasksRequest { job_id: job_id.clone(), page_size: 3, page_token };
+        let request = v1::ListTasksRequest { job_id: job_id.clone(), page_size: 3, page_token, ..Default::default() };
         let answer = world.jobs().list_tasks(request).await.unwrap().into_inner();
         listed.extend(answer.tasks.into_iter().map(|task| task.node_name));
         page_token = answer.next_page_token;

@@ -18,10 +18,14 @@ pub(crate) struct List {
     /// Only those of this name.
     #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
+
+    /// Only apps that match, such as `status.state = BACK_OFF`; docs/api.md has the grammar.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    filter: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let apps = context.client.list_apps(&list.node, &list.name).await?;
+    let apps = context.client.list_matching_apps(&list.node, &list.name, &list.filter).await?;
     let page = ListAppsResponse { apps, ..Default::default() };
     context.output.show(|| json::of("ListAppsResponse", &page), || table(&page.apps, Timestamp::now()))?;
     Ok(Exit::Ok)

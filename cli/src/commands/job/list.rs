@@ -1,9 +1,8 @@
 //! `longshore job list`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{Job, ListJobsRequest, ListJobsResponse};
+use longshore_proto::v1::{Job, ListJobsResponse};
 
-use crate::client::call;
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -15,13 +14,17 @@ pub(crate) struct List {
     /// Most jobs to list.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1000))]
     limit: i32,
+
+    /// Only jobs that match, such as `state = RUNNING OR end_time > 2026-01-31T00:00:00Z`; docs/api.md has the grammar.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    filter: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let request = ListJobsRequest { page_size: list.limit, ..Default::default() };
-    let page = context.client.jobs.list_jobs(call(request)).await?.into_inner();
+    let (jobs, more) = context.client.list_jobs(&list.filter, list.limit).await?;
+    let page = ListJobsResponse { jobs, ..Default::default() };
     context.output.show(|| json::of("ListJobsResponse", &page), || table(&page, Timestamp::now()))?;
-    if !page.next_page_token.is_empty() && context.output.is_for_people() {
+    if more && context.output.is_for_people() {
         context.output.note("There are older jobs; --limit shows more.");
     }
     Ok(Exit::Ok)

@@ -14,10 +14,14 @@ pub(crate) struct List {
     /// Only nodes whose labels match, such as `role=gateway,site in (hh, b)`.
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     selector: String,
+
+    /// Only nodes that match, such as `connected = false AND labels.site = hh`; docs/api.md has the grammar.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    filter: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let nodes = context.client.list_nodes(&list.selector).await?;
+    let nodes = context.client.list_nodes(&list.selector, &list.filter).await?;
     let page = ListNodesResponse { nodes, ..Default::default() };
     context.output.show(|| json::of("ListNodesResponse", &page), || table(&page.nodes, Timestamp::now()))?;
     Ok(Exit::Ok)

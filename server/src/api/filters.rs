@@ -1,0 +1,240 @@
+//! What lists can be filtered by, in the words of the wire.
+
+use jiff::Timestamp;
+use longshore_model::app::{App, Desired};
+use longshore_model::filter::{Field, Filter, Kind, Value};
+use longshore_model::job::Job;
+use longshore_model::node::Node;
+use longshore_model::task::Task;
+use longshore_model::validate::{Path, Violations};
+use longshore_proto::v1;
+
+const JOB_STATE: Kind = Kind::Word {
+    prefix: "JOB_STATE_",
+    words: &["QUEUED", "RUNNING", "SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "STOPPING", "STOPPED", "TIMED_OUT"],
+};
+const TASK_STATE: Kind = Kind::Word {
+    prefix: "TASK_STATE_",
+    words: &[
+        "PENDING",
+        "ASSIGNED",
+        "CHECKING",
+        "PULLING",
+        "CREATING",
+        "STARTING",
+        "SETTLING",
+        "SUCCEEDED",
+        "FAILED",
+        "TIMED_OUT",
+        "CANCELLED",
+    ],
+};
+const APP_STATE: Kind = Kind::Word {
+    prefix: "APP_STATE_",
+    words: &["UNSPECIFIED", "STARTING", "RUNNING", "BACK_OFF", "COMPLETED", "FAILED", "REMOVED"],
+};
+const FAILURE_REASON: Kind = Kind::Word {
+    prefix: "FAILURE_REASON_",
+    words: &[
+        "IMAGE_NOT_FOUND",
+        "IMAGE_ACCESS_DENIED",
+        "REGISTRY_UNREACHABLE",
+        "ARCHITECTURE_MISMATCH",
+        "IMAGE_INVALID",
+        "DISK_FULL",
+        "PORT_IN_USE",
+        "INTERFACE_NOT_FOUND",
+        "INTERFACE_WITHOUT_IPV4",
+        "HOST_PATH_UNAVAILABLE",
+        "COMMAND_NOT_FOUND",
+        "CONTAINER_EXITED",
+        "OUT_OF_MEMORY",
+        "UNSUPPORTED",
+        "NODE_DELETED",
+        "DEADLINE_EXCEEDED",
+        "RUNTIME_ERROR",
+    ],
+};
+
+/// Fields of jobs.
+pub(super) const JOBS: &[Field] = &[
+    Field { name: "state", kind: JOB_STATE },
+    Field { name: "app_name", kind: Kind::Text },
+    Field { name: "spec.name", kind: Kind::Text },
+    Field { name: "creator", kind: Kind::Text },
+    Field { name: "create_time", kind: Kind::Time },
+    Field { name: "start_time", kind: Kind::Time },
+    Field { name: "end_time", kind: Kind::Time },
+];
+/// Fields of tasks.
+pub(super) const TASKS: &[Field] = &[
+    Field { name: "node_name", kind: Kind::Text },
+    Field { name: "state", kind: TASK_STATE },
+    Field { name: "failure.reason", kind: FAILURE_REASON },
+    Field { name: "cancel_requested", kind: Kind::Flag },
+    Field { name: "assign_time", kind: Kind::Time },
+    Field { name: "update_time", kind: Kind::Time },
+    Field { name: "end_time", kind: Kind::Time },
+];
+/// Fields of nodes.
+pub(super) const NODES: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field { name: "labels", kind: Kind::Labels },
+    Field { name: "connected", kind: Kind::Flag },
+    Field { name: "enroll_time", kind: Kind::Time },
+    Field { name: "last_seen_time", kind: Kind::Time },
+    Field { name: "info.architecture", kind: Kind::Text },
+    Field { name: "info.agent_version", kind: Kind::Text },
+    Field { name: "info.runtime", kind: Kind::Text },
+];
+/// Fields of apps.
+pub(super) const APPS: &[Field] = &[
+    Field { name: "node_name", kind: Kind::Text },
+    Field { name: "app_name", kind: Kind::Text },
+    Field { name: "job_id", kind: Kind::Text },
+    Field { name: "status.state", kind: APP_STATE },
+    Field { name: "removing", kind: Kind::Flag },
+    Field { name: "update_time", kind: Kind::Time },
+];
+
+/// Reads a request's filter.
+pub(super) fn read(text: &str, fields: &[Field], bad: &mut Violations) -> Filter {
+    Filter::parse(text, fields).unwrap_or_else(|error| {
+        bad.add(Path::Root.field("filter"), error.to_string());
+        Filter::default()
+    })
+}
+
+fn moment<'a>(time: Option<Timestamp>) -> Value<'a> {
+    time.map_or(Value::Unset, Value::Time)
+}
+
+/// The word of an enumeration's name on the wire.
+fn word<'a>(name: &'a str, kind: Kind) -> Value<'a> {
+    match kind {
+        Kind::Word { prefix, .. } => Value::Text(name.strip_prefix(prefix).unwrap_or(name)),
+        _ => Value::Text(name),
+    }
+}
+
+/// What a job has in a field.
+pub(super) fn job<'a>(job: &'a Job, field: &str) -> Value<'a> {
+    match field {
+        "state" => Value::Text(job.state().as_str()),
+        "app_name" => Value::Text(job.app.as_str()),
+        "spec.name" => Value::Text(&job.spec.name),
+        "creator" => Value::Text(&job.creator),
+        "create_time" => Value::Time(job.create_time),
+        "start_time" => moment(job.start_time),
+        "end_time" => moment(job.end_time),
+        _ => Value::Unset,
+    }
+}
+
+/// What a task has in a field.
+pub(super) fn task<'a>(task: &'a Task, field: &str) -> Value<'a> {
+    match field {
+        "node_name" => Value::Text(task.node.as_str()),
+        "state" => Value::Text(task.state.as_str()),
+        "failure.reason" => match &task.failure {
+            Some(failure) => word(v1::FailureReason::from(failure.reason).as_str_name(), FAILURE_REASON),
+            None => Value::Unset,
+        },
+        "cancel_requested" => Value::Flag(task.cancel_requested),
+        "assign_time" => moment(task.assign_time),
+        "update_time" => Value::Time(task.update_time),
+        "end_time" => moment(task.end_time),
+        _ => Value::Unset,
+    }
+}
+
+/// What a node that is connected or not has in a field.
+pub(super) fn node<'a>(node: &'a Node, connected: bool, now: Timestamp, field: &str) -> Value<'a> {
+    let info = node.info.as_ref();
+    let text = |text: Option<&'a String>| text.map_or(Value::Unset, |text| Value::Text(text));
+    match field {
+        "name" => Value::Text(node.name.as_str()),
+        "labels" => Value::Labels(&node.labels),
+        "connected" => Value::Flag(connected),
+        "enroll_time" => Value::Time(node.enroll_time),
+        "last_seen_time" => moment(if connected { Some(now) } else { node.last_seen }),
+        "info.architecture" => text(info.map(|info| &info.architecture)),
+        "info.agent_version" => text(info.map(|info| &info.agent_version)),
+        "info.runtime" => text(info.map(|info| &info.runtime)),
+        _ => Value::Unset,
+    }
+}
+
+/// What an app has in a field.
+pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
+    match field {
+        "node_name" => Value::Text(app.node.as_str()),
+        "app_name" => Value::Text(app.name.as_str()),
+        "job_id" => Value::Text(app.job.as_str()),
+        "status.state" => word(v1::AppState::from(app.status.state).as_str_name(), APP_STATE),
+        "removing" => Value::Flag(app.desired == Desired::Removing),
+        "update_time" => Value::Time(app.update_time),
+        _ => Value::Unset,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)] // A test may fail by panicking.
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Highest number that an enumeration of the wire can have before the test must look further.
+    const NUMBERS: std::ops::Range<i32> = 0..64;
+
+    fn check(kind: Kind, names: impl Iterator<Item = &'static str>) {
+        let Kind::Word { prefix, words } = kind else { panic!("not an enumeration") };
+        let known: BTreeSet<String> = words.iter().map(|word| format!("{prefix}{word}")).collect();
+        let wire: BTreeSet<String> = names.map(str::to_owned).collect();
+        let missing: Vec<_> = wire.symmetric_difference(&known).filter(|name| !name.ends_with("UNSPECIFIED")).collect();
+        assert_eq!(missing, Vec::<&String>::new());
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_wire() {
+        check(JOB_STATE, NUMBERS.filter_map(|number| Some(v1::JobState::try_from(number).ok()?.as_str_name())));
+        check(TASK_STATE, NUMBERS.filter_map(|number| Some(v1::TaskState::try_from(number).ok()?.as_str_name())));
+        check(APP_STATE, NUMBERS.filter_map(|number| Some(v1::AppState::try_from(number).ok()?.as_str_name())));
+        check(
+            FAILURE_REASON,
+            NUMBERS.filter_map(|number| Some(v1::FailureReason::try_from(number).ok()?.as_str_name())),
+        );
+    }
+
+    #[test]
+    fn every_field_is_one_of_the_wire() {
+        use prost::Message;
+        let set = prost_types::FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
+        let message =
+            |name: &str| set.file.iter().flat_map(|file| &file.message_type).find(|m| m.name() == name).unwrap();
+        for (name, fields) in [("Job", JOBS), ("Task", TASKS), ("Node", NODES), ("App", APPS)] {
+            for field in fields {
+                let mut current = Some(message(name));
+                for part in field.name.split('.') {
+                    let found = current.unwrap().field.iter().find(|known| known.name() == part);
+                    let found = found.unwrap_or_else(|| panic!("{name} has no {}", field.name));
+                    current = found
+                        .type_name()
+                        .rsplit('.')
+                        .next()
+                        .filter(|name| set.file.iter().flat_map(|file| &file.message_type).any(|m| m.name() == *name))
+                        .map(message);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named_by_its_field() {
+        let mut bad = Violations::default();
+        read("stat = RUNNING", JOBS, &mut bad);
+        assert_eq!(bad.0[0].field, "filter");
+        assert!(bad.0[0].description.starts_with("at position 1: there is no field \"stat\""), "{bad}");
+    }
+}
