@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test may fail by panicking.
 
 mod apps;
+mod bad_requests;
 mod errors;
 mod filters;
 mod harness;

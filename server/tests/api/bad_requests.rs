@@ -1,0 +1,265 @@
+//! Hundreds of requests that no server should take, over every call: none of them is the server's own fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use longshore_proto::v1;
+use prost::Message;
+use prost_types::{Duration, FileDescriptorSet};
+use tonic::{Code, Response, Status, Streaming};
+use tonic_types::StatusExt;
+
+use crate::harness::{World, order, soon};
+
+const UNKNOWN: &str = "01arz3ndektsv4rrffq69g5fav";
+/// What no name, identifier, selector, filter, token or path is.
+const TEXTS: [&str; 14] = [
+    "",
+    " ",
+    "-",
+    "UPPER",
+    "a b",
+    "é",
+    "\0",
+    "..",
+    "a/b/../c",
+    "'; DROP TABLE job; --",
+    "(((",
+    "=",
+    "\u{202e}\u{feff}",
+    "99999999999999999999999999999999999999999999999999999999999999999999999999999999999999",
+];
+const DURATIONS: [Duration; 6] = [
+    Duration { seconds: -1, nanos: 0 },
+    Duration { seconds: 0, nanos: -1 },
+    Duration { seconds: 0, nanos: 1 },
+    Duration { seconds: i64::MAX, nanos: 999_999_999 },
+    Duration { seconds: i64::MIN, nanos: 0 },
+    Duration { seconds: 1, nanos: i32::MAX },
+];
+const NUMBERS: [i32; 4] = [-1, i32::MIN, 99, i32::MAX];
+
+/// What was answered, by call.
+#[derive(Default)]
+struct Answers {
+    refused: BTreeMap<&'static str, usize>,
+    wrong: Vec<String>,
+}
+
+impl Answers {
+    fn of<T>(&mut self, call: &'static str, request: &dyn Debug, result: Result<T, Status>) {
+        let Err(status) = result else { return };
+        *self.refused.entry(call).or_default() += 1;
+        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        if matches!(status.code(), Code::Internal | Code::Unknown) || reason.is_empty() {
+            self.wrong.push(format!("{call} {request:?}: {status:?}"));
+        }
+    }
+
+    async fn of_stream<T>(
+        &mut self,
+        call: &'static str,
+        request: &dyn Debug,
+        result: Result<Response<Streaming<T>>, Status>,
+    ) {
+        let result = match result {
+            Ok(stream) => soon(stream.into_inner().message()).await.map(drop),
+            Err(status) => Err(status),
+        };
+        self.of(call, request, result);
+    }
+}
+
+fn owned(text: &str) -> String {
+    text.to_owned()
+}
+
+/// Each gives one field of a spec a value.
+fn spoil(text: &str) -> Vec<v1::CreateJobRequest> {
+    let mut requests = Vec::new();
+    let mut with = |change: &dyn Fn(&mut v1::CreateJobRequest, &mut v1::AppSpec)| {
+        let mut request = order(&["shop-1"]);
+        let mut spec = request.spec.take().unwrap();
+        change(&mut request, &mut spec);
+        // What is no mistake after all must not become a job.
+        requests.push(v1::CreateJobRequest { spec: Some(spec), validate_only: true, ..request });
+    };
+    let volume = |mount_path: &str, source| v1::Volume { mount_path: owned(mount_path), source, read_only: false };
+    let host = |path: &str| v1::volume::Source::HostPath(v1::HostPath { path: owned(path), create: false });
+    with(&|_, spec| spec.name = owned(text));
+    with(&|_, spec| spec.image.as_mut().unwrap().source = Some(v1::image::Source::Reference(owned(text))));
+    with(&|_, spec| spec.image.as_mut().unwrap().source = Some(v1::image::Source::Archive(owned(text))));
+    with(&|_, spec| spec.command = vec![owned(text); 300]);
+    with(&|_, spec| spec.env = vec![v1::EnvVar { name: owned(text), source: None }]);
+    with(&|_, spec| spec.volumes = vec![volume(text, None)]);
+    with(&|_, spec| spec.volumes = vec![volume("/data", Some(host(text)))]);
+    with(&|_, spec| {
+        let port = v1::Port { container_port: 8080, host_interface: owned(text), ..Default::default() };
+        let mapping = v1::PortMapping { ports: vec![port.clone(), port] };
+        spec.network = Some(v1::Network { mode: Some(v1::network::Mode::PortMapping(mapping)) });
+    });
+    with(&|request, _| request.targets.as_mut().unwrap().node_names = vec![owned(text)]);
+    with(&|request, _| request.targets = Some(v1::Targets { selector: owned(text), ..Default::default() }));
+    with(&|request, _| request.request_id = owned(text));
+    requests
+}
+
+fn misnumber(number: i32) -> Vec<v1::CreateJobRequest> {
+    let mut requests = Vec::new();
+    let mut with = |change: &dyn Fn(&mut v1::AppSpec)| {
+        let mut request = order(&["shop-1"]);
+        change(request.spec.as_mut().unwrap());
+        requests.push(v1::CreateJobRequest { validate_only: true, ..request });
+    };
+    with(&|spec| spec.restart_policy = number);
+    with(&|spec| spec.image.as_mut().unwrap().pull_policy = number);
+    with(&|spec| spec.instances = number.cast_unsigned());
+    with(&|spec| {
+        spec.env = vec![v1::EnvVar { name: owned("A"), source: Some(v1::env_var::Source::NodeField(number)) }]
+    });
+    with(&|spec| spec.resources = Some(v1::Resources { cpu_millis: 1, memory_bytes: u64::MAX }));
+    with(&|spec| {
+        let port = v1::Port { container_port: number.cast_unsigned(), protocol: number, ..Default::default() };
+        let mapping = v1::PortMapping { ports: vec![port] };
+        spec.network = Some(v1::Network { mode: Some(v1::network::Mode::PortMapping(mapping)) });
+    });
+    with(&|spec| {
+        let directory = v1::EmptyDir { medium: number, size_limit_bytes: u64::MAX };
+        let source = Some(v1::volume::Source::EmptyDir(directory));
+        spec.volumes = vec![v1::Volume { mount_path: owned("/data"), source, read_only: false }];
+    });
+    requests
+}
+
+async fn creations(world: &World, answers: &mut Answers) {
+    let mut requests: Vec<v1::CreateJobRequest> = TEXTS.iter().flat_map(|text| spoil(text)).collect();
+    requests.extend(NUMBERS.iter().flat_map(|number| misnumber(*number)));
+    requests.extend(DURATIONS.map(|timeout| v1::CreateJobRequest { timeout: Some(timeout), ..order(&["shop-1"]) }));
+    requests.extend(DURATIONS.map(|settle| {
+        let mut request = order(&["shop-1"]);
+        let startup = v1::Startup { settle: Some(settle), max_starts: u32::MAX };
+        request.spec.as_mut().unwrap().startup = Some(startup);
+        request
+    }));
+    requests.push(v1::CreateJobRequest::default());
+    for request in requests {
+        let result = world.jobs().create_job(request.clone()).await;
+        answers.of("CreateJob", &request, result);
+    }
+}
+
+async fn jobs_by_id(world: &World, answers: &mut Answers) {
+    for text in TEXTS.into_iter().chain([UNKNOWN]) {
+        let (job_id, etag) = (owned(text), owned(text));
+        let mut jobs = world.jobs();
+        let get = v1::GetJobRequest { job_id: job_id.clone() };
+        answers.of("GetJob", &get, jobs.get_job(get.clone()).await);
+        let watch = v1::WatchJobRequest { job_id: job_id.clone() };
+        answers.of_stream("WatchJob", &watch, jobs.watch_job(watch.clone()).await).await;
+        let wait = v1::WaitJobRequest { job_id: job_id.clone(), timeout: None };
+        answers.of("WaitJob", &wait, jobs.wait_job(wait.clone()).await);
+        let stop = v1::StopJobRequest { job_id: job_id.clone(), etag: etag.clone(), ..Default::default() };
+        answers.of("StopJob", &stop, jobs.stop_job(stop.clone()).await);
+        let resume = v1::ResumeJobRequest { job_id: job_id.clone(), etag: etag.clone(), ..Default::default() };
+        answers.of("ResumeJob", &resume, jobs.resume_job(resume.clone()).await);
+        let retry = v1::RetryJobRequest { job_id: job_id.clone(), etag, ..Default::default() };
+        answers.of("RetryJob", &retry, jobs.retry_job(retry.clone()).await);
+        let tasks = v1::ListTasksRequest { job_id, page_size: -1, page_token: owned(text), filter: owned(text) };
+        answers.of("ListTasks", &tasks, jobs.list_tasks(tasks.clone()).await);
+    }
+    for timeout in DURATIONS {
+        let wait = v1::WaitJobRequest { job_id: owned(UNKNOWN), timeout: Some(timeout) };
+        answers.of("WaitJob", &wait, world.jobs().wait_job(wait.clone()).await);
+    }
+}
+
+async fn lists(world: &World, answers: &mut Answers) {
+    for text in TEXTS {
+        for (page_size, page_token, filter) in [(0, text, ""), (0, "", text), (i32::MIN, text, text)] {
+            let (page_token, filter) = (owned(page_token), owned(filter));
+            let jobs = v1::ListJobsRequest { page_size, page_token: page_token.clone(), filter: filter.clone() };
+            answers.of("ListJobs", &jobs, world.jobs().list_jobs(jobs.clone()).await);
+            let nodes = v1::ListNodesRequest {
+                page_size,
+                page_token: page_token.clone(),
+                filter: filter.clone(),
+                selector: owned(text),
+            };
+            answers.of("ListNodes", &nodes, world.nodes().list_nodes(nodes.clone()).await);
+            let (node_name, app_name) = (owned(text), owned(text));
+            let apps = v1::ListAppsRequest { page_size, page_token, node_name, app_name, filter };
+            answers.of("ListApps", &apps, world.apps().list_apps(apps.clone()).await);
+        }
+    }
+}
+
+async fn nodes(world: &World, answers: &mut Answers) {
+    for text in TEXTS.into_iter().chain(["nowhere"]) {
+        let name = owned(text);
+        let mut nodes = world.nodes();
+        let get = v1::GetNodeRequest { name: name.clone() };
+        answers.of("GetNode", &get, nodes.get_node(get.clone()).await);
+        let delete = v1::DeleteNodeRequest { name: name.clone(), etag: owned(text), ..Default::default() };
+        answers.of("DeleteNode", &delete, nodes.delete_node(delete.clone()).await);
+        let label = v1::UpdateNodeLabelsRequest { name: name.clone(), ..Default::default() };
+        answers.of("UpdateNodeLabels", &label, nodes.update_node_labels(label.clone()).await);
+        let label = v1::UpdateNodeLabelsRequest {
+            name: owned("shop-1"),
+            set: [(name.clone(), name.clone())].into(),
+            remove: vec![name.clone()],
+            etag: owned("0"),
+            ..Default::default()
+        };
+        answers.of("UpdateNodeLabels", &label, nodes.update_node_labels(label.clone()).await);
+        let token = v1::CreateEnrollmentTokenRequest {
+            labels: [(name.clone(), name.clone())].into(),
+            node_name: name,
+            ttl: Some(DURATIONS[0]),
+            validate_only: true,
+        };
+        answers.of("CreateEnrollmentToken", &token, nodes.create_enrollment_token(token.clone()).await);
+    }
+    for ttl in DURATIONS {
+        let token = v1::CreateEnrollmentTokenRequest { ttl: Some(ttl), ..Default::default() };
+        answers.of("CreateEnrollmentToken", &token, world.nodes().create_enrollment_token(token.clone()).await);
+    }
+}
+
+async fn apps(world: &World, answers: &mut Answers) {
+    for text in TEXTS.into_iter().chain(["nowhere"]) {
+        let (node_name, app_name) = (owned(text), owned(text));
+        let mut apps = world.apps();
+        let get = v1::GetAppRequest { node_name: node_name.clone(), app_name: app_name.clone() };
+        answers.of("GetApp", &get, apps.get_app(get.clone()).await);
+        for node_name in [node_name.clone(), owned("shop-1")] {
+            let remove = v1::RemoveAppRequest { node_name, app_name: app_name.clone(), ..Default::default() };
+            answers.of("RemoveApp", &remove, apps.remove_app(remove.clone()).await);
+        }
+        let read = v1::ReadLogsRequest { node_name, app_name, instance: u32::MAX, tail_lines: u32::MAX, follow: true };
+        answers.of_stream("ReadLogs", &read, apps.read_logs(read.clone()).await).await;
+    }
+}
+
+#[tokio::test]
+async fn no_bad_request_is_the_servers_fault() {
+    let world = World::start().await;
+    world.enroll("shop-1", &[]).await;
+    let mut answers = Answers::default();
+    creations(&world, &mut answers).await;
+    jobs_by_id(&world, &mut answers).await;
+    lists(&world, &mut answers).await;
+    nodes(&world, &mut answers).await;
+    apps(&world, &mut answers).await;
+    assert_eq!(answers.wrong, Vec::<String>::new());
+
+    let set = FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
+    let services = set.file.iter().flat_map(|file| &file.service);
+    let people = services.filter(|service| ["JobService", "NodeService", "AppService"].contains(&service.name()));
+    let calls: BTreeSet<&str> = people.flat_map(|service| &service.method).map(|method| method.name()).collect();
+    let called: BTreeSet<&str> = answers.refused.keys().copied().collect();
+    assert_eq!(called, calls, "every call refused something");
+    let refused: usize = answers.refused.values().sum();
+    assert!(refused >= 400, "only {refused} were refused: {:?}", answers.refused);
+    let created = world.jobs().list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner().jobs;
+    assert_eq!(created, [], "nothing came of any of them");
+}
