@@ -22,6 +22,8 @@ pub const MAX_PORTS: usize = 64;
 pub const MAX_PATH: usize = 4096;
 /// Bytes of an encoded spec: it is sent to every node of a job.
 pub const MAX_SPEC: usize = 512 * 1024;
+/// Bytes of the full set with which a session begins: a hundred of the largest specs, far more than an edge machine runs.
+pub const MAX_FULL_SET: usize = 64 * 1024 * 1024;
 /// Nodes of one job.
 pub const MAX_TARGETS: usize = 100_000;
 /// Labels of a node.

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use longshore_model::limits::MAX_FULL_SET;
 use longshore_model::name::{AppName, NodeName, SessionId};
 use longshore_proto::convert;
 use longshore_proto::v1;
+use prost::Message as _;
 use tokio::sync::watch;
 use v1::open_session_response::Message;
 
@@ -105,6 +107,9 @@ impl Fleet {
 
     /// Sends a session its full set, and the names of apps whose removal its node shall confirm, all in one update: they
     /// may be more than an outbox holds. Nothing happens if it is no longer the node's live session.
+    ///
+    /// A set that is larger than [`MAX_FULL_SET`] cannot be sent: the session ends, and the node keeps what it runs until
+    /// enough of its apps were removed.
     pub fn opened(
         &self,
         node: &NodeName,
@@ -113,7 +118,14 @@ impl Fleet {
         removing: &[AppName],
     ) {
         let Some(outbox) = self.live(node).filter(|outbox| outbox.session() == session) else { return };
-        outbox.open(assignments.into_iter().map(on_wire).collect());
+        let full = v1::FullAssignments { revision: 1, assignments: assignments.into_iter().map(on_wire).collect() };
+        let bytes = full.encoded_len();
+        if bytes > MAX_FULL_SET {
+            tracing::error!(%node, bytes, limit = MAX_FULL_SET, "the node's full set is too large to be sent");
+            self.remove(node, session);
+            return outbox.end(End::SetTooLarge);
+        }
+        outbox.open(full);
         if !removing.is_empty() {
             self.update(node, || (Vec::new(), removing.iter().map(AppName::to_string).collect()));
         }

@@ -11,8 +11,11 @@ use longshore_model::name::{JobId, NodeName};
 use longshore_model::task::Task;
 use tokio::sync::Notify;
 
-/// Watchers of all jobs together: each may hold one job's tasks in memory.
+/// Watchers of all jobs together.
 pub const MAX_WATCHERS: usize = 1_000;
+/// Tasks of all watched jobs together, each counted for each of its watchers: a watcher that does not read holds its job's
+/// tasks in memory, some 500 bytes each. Room for ten watchers of the largest job, or a thousand of one for 1,000 nodes.
+pub const MAX_WATCHED_TASKS: usize = 1_000_000;
 
 /// Why there is nothing (more) to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum HubError {
     /// Too many watchers.
     #[error("{MAX_WATCHERS} calls are watching jobs already, which is the limit")]
     Full,
+    /// Too many tasks.
+    #[error("the jobs that are watched already have too many tasks for one more watch of this one")]
+    TooManyTasks,
     /// The server is going away.
     #[error("the server is shutting down")]
     Closed,
@@ -35,6 +41,8 @@ pub struct Hub {
 struct Inner {
     watchers: HashMap<JobId, Vec<Arc<Watcher>>>,
     count: usize,
+    /// Tasks that the watchers may hold.
+    tasks: usize,
     closed: bool,
 }
 
@@ -76,7 +84,7 @@ impl Hub {
         inner.count += 1;
         let watcher = Arc::new(Watcher { interest, pending: Mutex::default(), wake: Notify::new() });
         inner.watchers.entry(job.clone()).or_default().push(Arc::clone(&watcher));
-        Ok(Subscription { hub: Arc::clone(self), job: job.clone(), watcher })
+        Ok(Subscription { hub: Arc::clone(self), job: job.clone(), watcher, tasks: 0 })
     }
 
     /// Hands a committed change to the job's watchers.
@@ -167,6 +175,8 @@ pub struct Subscription {
     hub: Arc<Hub>,
     job: JobId,
     watcher: Arc<Watcher>,
+    /// Tasks that it may hold.
+    tasks: usize,
 }
 
 impl Subscription {
@@ -174,7 +184,19 @@ impl Subscription {
     ///
     /// A job's version grows with every change of it or its tasks, so that what came with a version that the snapshot
     /// has already is dropped, and everything else is newer than the snapshot.
-    pub fn begin(&self, job: Arc<Job>, tasks: Vec<Task>) {
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::TooManyTasks`] when there is no room for the job's tasks.
+    pub fn begin(&mut self, job: Arc<Job>, tasks: Vec<Task>) -> Result<(), HubError> {
+        {
+            let mut inner = self.hub.inner();
+            if inner.tasks + tasks.len() > MAX_WATCHED_TASKS {
+                return Err(HubError::TooManyTasks);
+            }
+            inner.tasks += tasks.len();
+            self.tasks += tasks.len();
+        }
         let mut pending = self.watcher.pending();
         let mut newer = std::mem::take(&mut pending.tasks);
         pending.order.clear();
@@ -188,6 +210,7 @@ impl Subscription {
             pending.job = Some(job);
         }
         pending.news = true;
+        Ok(())
     }
 
     /// Waits for news: the job as it now is, and at most `limit` tasks that changed.
@@ -227,6 +250,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut inner = self.hub.inner();
         inner.count -= 1;
+        inner.tasks -= self.tasks;
         if let Some(watchers) = inner.watchers.get_mut(&self.job) {
             watchers.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
             if watchers.is_empty() {

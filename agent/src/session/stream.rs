@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::limits;
 use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
 use longshore_proto::v1::agent_service_client::AgentServiceClient;
@@ -27,8 +28,8 @@ const PROTOCOL: u32 = 1;
 const OUTBOX: usize = 4;
 /// Time for the server to answer Hello with Welcome.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of one message: the full set of a node with a hundred specs of the largest size.
-const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+/// Bytes of one message: the largest full set, and what it is wrapped in.
+const MAX_MESSAGE: usize = limits::MAX_FULL_SET + 1024;
 /// Unacknowledged reports when the server does not say.
 const DEFAULT_UNACKNOWLEDGED: u32 = 16;
 

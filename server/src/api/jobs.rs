@@ -115,9 +115,9 @@ impl JobService for JobApi {
     async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
         let id = job_id(request.into_inner().job_id)?;
         // Subscribed first, so that nothing is missed between the snapshot and the first change.
-        let subscription = self.subscribe(&id, Interest::JobAndTasks)?;
+        let mut subscription = self.subscribe(&id, Interest::JobAndTasks)?;
         let (job, tasks) = self.0.store.job_with_tasks(&id).await.map_err(status::store)?;
-        subscription.begin(job, tasks);
+        subscription.begin(job, tasks).map_err(status::hub)?;
         Ok(Response::new(watch(subscription)))
     }
 
@@ -136,7 +136,7 @@ impl JobService for JobApi {
         let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
         let mut subscription = self.subscribe(&id, Interest::Job)?;
         let job = self.0.store.job(&id).await.map_err(status::store)?;
-        subscription.begin(Arc::clone(&job), Vec::new());
+        subscription.begin(Arc::clone(&job), Vec::new()).map_err(status::hub)?;
         let job = wait(&mut subscription, job, timeout).await?;
         Ok(Response::new(v1::WaitJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
     }

@@ -130,7 +130,9 @@ pub(crate) fn store(error: StoreError) -> Status {
 /// What a failure of a watch means for a caller.
 pub(crate) fn hub(error: HubError) -> Status {
     match error {
-        HubError::Full => later(Code::ResourceExhausted, "TOO_MANY_WATCHERS", error.to_string()),
+        HubError::Full | HubError::TooManyTasks => {
+            later(Code::ResourceExhausted, "TOO_MANY_WATCHERS", error.to_string())
+        }
         HubError::Closed => later(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
     }
 }

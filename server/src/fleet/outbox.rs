@@ -21,6 +21,8 @@ pub enum End {
     Fenced,
     /// The agent is too slow.
     Overflow,
+    /// The node's full set is larger than an agent takes.
+    SetTooLarge,
     /// The node was deleted.
     NodeDeleted,
     /// The server goes away; what is in the outbox is still sent.
@@ -89,11 +91,11 @@ impl Outbox {
     }
 
     /// Puts the full set in, and lets everything else follow.
-    pub(super) fn open(&self, assignments: Vec<v1::Assignment>) {
+    pub(super) fn open(&self, full: v1::FullAssignments) {
         self.change(|state| {
             if state.end.is_none() {
-                state.revision = 1;
-                state.queue.push_back(Message::Full(v1::FullAssignments { revision: 1, assignments }));
+                state.revision = full.revision;
+                state.queue.push_back(Message::Full(full));
             }
         });
     }

@@ -116,6 +116,24 @@ fn however_many_apps_are_being_removed_a_session_opens() {
 }
 
 #[test]
+fn a_full_set_that_no_agent_takes_ends_the_session_until_apps_are_removed() {
+    let fleet = Arc::new(Fleet::default());
+    let entry = enter(&fleet, "shop-1", 'a');
+    // As many of the largest specs as just do not fit.
+    let spec = Bytes::from(vec![0; longshore_model::limits::MAX_SPEC]);
+    let mut apps: Vec<_> = (0..MAX_FULL_SET / spec.len()).map(|n| assignment(&format!("till-{n}"), &spec)).collect();
+    fleet.opened(&node("shop-1"), &session('a'), apps.clone(), &[]);
+    assert_eq!(poll(&entry), Poll::Ready(Err(End::SetTooLarge)));
+    assert!(!fleet.connected(&node("shop-1")), "nothing is assigned to it");
+
+    apps.pop();
+    let entry = enter(&fleet, "shop-1", 'b');
+    fleet.opened(&node("shop-1"), &session('b'), apps, &[]);
+    assert!(matches!(take(&entry), Message::Welcome(_)));
+    assert!(matches!(take(&entry), Message::Full(_)));
+}
+
+#[test]
 fn a_deleted_node_is_told_at_once() {
     let fleet = Arc::new(Fleet::default());
     let entry = enter(&fleet, "shop-1", 'a');

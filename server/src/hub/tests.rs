@@ -73,7 +73,7 @@ async fn the_snapshot_and_what_was_committed_meanwhile_become_one() {
     hub.changed(&job(6), vec![task("b", TaskState::Pulling)]);
     // The snapshot is of version 5: it has the first change already, and not the second.
     let snapshot = vec![task("a", TaskState::Checking), task("b", TaskState::Pending), task("c", TaskState::Pending)];
-    watch.begin(job(5), snapshot);
+    watch.begin(job(5), snapshot).unwrap();
     // Told late, and no news.
     hub.changed(&job(5), vec![task("a", TaskState::Checking)]);
 
@@ -87,7 +87,7 @@ async fn the_snapshot_and_what_was_committed_meanwhile_become_one() {
 async fn a_slow_watcher_sees_the_newest_of_everything_and_holds_no_more() {
     let hub = Arc::new(Hub::default());
     let mut watch = hub.subscribe(&job(1).id, Interest::JobAndTasks).unwrap();
-    watch.begin(job(1), Vec::new());
+    watch.begin(job(1), Vec::new()).unwrap();
     for version in 2..1_000 {
         hub.changed(&job(version), vec![task("a", TaskState::Pulling), task("b", TaskState::Starting)]);
     }
@@ -113,7 +113,7 @@ async fn watchers_are_limited_leave_without_a_trace_and_end_with_the_server() {
     assert_eq!(hub.subscribe(id, Interest::Job).err(), Some(HubError::Full));
     all.truncate(1);
     let mut waiting = hub.subscribe(id, Interest::Job).unwrap();
-    waiting.begin(job(1), Vec::new());
+    waiting.begin(job(1), Vec::new()).unwrap();
     waiting.next(0).await.unwrap();
     {
         let mut next = std::pin::pin!(waiting.next(0));
@@ -125,4 +125,20 @@ async fn watchers_are_limited_leave_without_a_trace_and_end_with_the_server() {
     drop((all, waiting));
     assert_eq!(hub.inner().count, 0);
     assert!(hub.inner().watchers.is_empty());
+}
+
+#[tokio::test]
+async fn what_watchers_may_hold_is_limited_and_given_back() {
+    let hub = Arc::new(Hub::default());
+    let id = &job(1).id;
+    hub.inner().tasks = MAX_WATCHED_TASKS - 1;
+    let one = || vec![task("a", TaskState::Pending)];
+    let mut first = hub.subscribe(id, Interest::JobAndTasks).unwrap();
+    first.begin(job(1), one()).unwrap();
+    let mut second = hub.subscribe(id, Interest::JobAndTasks).unwrap();
+    assert_eq!(second.begin(job(1), one()).err(), Some(HubError::TooManyTasks));
+    drop(first);
+    second.begin(job(1), one()).unwrap();
+    drop(second);
+    assert_eq!(hub.inner().tasks, MAX_WATCHED_TASKS - 1);
 }

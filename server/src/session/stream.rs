@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use jiff::Timestamp;
+use longshore_model::limits::MAX_FULL_SET;
 use longshore_model::validate::Violations;
 use longshore_proto::v1;
 use tokio_util::task::TaskTracker;
@@ -150,6 +151,14 @@ impl Session {
                 "AGENT_TOO_SLOW",
                 "too many messages wait for this agent; the next session starts with the full set",
             )),
+            End::SetTooLarge => {
+                let limit = MAX_FULL_SET / (1024 * 1024);
+                let message = format!(
+                    "the apps of this node need more than the {limit} MiB that a full set may have; it keeps what it runs \
+                     until some of them are removed"
+                );
+                Err(status::plain(Code::ResourceExhausted, "FULL_SET_TOO_LARGE", message))
+            }
             End::NodeDeleted => Err(status::node_deleted(self.entry.node())),
         }
     }
