@@ -8,6 +8,8 @@ use longshore_model::spec::{AppSpec, ImageSource, Medium, Network, VolumeSource}
 pub const NETWORK_HOST: &str = "network.host";
 /// Apps in a network of their own, with ports of the node mapped into it.
 pub const NETWORK_PORTS: &str = "network.ports";
+/// Apps with mapped ports reach what the node reaches. No spec asks for it; it is told to whoever looks at the node.
+pub const NETWORK_EGRESS: &str = "network.egress";
 /// A limit on CPU is enforced.
 pub const RESOURCES_CPU: &str = "resources.cpu";
 /// A limit on memory is enforced.

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore_model::name::NodeName;
 use longshore_tls::EnrollmentToken;
 
+use crate::runtime::embedded::EgressChoice;
+
 /// Runs containers on an edge node, as its Longshore server says.
 #[derive(Debug, Parser)]
 #[command(name = "longshore-agent", version, propagate_version = true)]
@@ -81,6 +83,9 @@ pub struct Run {
     /// PEM file of an authority that image registries may be certified by, beside the usual ones.
     #[arg(long, value_name = "FILE", env = "LONGSHORE_REGISTRY_CA")]
     pub registry_ca: Option<PathBuf>,
+    /// How apps with mapped ports reach the outside: not at all, from a private range that is chosen, or from this one.
+    #[arg(long, value_name = "off|auto|CIDR", default_value = "auto", env = "LONGSHORE_EGRESS")]
+    pub egress: EgressChoice,
 }
 
 /// Arguments of `reset`.

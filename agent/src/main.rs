@@ -157,7 +157,8 @@ async fn runtime(arguments: &Run, data: &DataDir, enrolment: &Enrolment) -> anyh
                 let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
                 registry.ca_pems.push(pem);
             }
-            let settings = Settings::of_this_program(data.path(), &enrolment.node_uid);
+            let settings =
+                Settings { egress: arguments.egress, ..Settings::of_this_program(data.path(), &enrolment.node_uid) };
             Ok(Arc::new(EmbeddedRuntime::open(settings, &registry)?))
         }
     }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use longshore_model::node::{NetworkInterface, NodeInfo};
 
+use crate::runtime::embedded::INTERFACE_PREFIX;
+
 /// Gathers everything that a hello says. Blocks for a moment.
 ///
 /// # Errors
@@ -39,7 +41,7 @@ pub fn architecture() -> &'static str {
     }
 }
 
-/// The machine's network interfaces with their addresses, by name.
+/// The machine's network interfaces with their addresses, by name; without those that lead to containers.
 ///
 /// # Errors
 ///
@@ -47,6 +49,9 @@ pub fn architecture() -> &'static str {
 pub fn interfaces() -> io::Result<Vec<NetworkInterface>> {
     let mut found: BTreeMap<String, NetworkInterface> = BTreeMap::new();
     for item in nix::ifaddrs::getifaddrs()? {
+        if item.interface_name.starts_with(INTERFACE_PREFIX) {
+            continue;
+        }
         let entry = found.entry(item.interface_name.clone()).or_insert_with(|| NetworkInterface {
             name: item.interface_name.clone(),
             ipv4: Vec::new(),

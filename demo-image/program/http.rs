@@ -7,6 +7,7 @@
 //! GET  /started             when the server started, in nanoseconds since 1970: another number is another process
 //! GET  /env/NAME            an environment variable, or 404
 //! GET  /read?path=P         a file's content, or 404
+//! GET  /fetch?from=IP:PORT  what another server answers to GET /, or 502
 //! POST /write?path=P        writes the body to a file
 //! POST /print?to=stderr     prints the body to standard error, or else to standard output
 //! POST /exit?code=N         answers, then ends the process
@@ -15,7 +16,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,6 +27,8 @@ const MAX_HEAD: u64 = 16 * 1024;
 const MAX_BODY: u64 = 1024 * 1024;
 /// Time for a client to send its request and take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for another server to take a connection, and for each part of its answer.
+const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When the server started.
 static STARTED: OnceLock<Duration> = OnceLock::new();
@@ -176,6 +179,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         400 => "Bad Request",
         404 => "Not Found",
+        502 => "Bad Gateway",
         _ => "Internal Server Error",
     }
 }
@@ -187,6 +191,13 @@ fn answer(request: &Request) -> Answer {
         ("GET", "/args") => Answer::text(200, std::env::args().collect::<Vec<_>>().join("\n")),
         ("GET", "/started") => Answer::text(200, started().as_nanos().to_string()),
         ("GET", "/read") => file(request, |path| Answer::of_io(fs::read(path), |content| Answer::bytes(200, content))),
+        ("GET", "/fetch") => match request.number("from") {
+            Some(address) => match fetch(address) {
+                Ok(body) => Answer::bytes(200, body),
+                Err(error) => Answer::text(502, error.to_string()),
+            },
+            None => Answer::text(400, "from is missing"),
+        },
         ("POST", "/write") => {
             file(request, |path| Answer::of_io(fs::write(path, &request.body), |()| Answer::text(200, "written")))
         }
@@ -219,6 +230,17 @@ fn answer(request: &Request) -> Answer {
         },
         _ => Answer::text(404, "nothing here"),
     }
+}
+
+/// What another server says, with its headers.
+fn fetch(address: SocketAddr) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, FETCH_PATIENCE)?;
+    stream.set_read_timeout(Some(FETCH_PATIENCE))?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut body = Vec::new();
+    stream.take(MAX_BODY).read_to_end(&mut body)?;
+    Ok(body)
 }
 
 fn file(request: &Request, act: impl FnOnce(&str) -> Answer) -> Answer {

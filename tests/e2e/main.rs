@@ -7,6 +7,7 @@
 mod apps;
 mod cli;
 mod crashes;
+mod egress;
 mod failures;
 mod fleet;
 mod foreign;

@@ -11,7 +11,7 @@ use longshore_tests::wait;
 use v1::{FailureReason, JobState, TaskState};
 
 /// Runs a test on the first host of a switch, where the server will be, with the switch for further hosts.
-fn on_a_switch<F: Future<Output = ()>>(test: impl FnOnce(Switch, Host) -> F + Send + 'static) {
+pub(crate) fn on_a_switch<F: Future<Output = ()>>(test: impl FnOnce(Switch, Host) -> F + Send + 'static) {
     let switch = Switch::new();
     let server = switch.host();
     let namespace = server.namespace().to_owned();

@@ -239,10 +239,19 @@ impl Node {
         &self.directory
     }
 
+    /// Adds the words that run the agent.
+    fn run(&self, command: &mut Command) {
+        command.arg("run").arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        if self.namespace.is_none() {
+            // The machine's own packet filter is none of the tests' business.
+            command.args(["--egress", "off"]);
+        }
+    }
+
     /// Starts the agent.
     pub fn start(&mut self) {
         let mut command = self.command();
-        command.arg("run").arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        self.run(&mut command);
         self.agent = Some(Running::start(&mut command, &self.log_file()));
     }
 
@@ -253,7 +262,7 @@ impl Node {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--mount", "--fork", "--mount-proc", "--kill-child=KILL"]);
         command.arg(agent.get_program()).args(agent.get_args());
-        command.arg("run").arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        self.run(&mut command);
         self.agent = Some(Running::start(&mut command, &self.log_file()));
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use longshore_agent::runtime::embedded::image::RegistryConfig;
-use longshore_agent::runtime::embedded::{EmbeddedRuntime, Rotation, Settings, reset};
+use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Rotation, Settings, reset};
 use longshore_agent::runtime::{InstanceKey, Launch, LogLine, LogQuery, Runtime, RuntimeError};
 use longshore_demo_image::DemoImage;
 use longshore_model::app::{BoundPort, InstanceExit};
@@ -62,6 +62,8 @@ impl Node {
             node_uid: self.uid.clone(),
             shim: PathBuf::from(env!("CARGO_BIN_EXE_longshore-agent")),
             rotation,
+            // These tests run in the machine's own network, whose packet filter is none of their business.
+            egress: EgressChoice::Off,
         };
         EmbeddedRuntime::open(settings, &RegistryConfig::default()).unwrap()
     }

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::cgroup::{self, CgroupPath};
+use super::egress::{self, Choice, Egress};
 use super::launch::{Label, LaunchFile, VERSION};
 use super::layout::{self, FILE_MODE, Layout};
 use super::lock::KeptOut;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub shim: PathBuf,
     /// How output is rotated.
     pub rotation: Rotation,
+    /// How containers with mapped ports reach the outside.
+    pub egress: Choice,
 }
 
 impl Settings {
@@ -57,6 +60,7 @@ impl Settings {
             node_uid: node_uid.to_owned(),
             shim: PathBuf::from("/proc/self/exe"),
             rotation: Rotation::default(),
+            egress: Choice::default(),
         }
     }
 }
@@ -83,6 +87,7 @@ pub(super) struct Program {
 pub(super) struct Containers {
     settings: Settings,
     layout: Layout,
+    egress: Option<Egress>,
 }
 
 impl Containers {
@@ -107,7 +112,32 @@ impl Containers {
         }
         sweep::containers(&layout, &settings.node_uid).map_err(|e| failure::io("removing leftovers", e))?;
         sweep::removed_apps(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
-        Ok(Self { settings: Settings { data_dir, ..settings }, layout })
+        let egress = match Egress::find(settings.egress, &settings.node_uid) {
+            Ok(egress) => {
+                tracing::info!(range = %egress.range, "containers with mapped ports reach the outside");
+                Some(egress)
+            }
+            Err(why) => {
+                tracing::warn!(why, "containers with mapped ports do not reach the outside");
+                None
+            }
+        };
+        let containers = Self { settings: Settings { data_dir, ..settings }, layout, egress };
+        if let Err(error) = containers.tidy_network() {
+            // Tried again at the next sweep; no reason not to come up.
+            tracing::warn!(%error, "leftovers of removed apps' network stay");
+        }
+        Ok(containers)
+    }
+
+    /// Whether containers with mapped ports reach the outside.
+    pub(super) fn has_egress(&self) -> bool {
+        self.egress.is_some()
+    }
+
+    /// Removes what no container's network needs any more. Blocks.
+    fn tidy_network(&self) -> std::io::Result<()> {
+        tidy_network(self.egress.is_some(), &self.layout, &self.settings.node_uid)
     }
 
     /// As [`crate::runtime::Runtime::create`].
@@ -161,6 +191,7 @@ impl Containers {
             logs: self.layout.logs(instance),
             rotation: self.settings.rotation,
             volumes_root: self.layout.all_volumes(),
+            egress: self.egress.clone().filter(|_| !host_network),
         })
     }
 
@@ -241,7 +272,8 @@ impl Containers {
 
     /// As [`crate::runtime::Runtime::remove_app`].
     pub(super) async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
-        let layout = self.layout.clone();
+        let (layout, node_uid, has_egress) =
+            (self.layout.clone(), self.settings.node_uid.clone(), self.egress.is_some());
         let app = app.clone();
         let remove = move || {
             if layout.app_logs(&app).exists() {
@@ -249,6 +281,7 @@ impl Containers {
                 fs::write(layout.removed_mark(app.as_str()), "")?;
             }
             volumes::remove(&layout.app_volumes(app.as_str()))?;
+            tidy_network(has_egress, &layout, &node_uid)?;
             sweep::removed_apps(&layout, Timestamp::now())
         };
         blocking(remove, "removing an app").await
@@ -299,12 +332,14 @@ impl Containers {
         self.layout.images()
     }
 
-    /// Removes output of apps that were removed long ago.
-    pub(super) async fn sweep(&self) {
-        let layout = self.layout.clone();
-        let swept = blocking(move || sweep::removed_apps(&layout, Timestamp::now()), "removing old output").await;
-        if let Err(error) = swept {
-            tracing::warn!(%error, "output of removed apps stays");
+    /// Removes output of apps that were removed long ago, and what crashes have left of their network.
+    pub(super) async fn sweep(self: std::sync::Arc<Self>) {
+        let sweep = move || {
+            self.tidy_network()?;
+            sweep::removed_apps(&self.layout, Timestamp::now())
+        };
+        if let Err(error) = blocking(sweep, "removing what removed apps have left").await {
+            tracing::warn!(%error, "something of removed apps stays");
         }
     }
 
@@ -380,6 +415,14 @@ impl Containers {
         let Ok(label) = Label::read(container) else { return Ok(()) };
         blocking(move || cgroup::destroy(&label.cgroup), "removing a cgroup").await
     }
+}
+
+/// As [`Containers::tidy_network`]; an agent without egress has made nothing, and looks at nothing of the node's.
+fn tidy_network(has_egress: bool, layout: &Layout, node_uid: &str) -> std::io::Result<()> {
+    if !has_egress {
+        return Ok(());
+    }
+    egress::tidy(node_uid, || Ok(!files::names(&layout.containers())?.is_empty()))
 }
 
 async fn blocking<T: Send + 'static>(

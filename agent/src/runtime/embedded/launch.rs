@@ -8,6 +8,7 @@ use longshore_model::name::AppName;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::CgroupPath;
+use super::egress::Egress;
 use super::layout::{FILE_MODE, LAUNCH};
 use super::logs::Rotation;
 use crate::durable;
@@ -61,6 +62,9 @@ pub(super) struct LaunchFile {
     pub(super) rotation: Rotation,
     /// Where the agent mounts empty directories in memory: the shim must not keep other apps' alive.
     pub(super) volumes_root: PathBuf,
+    /// How it reaches the outside, if it does.
+    #[serde(default)]
+    pub(super) egress: Option<Egress>,
 }
 
 /// A directory of the node inside the container.

@@ -21,6 +21,7 @@ use crate::capability;
 mod cgroup;
 mod client;
 mod containers;
+mod egress;
 mod failure;
 mod files;
 pub mod image;
@@ -37,6 +38,7 @@ mod user;
 mod volumes;
 
 pub use containers::Settings;
+pub use egress::{Choice as EgressChoice, INTERFACE_PREFIX, Range as EgressRange};
 pub use logs::Rotation;
 pub use sweep::reset;
 
@@ -69,7 +71,7 @@ impl EmbeddedRuntime {
             let mut ticks = tokio::time::interval(SWEEP_PERIOD);
             loop {
                 ticks.tick().await;
-                swept.sweep().await;
+                std::sync::Arc::clone(&swept).sweep().await;
             }
         });
         Ok(Self { images, containers, sweeper: sweeper.abort_handle() })
@@ -115,7 +117,9 @@ impl Runtime for EmbeddedRuntime {
             // These are the runtime's own doing; a machine without what they need runs no container at all.
             _ => true,
         };
-        capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect()
+        let mut words: Vec<String> = capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect();
+        words.extend(self.containers.has_egress().then(|| capability::NETWORK_EGRESS.to_owned()));
+        words
     }
 
     async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {

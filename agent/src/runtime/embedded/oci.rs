@@ -271,6 +271,7 @@ mod tests {
             logs: PathBuf::new(),
             rotation: super::super::logs::Rotation::default(),
             volumes_root: PathBuf::new(),
+            egress: None,
         }
     }
 

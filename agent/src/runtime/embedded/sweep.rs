@@ -12,7 +12,7 @@ use super::containers::MAKE_TIMEOUT;
 use super::launch::Label;
 use super::layout::{LOCK, Layout};
 use super::state::{self, State};
-use super::{files, lock, volumes};
+use super::{egress, files, lock, volumes};
 
 /// How long the output of a removed app can still be read.
 const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
@@ -101,6 +101,7 @@ pub fn reset(data_dir: &Path) -> io::Result<()> {
             cgroup::destroy(&path)?;
         }
         cgroup::remove_node(&node_uid)?;
+        egress::tidy(&node_uid, || Ok(false))?;
     }
     volumes::unmount_below(layout.root())?;
     files::remove_tree(layout.root())

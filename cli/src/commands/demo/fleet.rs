@@ -64,7 +64,8 @@ pub(super) async fn start(
     try_join_all(enrolled).await?;
     for (name, _) in NODES {
         let data = site.path(name);
-        let arguments = ["run".as_ref(), "--data-dir".as_ref(), data.as_os_str()];
+        // A demo changes nothing of the machine's network.
+        let arguments = ["run".as_ref(), "--egress".as_ref(), "off".as_ref(), "--data-dir".as_ref(), data.as_os_str()];
         processes.start(
             &format!("agent of {name}"),
             &programs.agent,

@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, setgroups};
 
 use super::super::cgroup::{self, CgroupPath};
+use super::super::egress::{self, Egress};
 use super::super::launch::LaunchFile;
 use super::super::layout::SHIM_LOG;
 use super::super::oci::{self, Machine};
@@ -44,7 +45,7 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     setgroups(&[]).map_err(|e| failure::io("dropping groups", e))?;
     let ports = ports::bind(&launch.ports)?;
     if !launch.host_network {
-        leave_network()?;
+        leave_network(launch.egress.as_ref())?;
     }
     rootfs::leave_mount_namespace()?;
     let root = rootfs::mount_root(launch)?;
@@ -104,15 +105,20 @@ fn first_error(log: &Path) -> Option<String> {
     Some(format!("the container could not be made: {}", line.trim()))
 }
 
-/// Moves the shim into a network namespace of its own, with `lo` up.
-fn leave_network() -> Result<(), RuntimeError> {
+/// Moves the shim into a network namespace of its own, with `lo` up and perhaps a way out.
+fn leave_network(egress: Option<&Egress>) -> Result<(), RuntimeError> {
+    let node = File::open("/proc/self/ns/net").map_err(|e| failure::io("opening the node's network namespace", e))?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| failure::io("making a network namespace", e))?;
     sys::loopback_up().map_err(|e| failure::io("bringing up lo", e))?;
     // As elsewhere: a container that does not run as root may still serve port 80, of its own namespace only.
-    match OpenOptions::new().write(true).open("/proc/sys/net/ipv4/ip_unprivileged_port_start") {
-        Ok(mut file) => std::io::Write::write_all(&mut file, b"0").map_err(|e| failure::io("opening low ports", e)),
-        Err(_) => Ok(()),
+    if let Ok(mut file) = OpenOptions::new().write(true).open("/proc/sys/net/ipv4/ip_unprivileged_port_start") {
+        std::io::Write::write_all(&mut file, b"0").map_err(|e| failure::io("opening low ports", e))?;
     }
+    if let Some(egress) = egress {
+        let address = egress::attach(egress, &node)?;
+        tracing::info!(%address, "the container reaches the outside");
+    }
+    Ok(())
 }
 
 /// Raises the shim's own limit of open files, and returns the hard one.

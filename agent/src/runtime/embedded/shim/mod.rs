@@ -7,6 +7,7 @@ mod executor;
 mod make;
 mod ports;
 mod proxy;
+mod resolver;
 pub(super) mod rootfs;
 mod serve;
 

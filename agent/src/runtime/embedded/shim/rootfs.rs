@@ -20,6 +20,7 @@ use super::super::failure;
 use super::super::launch::{LaunchFile, VolumeMount};
 use super::super::layout::ROOTFS;
 use super::super::oci::Sources;
+use super::resolver;
 use crate::runtime::RuntimeError;
 
 const NOTHING: Option<&str> = None;
@@ -116,7 +117,18 @@ fn write_etc(etc: &Path, launch: &LaunchFile) -> io::Result<()> {
     } else {
         format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", launch.hostname)
     };
-    let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let resolver = if launch.host_network {
+        own
+    } else {
+        let upstream = fs::read_to_string(resolver::UPSTREAM).ok();
+        resolver::choose(&own, upstream.as_deref()).unwrap_or_else(|| {
+            if launch.egress.is_some() {
+                tracing::warn!("the container cannot look up names: the node has no resolver beyond its own loopback");
+            }
+            own
+        })
+    };
     for (name, text) in [("hosts", hosts), ("hostname", format!("{}\n", launch.hostname)), ("resolv.conf", resolver)] {
         let path = etc.join(name);
         fs::write(&path, text)?;

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::super::launch::LaunchFile;
 use super::super::logs::{LogWriter, Splitter};
 use super::super::state::{Answer, Command, Failure, State};
-use super::super::{cgroup, failure};
+use super::super::{cgroup, egress, failure};
 use super::make::Made;
 use super::ports::Bound;
 use super::{proxy, write_state};
@@ -84,6 +84,12 @@ pub(super) async fn until_exit(launch: &LaunchFile, made: Made, socket: StdListe
     // The ports are free before anybody hears of the exit: the next run may bind them at once.
     drop(life.proxy.take());
     drop(life.ports.take());
+    // The kernel would do it too, but in its own time.
+    if launch.egress.is_some()
+        && let Err(error) = egress::detach()
+    {
+        tracing::warn!(%error, "the container's way out stays until its network is gone");
+    }
     let drained = async { while output.join_next().await.is_some() {} };
     if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         tracing::warn!("output of the container stays open after its end");
