@@ -68,9 +68,11 @@ struct Made {
 }
 
 /// Everything that the server has acknowledged.
+///
+/// The nodes stand before the cluster, since fields are dropped in their order: a node is reset in the cluster's directory.
 struct Storm {
-    cluster: Cluster,
     nodes: Vec<Node>,
+    cluster: Cluster,
     client: Client,
     dice: Dice,
     jobs: BTreeMap<String, Made>,

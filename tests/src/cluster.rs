@@ -317,6 +317,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         drop(self.agent.take());
+        assert!(std::thread::panicking() || self.directory.exists(), "a node must be dropped before its cluster");
         let reset = output(self.command().arg("reset").arg("--data-dir").arg(&self.directory));
         if std::thread::panicking() {
             eprintln!("--- log of {}:\n{}", self.name, self.log());
