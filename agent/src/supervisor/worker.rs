@@ -310,6 +310,9 @@ impl Worker {
             return self.app.unconcluded(error.reason, error.message);
         }
         self.publish();
+        let (app, job, why) =
+            (&self.app.entry.assignment.app, &report.job, report.failure.as_ref().map(|f| &f.message));
+        tracing::info!(%app, %job, attempt = report.attempt, state = %report.state, why, "the task has ended");
         self.context.reporter.task(report);
     }
 
@@ -357,6 +360,8 @@ impl Worker {
             tracing::warn!(app = %self.app.entry.assignment.app, index, %error, "the end of a container was not seen");
             InstanceExit { code: super::plan::LOST, out_of_memory: false, time: Timestamp::now() }
         });
+        let app = &self.app.entry.assignment.app;
+        tracing::info!(%app, index, code = exit.code, out_of_memory = exit.out_of_memory, "a container has ended");
         self.app.exited(index, exit, self.context.clock.now());
         self.persist().await;
     }
