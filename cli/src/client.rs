@@ -11,7 +11,7 @@ use longshore_tls::{Credentials, KeepAlive};
 use tonic::Request;
 use tonic::transport::Channel;
 
-use crate::args::Connection;
+use crate::connection::Connection;
 use crate::error::Error;
 
 /// Items asked for at once: the most that a server gives.

@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod commands;
+mod connection;
 mod error;
 mod exit;
 mod follow;

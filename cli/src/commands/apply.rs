@@ -7,9 +7,9 @@ use std::time::Duration;
 use longshore_model::order::JobOrder;
 use longshore_proto::v1::CreateJobRequest;
 
-use crate::args::Connection;
 use crate::client::call;
 use crate::commands::{Context, context, job};
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::job_file;

@@ -7,8 +7,9 @@ pub(crate) mod job;
 pub(crate) mod node;
 mod version;
 
-use crate::args::{Args, Command, Connection};
+use crate::args::{Args, Command};
 use crate::client::Client;
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;

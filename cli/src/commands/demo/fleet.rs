@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::programs::{Processes, Programs, run, run_with};
 use super::site::Site;
-use crate::args::Connection;
 use crate::client::{Client, call};
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::output::Output;
 
