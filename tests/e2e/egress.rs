@@ -66,7 +66,7 @@ async fn deploy(client: &Client, cluster: &Cluster, node: &str, port: u32) -> St
 }
 
 async fn remove(client: &Client, node: &str, app: &str) {
-    let request = v1::RemoveAppRequest { app_name: app.to_owned(), node_name: String::new() };
+    let request = v1::RemoveAppRequest { app_name: app.to_owned(), ..Default::default() };
     client.apps.clone().remove_app(request).await.unwrap();
     wait::until("the app's removal", || async { client.apps_of(node).await.iter().all(|a| a.app_name != app) }).await;
 }

@@ -195,6 +195,7 @@ async fn logs_are_uploaded_on_request_and_absent_ones_named_so() {
         if found {
             let piece = server.uploads.recv().await.unwrap();
             assert_eq!(piece.lines[0].text.as_ref(), b"run 1 started");
+            assert!(server.uploads.recv().await.unwrap().complete);
         }
     }
 }
