@@ -57,9 +57,9 @@ pub struct Enroll {
     /// The data directory.
     #[command(flatten)]
     pub data: Data,
-    /// Address of the server's port for agents.
-    #[arg(long, value_name = "HOST:PORT", env = "LONGSHORE_AGENT_SERVER")]
-    pub server: String,
+    /// Address of the server's port for agents; with --renew, the one that it had is kept where none is given.
+    #[arg(long, value_name = "HOST:PORT", env = "LONGSHORE_AGENT_SERVER", required_unless_present = "renew")]
+    pub server: Option<String>,
     /// The enrolment token; better in the environment than in the process list.
     #[arg(long, env = "LONGSHORE_TOKEN", hide_env_values = true)]
     pub token: EnrollmentToken,
@@ -69,6 +69,10 @@ pub struct Enroll {
     /// Replace the identity of a directory that is enrolled already.
     #[arg(long)]
     pub force: bool,
+    /// Enrol again as the node that this directory is, with its apps, after its certificate expired; the token has to be
+    /// made for that name: `longshore node token --name NAME`.
+    #[arg(long, conflicts_with_all = ["name", "force"])]
+    pub renew: bool,
 }
 
 /// Arguments of `run`.

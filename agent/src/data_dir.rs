@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
+/// The root that the node trusts.
+const ROOT: &str = "root.crt";
+/// The node's certificate chain and its private key, together.
+const CERTIFICATE_AND_KEY: &str = "node.pem";
+
 /// Who this node is, as enrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +35,7 @@ pub enum DataDirError {
     #[error("{} is not enrolled; run `longshore-agent enroll` first", .0.display())]
     NotEnrolled(PathBuf),
     /// There is a node already.
-    #[error("{} is enrolled as {name} already; --force replaces its identity", directory.display())]
+    #[error("{} is enrolled as {name} already; --renew keeps the node, --force makes it another", directory.display())]
     Enrolled {
         /// The directory.
         directory: PathBuf,
@@ -123,18 +128,22 @@ impl DataDir {
     ///
     /// A file cannot be written.
     pub fn enrol(&self, enrolment: &Enrolment, root: &str, chain: &str, key: &str) -> Result<(), DataDirError> {
+        let path = self.identity().join(ROOT);
+        durable::replace(&path, root.as_bytes(), 0o644).map_err(file("write", &path))?;
+        self.replace_certificate(chain, key)?;
         let text = serde_json::to_string_pretty(enrolment).unwrap_or_default();
-        let identity = self.identity();
-        let files = [
-            (identity.join("root.crt"), root, 0o644),
-            (identity.join("node.key"), key, 0o600),
-            (identity.join("node.crt"), chain, 0o644),
-            (self.root.join("agent.json"), text.as_str(), 0o644),
-        ];
-        for (path, content, mode) in files {
-            durable::replace(&path, content.as_bytes(), mode).map_err(file("write", &path))?;
-        }
-        Ok(())
+        let path = self.root.join("agent.json");
+        durable::replace(&path, text.as_bytes(), 0o644).map_err(file("write", &path))
+    }
+
+    /// Replaces certificate and key at once: they lie in one file, so that no crash can part them.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written; the old ones are then still there.
+    pub fn replace_certificate(&self, chain: &str, key: &str) -> Result<(), DataDirError> {
+        let path = self.identity().join(CERTIFICATE_AND_KEY);
+        durable::replace(&path, format!("{key}{chain}").as_bytes(), 0o600).map_err(file("write", &path))
     }
 
     /// The node's certificate, key and root.
@@ -144,8 +153,18 @@ impl DataDir {
     /// They are missing or damaged.
     pub fn credentials(&self) -> Result<Credentials, DataDirError> {
         let identity = self.identity();
-        let path = |name| identity.join(name);
-        Ok(Credentials::load(&path("root.crt"), &path("node.crt"), &path("node.key"))?)
+        let node = identity.join(CERTIFICATE_AND_KEY);
+        Ok(Credentials::load(&identity.join(ROOT), &node, &node)?)
+    }
+
+    /// The root that this node trusts, in PEM.
+    ///
+    /// # Errors
+    ///
+    /// It is missing.
+    pub fn root_certificate(&self) -> Result<String, DataDirError> {
+        let path = self.identity().join(ROOT);
+        std::fs::read_to_string(&path).map_err(file("read", &path))
     }
 
     /// Where the ledger lies.
@@ -205,7 +224,7 @@ mod tests {
         };
         data.enrol(&enrolment, "root", "chain", "key").unwrap();
         assert_eq!(data.enrolment().unwrap(), enrolment);
-        let mode = std::fs::metadata(directory.path().join("agent/identity/node.key")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(directory.path().join("agent/identity/node.pem")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }

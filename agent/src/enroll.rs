@@ -3,7 +3,7 @@
 use longshore_model::name::NodeName;
 use longshore_proto::v1::EnrollRequest;
 use longshore_proto::v1::enrollment_service_client::EnrollmentServiceClient;
-use longshore_tls::{ConnectError, EnrollmentToken, KeyError, make_key_and_csr};
+use longshore_tls::{ConnectError, EnrollmentToken, KeyError, Pin, make_key_and_csr};
 use tonic::Status;
 
 use crate::data_dir::{DataDir, DataDirError, Enrolment};
@@ -20,6 +20,9 @@ pub enum EnrollError {
     /// The server cannot be reached, or is not the one that the token names.
     #[error("cannot connect to the server")]
     Connect(#[from] ConnectError),
+    /// The token is for another installation than the node's.
+    #[error("the token is of another server than this node's; --force makes this machine a node there")]
+    OtherServer,
     /// The server said no.
     #[error("the server refused: {}", .0.message())]
     Refused(Box<Status>),
@@ -53,13 +56,38 @@ pub async fn enroll(
         Err(_) if force => format!("{:016x}", rand::random::<u64>()),
         Err(error) => return Err(error.into()),
     };
+    let wanted = Enrolment { node_name: name.clone(), server: server.to_owned(), node_uid };
+    become_node(data, token, wanted).await
+}
+
+/// Enrols this machine again as the node that it is, when its certificate has expired or is lost: name, apps and ledger
+/// stay. The token has to be made for exactly that name. `server` may give the server a new address.
+///
+/// # Errors
+///
+/// See [`EnrollError`]. Nothing is changed unless the server accepts.
+pub async fn renew(data: &DataDir, server: Option<&str>, token: &EnrollmentToken) -> Result<Enrolment, EnrollError> {
+    let old = data.enrolment()?;
+    let _lock = data.lock()?;
+    let root = Pin::of_pem(&data.root_certificate()?).map_err(DataDirError::from)?;
+    if root != token.pin() {
+        return Err(EnrollError::OtherServer);
+    }
+    let server = server.map_or(old.server, str::to_owned);
+    become_node(data, token, Enrolment { server, ..old }).await
+}
+
+async fn become_node(data: &DataDir, token: &EnrollmentToken, wanted: Enrolment) -> Result<Enrolment, EnrollError> {
     let made = make_key_and_csr()?;
-    let channel = longshore_tls::connect_pinned(server, token.pin()).await?;
-    let request =
-        EnrollRequest { token: token.to_string(), node_name: name.to_string(), csr_der: made.csr_der.clone() };
+    let channel = longshore_tls::connect_pinned(&wanted.server, token.pin()).await?;
+    let request = EnrollRequest {
+        token: token.to_string(),
+        node_name: wanted.node_name.to_string(),
+        csr_der: made.csr_der.clone(),
+    };
     let answer = EnrollmentServiceClient::new(channel).enroll(request).await;
     let answer = answer.map_err(|status| EnrollError::Refused(Box::new(status)))?.into_inner();
-    let enrolment = Enrolment { node_name: NodeName::parse(&answer.node_name)?, server: server.to_owned(), node_uid };
+    let enrolment = Enrolment { node_name: NodeName::parse(&answer.node_name)?, ..wanted };
     data.enrol(&enrolment, &answer.root_certificate_pem, &answer.certificate_chain_pem, &made.key_pem)?;
     Ok(enrolment)
 }

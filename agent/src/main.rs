@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use longshore_agent::clock::Clock;
 use longshore_agent::config::{Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
 use longshore_agent::data_dir::{DataDir, Enrolment};
+use longshore_agent::identity::Identity;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::Reporter;
@@ -20,7 +21,7 @@ use longshore_agent::runtime::embedded::{self, EmbeddedRuntime, Settings, shim};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
-use longshore_agent::{enroll, node};
+use longshore_agent::{enroll, node, renewal};
 use longshore_model::name::NodeName;
 use longshore_tls::KeepAlive;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -70,12 +71,15 @@ fn begin(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn enrol(arguments: Enroll) -> anyhow::Result<()> {
-    let name = match arguments.name {
-        Some(name) => name,
-        None => host_name()?,
-    };
     let data = DataDir::new(arguments.data.data_dir);
-    let enrolment = enroll::enroll(&data, &arguments.server, &arguments.token, &name, arguments.force).await?;
+    let enrolment = match &arguments.server {
+        server if arguments.renew => enroll::renew(&data, server.as_deref(), &arguments.token).await?,
+        Some(server) => {
+            let name = arguments.name.map_or_else(host_name, Ok)?;
+            enroll::enroll(&data, server, &arguments.token, &name, arguments.force).await?
+        }
+        None => anyhow::bail!("--server is missing"),
+    };
     tracing::info!(node = %enrolment.node_name, server = enrolment.server, "enrolled");
     Ok(())
 }
@@ -85,7 +89,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let enrolment = data.enrolment()?;
     raise_open_files();
     let _lock = data.lock()?;
-    let credentials = Arc::new(data.credentials()?);
+    let identity = Arc::new(Identity::load(&data)?);
     let shutdown = on_signal()?;
 
     let reporter = Reporter::default();
@@ -102,16 +106,21 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let mut supervisor = Supervisor::start(Arc::clone(&context)).await?;
     tracing::info!(node = %enrolment.node_name, runtime = context.runtime.name(), "running");
 
-    let address = Arc::clone(&server);
+    let (address, dialling) = (Arc::clone(&server), Arc::clone(&identity));
     let link = Link {
         connect: Arc::new(move || {
-            let (server, credentials) = (Arc::clone(&server), Arc::clone(&credentials));
+            let (server, credentials) = (Arc::clone(&server), dialling.credentials());
             Box::pin(async move { longshore_tls::connect(&server, &credentials, KeepAlive::default()).await })
         }),
         host_ip: Arc::new(move || node::address_towards(&address)),
+        live: watch::Sender::new(None),
         context,
     };
-    session::run(&link, &mut supervisor, &shutdown).await;
+    let renewing = renewal::run(&identity, link.live.subscribe());
+    tokio::select! {
+        () = session::run(&link, &mut supervisor, &shutdown) => {}
+        never = renewing => match never {},
+    }
     tracing::info!("ending; apps keep running");
     supervisor.shutdown().await;
     Ok(())

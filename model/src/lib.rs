@@ -8,6 +8,7 @@
 pub mod app;
 pub mod assignment;
 pub mod backoff;
+pub mod certificate;
 pub mod clock;
 pub mod command;
 pub mod failure;

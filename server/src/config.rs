@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use longshore_model::quantity;
 use tracing_subscriber::EnvFilter;
 
 use crate::identity::pki::{self, NewPki, Pki};
@@ -14,6 +16,12 @@ use crate::identity::pki::{self, NewPki, Pki};
 const DEFAULT_API_LISTEN: &str = "127.0.0.1:7440";
 /// Where agents call.
 const DEFAULT_AGENT_LISTEN: &str = "0.0.0.0:7441";
+/// Life of nodes' certificates.
+pub const DEFAULT_NODE_LIFE: &str = "30d";
+/// Below this a renewal could not keep up with a busy server.
+const MIN_NODE_LIFE: Duration = Duration::from_secs(10);
+/// A machine that is stolen stays a node for no longer than this, unless it is deleted.
+const MAX_NODE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Where everything is kept.
 const DEFAULT_DATA_DIR: &str = "/var/lib/longshore/server";
 
@@ -90,6 +98,10 @@ pub struct RunArgs {
     /// IP address and port where agents call.
     #[arg(long, value_name = "IP:PORT", default_value = DEFAULT_AGENT_LISTEN, env = "LONGSHORE_AGENT_LISTEN")]
     pub agent_listen: String,
+    /// Life of nodes' certificates, 10s to 365d; agents renew them after two thirds of it, so that a node may be away for
+    /// a third of it.
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_NODE_LIFE, env = "LONGSHORE_NODE_CERTIFICATE_LIFE")]
+    pub node_certificate_life: String,
 }
 
 /// Everything that a server needs to know before it binds.
@@ -101,6 +113,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Where agents call.
     pub agent_listen: SocketAddr,
+    /// Life of nodes' certificates.
+    pub node_certificate_life: SignedDuration,
     /// Authority, certificate and root.
     pub pki: Pki,
 }
@@ -139,10 +153,11 @@ impl Config {
         {
             mistakes.push(format!("--api-listen and --agent-listen are both {both}; each needs a port of its own"));
         }
+        let life = node_life(&args.node_certificate_life, &mut mistakes);
         let pki = pki::load(&args.data_dir, now).map_err(|error| mistakes.push(chain(&error))).ok();
-        match (api_listen, agent_listen, pki) {
-            (Some(api_listen), Some(agent_listen), Some(pki)) if mistakes.is_empty() => {
-                Ok(Self { data_dir: args.data_dir.clone(), api_listen, agent_listen, pki })
+        match (api_listen, agent_listen, life, pki) {
+            (Some(api_listen), Some(agent_listen), Some(node_certificate_life), Some(pki)) if mistakes.is_empty() => {
+                Ok(Self { data_dir: args.data_dir.clone(), api_listen, agent_listen, node_certificate_life, pki })
             }
             _ => Err(Mistakes(mistakes)),
         }
@@ -168,6 +183,21 @@ fn address(flag: &str, text: &str, mistakes: &mut Vec<String>) -> Option<SocketA
     parsed.ok()
 }
 
+fn node_life(text: &str, mistakes: &mut Vec<String>) -> Option<SignedDuration> {
+    let flag = "--node-certificate-life";
+    match quantity::duration::parse(text) {
+        Ok(life) if (MIN_NODE_LIFE..=MAX_NODE_LIFE).contains(&life) => SignedDuration::try_from(life).ok(),
+        Ok(_) => {
+            mistakes.push(format!("{flag} {text:?} is not between 10s and 365d"));
+            None
+        }
+        Err(error) => {
+            mistakes.push(format!("{flag}: {error}"));
+            None
+        }
+    }
+}
+
 /// An error with all its sources in one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -187,7 +217,12 @@ mod tests {
     use super::*;
 
     fn args(data_dir: &std::path::Path, api: &str, agents: &str) -> RunArgs {
-        RunArgs { data_dir: data_dir.to_owned(), api_listen: api.to_owned(), agent_listen: agents.to_owned() }
+        RunArgs {
+            data_dir: data_dir.to_owned(),
+            api_listen: api.to_owned(),
+            agent_listen: agents.to_owned(),
+            node_certificate_life: DEFAULT_NODE_LIFE.to_owned(),
+        }
     }
 
     #[test]
@@ -210,6 +245,16 @@ mod tests {
         assert_eq!(mistakes.0.len(), 1, "{mistakes}");
         Config::check(&args(dir.path(), "127.0.0.1:0", "127.0.0.1:0"), Timestamp::now()).unwrap();
         Config::check(&args(dir.path(), "[::1]:7440", "0.0.0.0:7441"), Timestamp::now()).unwrap();
+    }
+
+    #[test]
+    fn a_nodes_certificate_lives_neither_too_long_nor_too_short() {
+        let mut mistakes = Vec::new();
+        assert_eq!(node_life("30d", &mut mistakes), Some(SignedDuration::from_hours(720)));
+        for bad in ["9s", "366d", "30", "-1d", "999999999999999999999d"] {
+            assert_eq!(node_life(bad, &mut mistakes), None, "{bad}");
+        }
+        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
     }
 
     #[test]

@@ -167,9 +167,18 @@ impl Fleet {
 
     /// Ends the session of a node that was deleted.
     pub fn node_deleted(&self, node: &NodeName) {
+        self.end(node, End::NodeDeleted);
+    }
+
+    /// Ends the session of whoever was this node before it was enrolled anew: as the new one's session would.
+    pub fn reenrolled(&self, node: &NodeName) {
+        self.end(node, End::Fenced);
+    }
+
+    fn end(&self, node: &NodeName, why: End) {
         let removed = self.registry().sessions.remove(node);
         if let Some(outbox) = removed {
-            outbox.end(End::NodeDeleted);
+            outbox.end(why);
         }
     }
 

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use longshore_tls::PeerCertificate;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
@@ -131,13 +130,7 @@ async fn shake_hands(
     let credentials = credentials(tls.get_ref().1.peer_certificates(), &accepting.trust_domain);
     // One that has expired already (a resumed session says so to nobody) is answered call by call for a while, so that
     // its owner is told why.
-    let now = Timestamp::now();
-    let end = match &credentials {
-        PeerCredentials::Known(caller) if caller.is_valid_at(now) => until(caller.certificate().not_after, now),
-        PeerCredentials::Known(_) | PeerCredentials::None | PeerCredentials::Unknown(_) => {
-            Instant::now() + accepting.anonymous_life
-        }
-    };
+    let end = connection::expiry(&credentials).unwrap_or_else(|| Instant::now() + accepting.anonymous_life);
     let connection = Connection::new(tls, Peer { address, credentials }, accepting.preface_timeout, end);
     // Nobody takes it when the server is going away.
     let _ = ready.send(Ok(connection)).await;
@@ -154,11 +147,4 @@ fn credentials(chain: Option<&[CertificateDer<'_>]>, trust_domain: &str) -> Peer
         Ok(caller) => PeerCredentials::Known(caller),
         Err(why) => PeerCredentials::Unknown(why.into()),
     }
-}
-
-/// When a moment of the wall clock comes, by the clock that timers use.
-fn until(moment: Timestamp, now: Timestamp) -> Instant {
-    let left = Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO);
-    let start = Instant::now();
-    start.checked_add(left).unwrap_or(start)
 }

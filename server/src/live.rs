@@ -38,6 +38,7 @@ impl Observer for Live {
                     self.fleet.node_deleted(&node);
                     self.logs.node_deleted(&node);
                 }
+                Change::Reenrolled { node } => self.fleet.reenrolled(&node),
                 Change::Assignable => self.wake.notify_one(),
             }
         }

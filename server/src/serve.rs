@@ -119,10 +119,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let observer = Arc::clone(&live);
     let store = SqliteStore::open(&config.data_dir.join(STORE_FILE), observer).map_err(ServeError::Store)?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let Services { people, agents, backstage } = Services::new(Arc::clone(&store), live, config.pki.pin)?;
-
     let trust_domain = config.pki.authority.trust_domain().to_owned();
-    let enrollment = Enrollment::new(Arc::clone(&store), Arc::new(config.pki.authority));
+    let authority = Arc::new(config.pki.authority.with_node_life(config.node_certificate_life));
+    let Services { people, agents, backstage } =
+        Services::new(Arc::clone(&store), live, config.pki.pin, Arc::clone(&authority))?;
+
+    let enrollment = Enrollment::new(Arc::clone(&store), authority);
     let enrollment = EnrollmentServiceServer::new(enrollment).max_decoding_message_size(MAX_ENROLL_REQUEST);
     let accepting = |clients| -> Result<Accepting, ConfigError> {
         Ok(Accepting::new(server_config(&config.pki.credentials, clients)?, &trust_domain))

@@ -21,6 +21,7 @@ use crate::api::jobs::JobApi;
 use crate::api::nodes::NodeApi;
 use crate::api::{Context, health, reflection};
 use crate::controller::Controller;
+use crate::identity::Authority;
 use crate::ids::Ids;
 use crate::live::Live;
 use crate::session::AgentApi;
@@ -41,7 +42,7 @@ const MAX_AGENT_MESSAGE: usize = 4 * 1024 * 1024;
 pub struct Services {
     /// For people: jobs, nodes, apps, health, reflection.
     pub people: Routes,
-    /// For agents: sessions and logs. Enrolment is added by whoever holds the authority's key.
+    /// For agents: sessions, logs and renewals. Enrolment is added by whoever serves them to strangers.
     pub agents: Routes,
     /// What runs behind them.
     pub backstage: Backstage,
@@ -59,7 +60,8 @@ pub struct Backstage {
 }
 
 impl Services {
-    /// Makes the services over a store that tells `live` of its commits. `pin` is that of the server's root certificate.
+    /// Makes the services over a store that tells `live` of its commits. `pin` is that of the server's root certificate,
+    /// `authority` renews the certificates of nodes.
     ///
     /// Whoever serves them must put the caller's [`longshore_model::identity::Identity`] into the request's extensions,
     /// and check the caller's role.
@@ -67,7 +69,12 @@ impl Services {
     /// # Errors
     ///
     /// Descriptors that were built in are damaged.
-    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, pin: Pin) -> Result<Self, tonic_reflection::server::Error> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        live: Arc<Live>,
+        pin: Pin,
+        authority: Arc<Authority>,
+    ) -> Result<Self, tonic_reflection::server::Error> {
         let context = Context { store: Arc::clone(&store), live: Arc::clone(&live), ids: Arc::new(Ids::default()) };
         let health = HealthReporter::new();
         let closing = TaskTracker::new();
@@ -76,6 +83,7 @@ impl Services {
             fleet: Arc::clone(&live.fleet),
             logs: Arc::clone(&live.logs),
             ids: Arc::clone(&context.ids),
+            authority,
             closing: closing.clone(),
         };
         let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_JOB_MESSAGE);
@@ -146,7 +154,8 @@ mod tests {
     async fn a_server_whose_store_has_ended_does_not_go_on_without_it() {
         let store = Arc::new(FailingStore::default());
         let pin = Pin::of(&b"the root certificate".as_slice().into());
-        let services = Services::new(Arc::<FailingStore>::clone(&store), Arc::default(), pin).unwrap();
+        let authority = Arc::new(Authority::found("test", jiff::Timestamp::now()).unwrap().authority);
+        let services = Services::new(Arc::<FailingStore>::clone(&store), Arc::default(), pin, authority).unwrap();
         store.end();
         let shutdown = CancellationToken::new();
         let run = services.backstage.run(shutdown.clone());

@@ -9,15 +9,15 @@ use jiff::{SignedDuration, Timestamp};
 use longshore_model::identity::Role;
 use longshore_model::node::Labels;
 use longshore_proto::v1;
-use longshore_server::config::{Config, RunArgs};
+use longshore_server::config::{Config, DEFAULT_NODE_LIFE, RunArgs};
 use longshore_server::identity::pki::{self, NewPki};
 use longshore_server::identity::{Authority, authority::Issued};
 use longshore_server::listen::{Accepting, accept};
 use longshore_server::serve::{Listeners, ServeError, run};
 use longshore_server::store::{Change, Observer, SqliteStore, Store, StoredToken};
 use longshore_tls::{
-    ClientCertificates, ConnectError, Credentials, EnrollmentToken, KeepAlive, Pin, connect, connect_pinned,
-    make_key_and_csr, server_config,
+    ClientCertificates, ConnectError, Credentials, EnrollmentToken, KeepAlive, PeerCertificate, Pin, connect,
+    connect_pinned, make_key_and_csr, server_config,
 };
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
@@ -57,7 +57,12 @@ impl TestServer {
 
     async fn start_in(dir: tempfile::TempDir) -> Self {
         let anywhere = "127.0.0.1:0".to_owned();
-        let args = RunArgs { data_dir: dir.path().to_owned(), api_listen: anywhere.clone(), agent_listen: anywhere };
+        let args = RunArgs {
+            data_dir: dir.path().to_owned(),
+            api_listen: anywhere.clone(),
+            agent_listen: anywhere,
+            node_certificate_life: DEFAULT_NODE_LIFE.to_owned(),
+        };
         let config = Config::check(&args, Timestamp::now()).unwrap();
         let listeners = Listeners::bind(&config).await.unwrap();
         let address = |listener: &TcpListener| format!("localhost:{}", listener.local_addr().unwrap().port());
@@ -315,6 +320,79 @@ async fn a_deleted_node_does_not_come_back() {
     server.stop().await;
 }
 
+async fn renew(channel: Channel) -> Result<(String, String), Status> {
+    let made = make_key_and_csr().unwrap();
+    let request = v1::RenewCertificateRequest { csr_der: made.csr_der };
+    let answer = AgentServiceClient::new(channel).renew_certificate(request).await?.into_inner();
+    Ok((answer.certificate_chain_pem, made.key_pem))
+}
+
+#[tokio::test]
+async fn a_node_renews_its_certificate_and_nobody_elses() {
+    let server = TestServer::start().await;
+    let first = server.enroll(&server.token("").await, "edge-1").await.unwrap();
+    let channel = dial(&server.agents, &first).await.unwrap();
+    let mut session = open_session(channel.clone()).await.unwrap();
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Welcome(_))));
+
+    let (chain, key) = renew(channel.clone()).await.unwrap();
+    let root = server.authority.root_pem();
+    let second = Credentials::from_pem(root.as_bytes(), chain.as_bytes(), key.as_bytes()).unwrap();
+    let read = |credentials: &Credentials| PeerCertificate::from_der(credentials.leaf()).unwrap();
+    assert_eq!(read(&second).uri, read(&first).uri);
+    assert_ne!(read(&second).key_hash, read(&first).key_hash);
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Full(_))), "the session goes on");
+    let bad = v1::RenewCertificateRequest { csr_der: b"junk".to_vec() };
+    let status = AgentServiceClient::new(channel.clone()).renew_certificate(bad).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+
+    // People have no node to renew, strangers nothing at all.
+    let issued = server.authority.issue_user("ann", Role::Admin, Timestamp::now()).unwrap();
+    let person = dial(&server.agents, &server.credentials(&issued)).await.unwrap();
+    assert_eq!(renew(person).await.unwrap_err().code(), Code::PermissionDenied);
+    let pin = Pin::of_pem(root).unwrap();
+    let stranger = connect_pinned(&server.agents, pin).await.unwrap();
+    assert_eq!(renew(stranger).await.unwrap_err().code(), Code::Unauthenticated);
+
+    // A node that was deleted gets none, on the connection that it had.
+    let mut nodes = NodeServiceClient::new(server.people(Role::Admin).await);
+    nodes.delete_node(v1::DeleteNodeRequest { name: "edge-1".to_owned(), ..Default::default() }).await.unwrap();
+    let status = renew(channel).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "NODE_DELETED"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_for_its_name_brings_a_node_back_and_shuts_its_predecessor_out() {
+    let server = TestServer::start().await;
+    server.enroll(&server.token("").await, "edge-1").await.unwrap();
+    let lapsed = server.node_credentials("edge-1", Timestamp::now() - SignedDuration::from_hours(24 * 31));
+    let error = dial(&server.agents, &lapsed).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+
+    // A certificate of before, still good, with a live session.
+    let before = server.node_credentials("edge-1", Timestamp::now() + SignedDuration::from_secs(1));
+    let mut session = server.open_session(&before).await.unwrap();
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Welcome(_))));
+    assert!(matches!(session.next().await, Some(v1::open_session_response::Message::Full(_))));
+    let status = server.enroll(&server.token("").await, "edge-1").await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists, "a token for any name takes nobody's place");
+
+    // The second in which that one was issued has to pass: certificates count whole seconds.
+    let issued = PeerCertificate::from_der(before.leaf()).unwrap().validity.issued();
+    let token = server.token("edge-1").await;
+    while Timestamp::now().as_second() <= issued.as_second() {
+        tokio::time::sleep(SHORT).await;
+    }
+    let back = server.enroll(&token, "edge-1").await.unwrap();
+    let end = session.responses.message().await.unwrap_err();
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "FENCED"));
+    let status = server.open_session(&before).await.err().unwrap();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "NODE_DELETED"));
+    server.open_session(&back).await.unwrap();
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_node_that_is_deleted_while_it_opens_its_session_does_not_become_its_successor() {
     let server = TestServer::start().await;
@@ -346,7 +424,12 @@ async fn a_node_that_is_deleted_while_it_opens_its_session_does_not_become_its_s
 async fn the_addresses_of_a_server_that_was_killed_are_gone_before_the_next_one_listens() {
     let server = TestServer::start().await;
     let anywhere = "127.0.0.1:0".to_owned();
-    let args = RunArgs { data_dir: server.dir.path().into(), api_listen: anywhere.clone(), agent_listen: anywhere };
+    let args = RunArgs {
+        data_dir: server.dir.path().into(),
+        api_listen: anywhere.clone(),
+        agent_listen: anywhere,
+        node_certificate_life: DEFAULT_NODE_LIFE.to_owned(),
+    };
     let config = Config::check(&args, Timestamp::now()).unwrap();
     let file = server.dir.path().join("addresses.json");
     server.open_session(&server.enroll(&server.token("").await, "edge-1").await.unwrap()).await.unwrap();

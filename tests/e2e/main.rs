@@ -11,6 +11,7 @@ mod egress;
 mod failures;
 mod fleet;
 mod foreign;
+mod identity;
 mod images;
 mod jobs;
 mod network;

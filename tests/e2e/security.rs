@@ -9,7 +9,7 @@ use longshore_tls::{Credentials, KeepAlive};
 
 fn node_credentials(node: &longshore_tests::cluster::Node) -> Credentials {
     let identity = node.directory().join("identity");
-    Credentials::load(&identity.join("root.crt"), &identity.join("node.crt"), &identity.join("node.key")).unwrap()
+    Credentials::load(&identity.join("root.crt"), &identity.join("node.pem"), &identity.join("node.pem")).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

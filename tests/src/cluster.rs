@@ -21,6 +21,7 @@ pub struct Cluster {
     directory: TempDir,
     namespace: Option<String>,
     san: String,
+    arguments: Vec<String>,
     addresses: Option<Addresses>,
     server: Option<Running>,
 }
@@ -46,6 +47,7 @@ impl Cluster {
             directory,
             namespace: host.map(|host| host.namespace().to_owned()),
             san,
+            arguments: Vec::new(),
             addresses: None,
             server: None,
         };
@@ -97,7 +99,7 @@ impl Cluster {
         let _ = std::fs::remove_file(&file);
         let mut command = self.command("longshore-server");
         command.arg("run").arg("--data-dir").arg(self.server_dir());
-        command.args(["--api-listen", &api, "--agent-listen", &agents]);
+        command.args(["--api-listen", &api, "--agent-listen", &agents]).args(&self.arguments);
         let mut server = Running::start(&mut command, &self.directory.path().join("server.log"));
         let addresses = wait::for_value("the server's addresses", || {
             assert!(server.ended().is_none(), "the server ended:\n{}", server.output());
@@ -108,6 +110,13 @@ impl Cluster {
         let field = |name: &str| addresses[name].as_str().unwrap().to_owned();
         self.addresses = Some(Addresses { api: field("api"), agents: field("agents") });
         self.server = Some(server);
+    }
+
+    /// Stops the server and starts it with these further arguments for `longshore-server run`.
+    pub async fn restart_server_with(&mut self, arguments: &[&str]) {
+        assert!(self.stop_server());
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.start_server().await;
     }
 
     /// Kills the server with SIGKILL.
@@ -162,6 +171,12 @@ impl Cluster {
     pub async fn token(&self, labels: &[(&str, &str)]) -> String {
         let labels: BTreeMap<_, _> = labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let request = v1::CreateEnrollmentTokenRequest { labels: labels.into_iter().collect(), ..Default::default() };
+        self.client().await.nodes.create_enrollment_token(request).await.unwrap().into_inner().token
+    }
+
+    /// Makes an enrolment token for exactly this name.
+    pub async fn token_for(&self, name: &str) -> String {
+        let request = v1::CreateEnrollmentTokenRequest { node_name: name.to_owned(), ..Default::default() };
         self.client().await.nodes.create_enrollment_token(request).await.unwrap().into_inner().token
     }
 

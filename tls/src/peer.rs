@@ -1,6 +1,7 @@
 //! What a certificate says of whoever showed it.
 
 use jiff::Timestamp;
+use longshore_model::certificate::Validity;
 use longshore_model::identity::{Identity, IdentityError};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -21,10 +22,8 @@ pub enum PeerError {
 pub struct PeerCertificate {
     /// The SAN URI.
     pub uri: String,
-    /// Not valid before this moment.
-    pub not_before: Timestamp,
-    /// Not valid after this moment.
-    pub not_after: Timestamp,
+    /// From when to when.
+    pub validity: Validity,
     /// SHA-256 of the public key (its SubjectPublicKeyInfo in DER): tells apart two certificates of one name.
     pub key_hash: [u8; 32],
 }
@@ -54,8 +53,10 @@ impl PeerCertificate {
         let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| malformed(&why));
         Ok(Self {
             uri: (*uri).to_owned(),
-            not_before: moment(certificate.validity().not_before.timestamp())?,
-            not_after: moment(certificate.validity().not_after.timestamp())?,
+            validity: Validity {
+                not_before: moment(certificate.validity().not_before.timestamp())?,
+                not_after: moment(certificate.validity().not_after.timestamp())?,
+            },
             key_hash: Sha256::digest(certificate.public_key().raw).into(),
         })
     }
@@ -72,6 +73,6 @@ impl PeerCertificate {
     /// Whether it is valid at this moment. A resumed TLS session skips this check, so that it has to be made again.
     #[must_use]
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
-        (self.not_before..=self.not_after).contains(&now)
+        self.validity.contains(now)
     }
 }

@@ -262,9 +262,9 @@ fn a_certificate_tells_whose_it_is() {
     let peer = PeerCertificate::from_der(client.leaf()).unwrap();
     assert_eq!(peer.identity("test").unwrap().to_string(), "admin ann");
     assert!(peer.identity("elsewhere").is_err());
-    assert!(peer.is_valid_at(peer.not_after));
-    assert!(!peer.is_valid_at(peer.not_after + jiff::SignedDuration::from_secs(1)));
-    assert!(!peer.is_valid_at(peer.not_before - jiff::SignedDuration::from_secs(1)));
+    assert!(peer.is_valid_at(peer.validity.not_after));
+    assert!(!peer.is_valid_at(peer.validity.not_after + jiff::SignedDuration::from_secs(1)));
+    assert!(!peer.is_valid_at(peer.validity.not_before - jiff::SignedDuration::from_secs(1)));
     assert!(PeerCertificate::from_der(authority.root.der()).is_err(), "a root names nobody");
     assert!(!format!("{client:?}").contains("key"));
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use longshore_model::backoff;
 use longshore_tls::ConnectError;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -21,18 +22,23 @@ use crate::supervisor::{Context, Supervisor};
 /// only a person can help, and nothing is gained by asking every second.
 const SLOW_RETRY: Duration = Duration::from_secs(30);
 
+/// What a person can do for a node that is refused.
+const WAY_BACK: &str = "where it has expired or the node was deleted, `longshore-agent enroll --renew` brings the node \
+                        back, with a token from `longshore node token --name NAME`";
+
 /// Opens a connection to the server.
 pub type Connector = Arc<dyn Fn() -> BoxFuture<'static, Result<Channel, ConnectError>> + Send + Sync>;
 /// Finds the address by which this node reaches the server; may block.
 pub type HostIp = Arc<dyn Fn() -> Option<Ipv4Addr> + Send + Sync>;
 
 /// What a session needs beside the supervisor.
-#[derive(Clone)]
 pub struct Link {
     /// Opens a connection to the server.
     pub connect: Connector,
     /// Finds the address by which this node reaches it.
     pub host_ip: HostIp,
+    /// The connection of the session, while there is one: what else is asked of the server goes over it.
+    pub live: watch::Sender<Option<Channel>>,
     /// What the workers use too.
     pub context: Arc<Context>,
 }
@@ -80,6 +86,7 @@ pub async fn run(link: &Link, supervisor: &mut Supervisor, shutdown: &Cancellati
             () = shutdown.cancelled() => return,
             end = stream::converse(link, supervisor, &mut welcomed) => end,
         };
+        link.live.send_replace(None);
         failures = if welcomed { 1 } else { failures.saturating_add(1) };
         let delay = delay(&end, failures, rand::random());
         log(&end, delay);
@@ -125,13 +132,19 @@ fn log(end: &End, delay: Duration) {
             tracing::error!(
                 message = status.message(),
                 ?delay,
-                "the server does not accept this node's identity; it may have been deleted: enrol it again"
+                "the server does not accept this node's identity: {WAY_BACK}"
             )
         }
         End::Call(status) if status.code() == Code::Aborted => tracing::error!(
             message = status.message(),
             ?delay,
             "another agent with this node's identity has taken over the session"
+        ),
+        End::NotConnected(ConnectError::Refused { .. }) => tracing::error!(
+            %end,
+            source,
+            ?delay,
+            "the server does not accept this node's certificate: {WAY_BACK}"
         ),
         _ if needs_a_person(end) => tracing::error!(%end, source, ?delay, "the session cannot begin"),
         _ => tracing::warn!(%end, source, ?delay, "the session ended; dialling again"),

@@ -65,7 +65,7 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
     let (requests, outbox) = mpsc::channel(OUTBOX);
     let first = v1::OpenSessionRequest { message: Some(Request::Hello(hello)) };
     requests.send(first).await.map_err(|_| End::Closed)?;
-    let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let mut client = AgentServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let mut responses = client.open_session(ReceiverStream::new(outbox)).await.map_err(Box::new)?.into_inner();
     let Some(Response::Welcome(welcome)) = receive(&mut responses).await? else {
         return Err(End::Protocol("the first message was no Welcome"));
@@ -74,6 +74,7 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
         return Err(End::Protocol("it chose a protocol version that was not offered"));
     }
     link.context.reporter.begin_session();
+    link.live.send_replace(Some(channel));
     tracing::info!(session = welcome.session_id, "session open");
     let max_unacknowledged = match welcome.max_unacknowledged_reports {
         0 => DEFAULT_UNACKNOWLEDGED,

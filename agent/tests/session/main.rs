@@ -45,7 +45,8 @@ impl Agent {
             host_ip: watch::Sender::new(None),
         });
         let mut supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
-        let link = Link { connect: server.connector(), host_ip: Arc::new(|| None), context };
+        let link =
+            Link { connect: server.connector(), host_ip: Arc::new(|| None), live: watch::Sender::new(None), context };
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         tokio::spawn(async move { session::run(&link, &mut supervisor, &token).await });

@@ -103,6 +103,13 @@ impl AgentService for Service {
         }
         Ok(tonic::Response::new(v1::UploadLogsResponse {}))
     }
+
+    async fn renew_certificate(
+        &self,
+        _request: tonic::Request<v1::RenewCertificateRequest>,
+    ) -> Result<tonic::Response<v1::RenewCertificateResponse>, Status> {
+        Err(Status::unimplemented("no test of sessions renews"))
+    }
 }
 
 /// A server in this process, reached through memory, so that virtual time holds for it too.

@@ -14,6 +14,8 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::fleet::FleetError;
 use crate::hub::HubError;
+use crate::identity::authority::AuthorityError;
+use crate::identity::caller::Caller;
 use crate::store::StoreError;
 
 /// Domain of every `ErrorInfo`.
@@ -127,6 +129,16 @@ pub(crate) fn store(error: StoreError) -> Status {
     }
 }
 
+/// What it means for a caller that its certificate request was not met.
+pub(crate) fn uncertified(error: AuthorityError) -> Status {
+    match error {
+        AuthorityError::Request(_) | AuthorityError::RequestTooLong | AuthorityError::KeyKind => {
+            invalid(Violations::one("csr_der", error.to_string()))
+        }
+        AuthorityError::ServerName(_) | AuthorityError::Clock | AuthorityError::Crypto(_) => internal(&error),
+    }
+}
+
 /// What a failure of a watch means for a caller.
 pub(crate) fn hub(error: HubError) -> Status {
     match error {
@@ -151,6 +163,12 @@ pub(crate) fn fleet(error: FleetError, node: &NodeName) -> Status {
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<&Identity, Status> {
     let identity = request.extensions().get::<Identity>();
     identity.ok_or_else(|| plain(Code::Unauthenticated, "NO_IDENTITY", "a client certificate is needed for this call"))
+}
+
+/// Who calls, with the certificate.
+pub(crate) fn certified<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    let caller = request.extensions().get::<Caller>();
+    caller.ok_or_else(|| plain(Code::Unauthenticated, "NO_IDENTITY", "a client certificate is needed for this call"))
 }
 
 /// The node that calls.

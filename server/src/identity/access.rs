@@ -49,8 +49,8 @@ fn decide(path: &str, peer: &PeerCredentials, now: Timestamp) -> Result<Option<C
         PeerCredentials::Known(caller) => caller,
     };
     if !caller.is_valid_at(now) {
-        let certificate = caller.certificate();
-        return Err(Denied::NotValid { not_before: certificate.not_before, not_after: certificate.not_after });
+        let not_before = caller.certificate().validity.not_before;
+        return Err(Denied::NotValid { not_before, not_after: caller.valid_until() });
     }
     match caller.identity().role() {
         Some(role) if allowed.contains(&role) => Ok(Some(caller.clone())),
@@ -192,6 +192,7 @@ async fn enrolled(store: &dyn Store, caller: &Caller) -> Result<(), Status> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use longshore_model::certificate::Validity;
     use longshore_model::identity::Identity;
     use longshore_tls::PeerCertificate;
 
@@ -207,8 +208,7 @@ mod tests {
         let hour = jiff::SignedDuration::from_hours(1);
         let certificate = PeerCertificate {
             uri: uri.to_owned(),
-            not_before: now() - hour,
-            not_after: now() + hour,
+            validity: Validity { not_before: now() - hour, not_after: now() + hour },
             key_hash: [0; 32],
         };
         PeerCredentials::Known(Caller::new(Identity::from_uri(uri, "t").unwrap(), certificate))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
+use longshore_model::certificate::Validity;
 use longshore_model::identity::{Identity, Role};
 use longshore_model::name::NodeName;
 use rcgen::{
@@ -13,8 +14,6 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-/// Certificates are valid from this long before they are made: clocks of edge machines are not exact.
-pub const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 /// The root: as long as an installation may live, since replacing it means enrolling every node anew.
 const ROOT_LIFE: SignedDuration = days(20 * 365);
 /// The issuing authority.
@@ -23,8 +22,8 @@ const ISSUING_LIFE: SignedDuration = days(5 * 365);
 const SERVER_LIFE: SignedDuration = days(365);
 /// The certificate of a person or program.
 const USER_LIFE: SignedDuration = days(365);
-/// A node's certificate.
-const NODE_LIFE: SignedDuration = days(30);
+/// A node's certificate, unless the server is told otherwise.
+pub const NODE_LIFE: SignedDuration = days(30);
 /// Bytes of a serial number; the standard allows 20.
 const SERIAL_BYTES: usize = 16;
 /// Bytes of a certificate request: one for a P-256 key has some 250.
@@ -51,7 +50,7 @@ pub enum AuthorityError {
     ServerName(String),
     /// The moment cannot stand in a certificate.
     #[error("the clock shows a time that no certificate can hold")]
-    Clock(#[from] time::error::ComponentRange),
+    Clock,
     /// Making or reading keys or certificates failed.
     #[error("cannot make or read a key or certificate")]
     Crypto(#[from] rcgen::Error),
@@ -63,6 +62,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     issuing_pem: String,
     root_pem: String,
+    node_life: SignedDuration,
 }
 
 impl fmt::Debug for Authority {
@@ -121,6 +121,7 @@ impl Authority {
             issuer: Issuer::new(issuing, issuing_key),
             issuing_pem: issuing_issued.certificate.clone(),
             root_pem: root_issued.certificate.clone(),
+            node_life: NODE_LIFE,
         };
         Ok(Founded { root: root_issued, issuing: issuing_issued, authority })
     }
@@ -137,7 +138,19 @@ impl Authority {
         issuing_key: &str,
     ) -> Result<Self, AuthorityError> {
         let issuer = Issuer::from_ca_cert_pem(&issuing_pem, KeyPair::from_pem(issuing_key)?)?;
-        Ok(Self { trust_domain, issuer, issuing_pem, root_pem })
+        Ok(Self { trust_domain, issuer, issuing_pem, root_pem, node_life: NODE_LIFE })
+    }
+
+    /// The same, but certificates of nodes live this long.
+    #[must_use]
+    pub fn with_node_life(self, node_life: SignedDuration) -> Self {
+        Self { node_life, ..self }
+    }
+
+    /// When a node's certificate that is issued at this moment ends.
+    #[must_use]
+    pub fn node_end(&self, issued: Timestamp) -> Timestamp {
+        issued.checked_add(self.node_life).unwrap_or(Timestamp::MAX)
     }
 
     /// The trust domain of every identity that it certifies.
@@ -203,7 +216,7 @@ impl Authority {
             return Err(AuthorityError::KeyKind);
         }
         let mut params = leaf_params(node.as_str(), ExtendedKeyUsagePurpose::ClientAuth);
-        valid(&mut params, now, NODE_LIFE)?;
+        valid(&mut params, now, self.node_life)?;
         Ok(self.sign(params, &Identity::Node(node.clone()), &request.public_key)?.pem())
     }
 
@@ -254,9 +267,11 @@ fn base_params(name: &str) -> CertificateParams {
 }
 
 fn valid(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) -> Result<(), AuthorityError> {
-    let seconds = now.as_second();
-    params.not_before = OffsetDateTime::from_unix_timestamp(seconds.saturating_sub(BACKDATED.as_secs()))?;
-    params.not_after = OffsetDateTime::from_unix_timestamp(seconds.saturating_add(life.as_secs()))?;
+    let validity = Validity::starting(now, life).ok_or(AuthorityError::Clock)?;
+    let moment =
+        |moment: Timestamp| OffsetDateTime::from_unix_timestamp(moment.as_second()).map_err(|_| AuthorityError::Clock);
+    params.not_before = moment(validity.not_before)?;
+    params.not_after = moment(validity.not_after)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! EnrollmentService: turns a machine with a token into a node.
+//! EnrollmentService: turns a machine with a token into a node, or into the node that it was before.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,8 +14,9 @@ use longshore_tls::EnrollmentToken;
 use tonic::{Request, Response, Status};
 
 use super::attempts::Attempts;
-use super::authority::{Authority, AuthorityError};
+use super::authority::Authority;
 use super::caller::Peer;
+use crate::api::status;
 use crate::store::{Store, StoreError};
 
 /// The service.
@@ -47,7 +48,7 @@ impl Enrollment {
             .map_err(|error| Status::invalid_argument(format!("the node name {:?} {error}", request.node_name)))?;
         // The certificate is made before the token is spent and handed out only after, so that no request that cannot
         // be certified costs a token.
-        let certificate = self.authority.issue_node(&node, &request.csr_der, now).map_err(refusal)?;
+        let certificate = self.authority.issue_node(&node, &request.csr_der, now).map_err(status::uncertified)?;
         self.store.enroll(token.id(), token.secret_hash(), &node, now).await.map_err(unspent)?;
         Ok(v1::EnrollResponse {
             certificate_chain_pem: self.authority.chain(&certificate),
@@ -109,23 +110,13 @@ fn is_a_guess(code: tonic::Code) -> bool {
     )
 }
 
-fn refusal(error: AuthorityError) -> Status {
-    match error {
-        AuthorityError::Request(_) | AuthorityError::RequestTooLong | AuthorityError::KeyKind => {
-            Status::invalid_argument(error.to_string())
-        }
-        AuthorityError::ServerName(_) | AuthorityError::Clock(_) | AuthorityError::Crypto(_) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot issue a certificate");
-            Status::internal("the server cannot issue certificates; its log says why")
-        }
-    }
-}
-
 fn unspent(error: StoreError) -> Status {
     match error {
         StoreError::BadToken => Status::unauthenticated(error.to_string()),
         StoreError::TokenForOther(_) => Status::permission_denied(error.to_string()),
-        StoreError::AlreadyExists { .. } => Status::already_exists(error.to_string()),
+        StoreError::AlreadyExists { .. } => {
+            Status::already_exists(format!("{error}; a token made for exactly that name lets a machine take its place"))
+        }
         StoreError::Busy | StoreError::Closed => Status::unavailable(error.to_string()),
         StoreError::NotFound { .. }
         | StoreError::Changed { .. }

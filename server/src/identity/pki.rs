@@ -179,7 +179,7 @@ pub fn load(data_dir: &Path, now: Timestamp) -> Result<Pki, PkiError> {
         .map_err(|source| PkiError::Credentials { path: dir.clone(), source })?;
     let own = PeerCertificate::from_der(credentials.leaf())?;
     if !own.is_valid_at(now) {
-        return Err(PkiError::NotValid { not_before: own.not_before, not_after: own.not_after });
+        return Err(PkiError::NotValid { not_before: own.validity.not_before, not_after: own.validity.not_after });
     }
     let pin = Pin::of(credentials.root());
     Ok(Pki { authority, credentials, pin })

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -12,14 +13,14 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::budget::Budget;
-use crate::identity::caller::Peer;
+use crate::identity::caller::{Peer, PeerCredentials};
 
 /// Bytes with which every HTTP/2 client begins.
 const PREFACE_BYTES: usize = 24;
 
 /// A TLS connection that ends when its client does not begin to speak HTTP/2 in time, and when its client's certificate
-/// expires: a session may live longer than that. A client without a valid one has a short time. What a client sends is
-/// read no faster than a budget allows.
+/// expires and was not renewed: a session may live longer than that. A client without a valid one has a short time. What
+/// a client sends is read no faster than a budget allows.
 #[derive(Debug)]
 pub struct Connection {
     tls: TlsStream<TcpStream>,
@@ -53,6 +54,36 @@ impl Connection {
             self.limit.as_mut().reset(self.end);
         }
     }
+
+    /// Waits until the client has had its time.
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            ready!(self.limit.as_mut().poll(cx));
+            let why = if self.preface_left > 0 {
+                "the client does not speak"
+            } else if let Some(later) = expiry(&self.peer.credentials) {
+                // Renewed meanwhile, or the wall clock was set back.
+                self.limit.as_mut().reset(later);
+                continue;
+            } else {
+                "the client is valid no longer"
+            };
+            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+    }
+}
+
+/// When a client's certificate expires, by the clock that timers use; `None` without one that is valid now.
+pub(super) fn expiry(credentials: &PeerCredentials) -> Option<Instant> {
+    let now = Timestamp::now();
+    match credentials {
+        PeerCredentials::Known(caller) if caller.is_valid_at(now) => {
+            // It is valid through the second in which it ends.
+            let left = Duration::try_from(caller.valid_until().duration_since(now)).ok()?;
+            Instant::now().checked_add(left + Duration::from_millis(1))
+        }
+        PeerCredentials::Known(_) | PeerCredentials::None | PeerCredentials::Unknown(_) => None,
+    }
 }
 
 impl Connected for Connection {
@@ -78,9 +109,7 @@ impl AsyncRead for Connection {
                 return Poll::Ready(Ok(()));
             }
         }
-        ready!(this.limit.as_mut().poll(cx));
-        let why = if this.preface_left > 0 { "the client does not speak" } else { "the client is valid no longer" };
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
+        this.poll_limit(cx).map(Err)
     }
 }
 

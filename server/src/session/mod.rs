@@ -1,4 +1,4 @@
-//! What agents call: the session, and the upload of logs.
+//! What agents call: the session, the upload of logs, and the renewal of their certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use v1::open_session_request::Message;
 
 use crate::api::status;
 use crate::fleet::Fleet;
+use crate::identity::Authority;
 use crate::identity::caller::Caller;
 use crate::ids::Ids;
 use crate::store::{Store, StoreError};
@@ -39,6 +40,7 @@ pub struct AgentApi {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) logs: Arc<LogDesk>,
     pub(crate) ids: Arc<Ids>,
+    pub(crate) authority: Arc<Authority>,
     /// Records of ended sessions that are still being written.
     pub(crate) closing: TaskTracker,
 }
@@ -91,6 +93,25 @@ impl AgentService for AgentApi {
         };
         upload.run(first, inbound).await?;
         Ok(Response::new(v1::UploadLogsResponse {}))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<v1::RenewCertificateRequest>,
+    ) -> Result<Response<v1::RenewCertificateResponse>, Status> {
+        let node = status::calling_node(&request)?;
+        let caller = status::certified(&request)?;
+        // The moment is taken before the node is looked up: what is issued for it is older than any successor that enrols
+        // after that look, and so not the successor's.
+        let now = Timestamp::now();
+        self.still_enrolled(&node, Some(caller)).await?;
+        let csr = &request.get_ref().csr_der;
+        let certificate = self.authority.issue_node(&node, csr, now).map_err(status::uncertified)?;
+        let until = self.authority.node_end(now);
+        caller.renewed_until(until);
+        tracing::info!(%node, %until, "certificate renewed");
+        let certificate_chain_pem = self.authority.chain(&certificate);
+        Ok(Response::new(v1::RenewCertificateResponse { certificate_chain_pem }))
     }
 }
 

@@ -151,6 +151,11 @@ pub enum Change {
         /// The node.
         node: NodeName,
     },
+    /// A node was enrolled anew: its session, of whoever was the node before, must end; what it runs stays.
+    Reenrolled {
+        /// The node.
+        node: NodeName,
+    },
     /// Something may have become assignable: a job was created, resumed or retried, or a slot of `max_parallel` is free.
     Assignable,
 }
@@ -297,6 +302,10 @@ pub trait Store: Send + Sync + 'static {
     async fn create_token(&self, token: StoredToken) -> Result<(), StoreError>;
 
     /// Spends a token and adds a node with its labels, in one transaction.
+    ///
+    /// A token made for exactly the name of a node that exists enrols that node anew: it keeps its apps and its labels,
+    /// the token's labels are added, and only the enrolment's time is another, so that older certificates are a
+    /// predecessor's.
     async fn enroll(
         &self,
         token_id: &str,

@@ -11,6 +11,7 @@ use longshore_model::name::NodeName;
 use longshore_model::node::Labels;
 use longshore_proto::v1;
 use longshore_server::api::calls::CallLayer;
+use longshore_server::identity::Authority;
 use longshore_server::live::Live;
 use longshore_server::services::{Backstage, Services};
 use longshore_server::store::{SqliteStore, Store, StoredToken};
@@ -80,7 +81,8 @@ impl World {
         let observer: Arc<Live> = Arc::clone(&live);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("longshore.db"), observer).unwrap());
         let pin = Pin::of(&b"the root certificate".as_slice().into());
-        let services = Services::new(Arc::clone(&store), Arc::clone(&live), pin).unwrap();
+        let authority = Arc::new(Authority::found("test", jiff::Timestamp::now()).unwrap().authority);
+        let services = Services::new(Arc::clone(&store), Arc::clone(&live), pin, authority).unwrap();
         let shutdown = CancellationToken::new();
         let people = serve(services.people, shutdown.clone()).await;
         let agents = serve(services.agents, shutdown.clone()).await;

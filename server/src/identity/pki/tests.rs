@@ -159,7 +159,7 @@ fn a_request_is_certified_for_its_key_alone() {
     assert_eq!(parsed.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
     let usage = parsed.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && !usage.server_auth);
-    assert_eq!(peer.not_after, now() + jiff::SignedDuration::from_hours(24 * 30));
+    assert_eq!(peer.validity.not_after, now() + jiff::SignedDuration::from_hours(24 * 30));
 
     // One whose signature is not of its key.
     let mut forged = csr.clone();

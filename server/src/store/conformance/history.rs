@@ -177,7 +177,7 @@ impl Told {
                 }
                 Change::Unset { node, app } => drop(self.assigned.remove(&(node, app))),
                 Change::NodeDeleted { node } => self.assigned.retain(|(other, _), _| *other != node),
-                Change::Assignable => {}
+                Change::Reenrolled { .. } | Change::Assignable => {}
             }
         }
     }

@@ -53,7 +53,7 @@ macro_rules! conformance_suite {
                 what_has_changed_is_left_alone, what_is_only_validated_is_left_alone;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
-            nodes: tokens_are_spent_once, tokens_are_refused, expired_tokens_are_purged, nodes_are_paged,
+            nodes: tokens_are_spent_once, tokens_are_refused, a_token_for_its_name_enrols_a_node_anew, expired_tokens_are_purged, nodes_are_paged,
                 labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
                 a_deleted_node_can_come_back, changes_come_in_order, a_restart_keeps_everything;
             apps: apps_are_paged_and_filtered, removal_waits_for_the_node, a_node_without_the_app_confirms_too,
@@ -277,6 +277,7 @@ fn line(change: &Change) -> String {
         }
         Change::Unset { node, app } => format!("unset {node} {app}"),
         Change::NodeDeleted { node } => format!("deleted {node}"),
+        Change::Reenrolled { node } => format!("reenrolled {node}"),
         Change::Assignable => "assignable".to_owned(),
     }
 }

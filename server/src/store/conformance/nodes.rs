@@ -47,6 +47,29 @@ pub(crate) async fn tokens_are_refused(factory: &dyn Factory) {
     enroll("open", 7, "a", 99).await.expect("a refusal spends no token");
 }
 
+pub(crate) async fn a_token_for_its_name_enrols_a_node_anew(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    bed.assigned(1, &["a"], 0).await;
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
+    let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("role".to_owned(), "till".to_owned())]);
+    bed.store.update_labels(&node_name("a"), set, Vec::new(), Terms::default()).await.unwrap();
+    bed.open_session("a", 1).await;
+    bed.seen.take();
+    let mut bound = token("t", at(100));
+    bound.node = Some(node_name("a"));
+    bed.store.create_token(bound).await.unwrap();
+
+    let node = bed.store.enroll("t", [7; 32], &node_name("a"), at(50)).await.unwrap();
+    assert_eq!(lines(&bed.seen.take()), ["reenrolled a"]);
+    let labels = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("role".to_owned(), "edge".to_owned())]);
+    assert_eq!((&node.labels, node.enroll_time, node.info.clone()), (&labels, at(50), Some(info())));
+    assert_eq!(bed.store.node(&node_name("a")).await.unwrap(), node);
+    let spent = bed.store.enroll("t", [7; 32], &node_name("a"), at(51)).await.unwrap_err();
+    assert!(matches!(spent, StoreError::BadToken), "{spent:?}");
+    let full = bed.open_session("a", 2).await;
+    assert_eq!(full.iter().map(|one| one.app.as_str()).collect::<Vec<_>>(), ["web-1"], "its apps are its own");
+}
+
 pub(crate) async fn expired_tokens_are_purged(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     bed.store.create_token(token("t", at(100))).await.unwrap();

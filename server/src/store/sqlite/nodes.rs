@@ -59,17 +59,37 @@ impl Batch<'_> {
             .optional()?
             .filter(|token| equal_hashes(&token.secret_hash, secret_hash) && token.expire_time > now)
             .ok_or(StoreError::BadToken)?;
+        let is_for_this = token.node.is_some();
         if let Some(only) = token.node.filter(|only| only != name) {
             return Err(StoreError::TokenForOther(only));
         }
-        if self.node_exists(name)? {
+        let exists = self.node_exists(name)?;
+        if exists && !is_for_this {
             return Err(StoreError::AlreadyExists { kind: "node", name: name.to_string() });
         }
         self.sql.prepare_cached("DELETE FROM token WHERE id = ?1")?.execute([token_id])?;
-        let node = Node { name: name.clone(), labels: token.labels, enroll_time: now, last_seen: None, info: None };
+        if exists { self.enroll_anew(name, token.labels, now) } else { self.add_node(name, token.labels, now) }
+    }
+
+    fn add_node(&mut self, name: &NodeName, labels: Labels, now: Timestamp) -> Result<Node, StoreError> {
+        let node = Node { name: name.clone(), labels, enroll_time: now, last_seen: None, info: None };
         self.sql
             .prepare_cached("INSERT INTO node (name, labels, enroll_time) VALUES (?1, ?2, ?3)")?
             .execute(params![name.as_str(), rows::to_json(&node.labels)?, rows::micros(now)])?;
+        Ok(node)
+    }
+
+    /// Whoever holds an older certificate of this name is the node no longer; all else stays as it is.
+    fn enroll_anew(&mut self, name: &NodeName, labels: Labels, now: Timestamp) -> Result<Node, StoreError> {
+        let mut node = self.enrolled(name)?;
+        node.labels.extend(labels);
+        node.enroll_time = now;
+        self.sql.prepare_cached("UPDATE node SET labels = ?2, enroll_time = ?3 WHERE name = ?1")?.execute(params![
+            name.as_str(),
+            rows::to_json(&node.labels)?,
+            rows::micros(now)
+        ])?;
+        self.tell_node(Change::Reenrolled { node: name.clone() });
         Ok(node)
     }
 

@@ -1,0 +1,78 @@
+//! The lives of certificates.
+
+use jiff::Timestamp;
+use longshore_tests::cluster::{Cluster, Node};
+use longshore_tests::process::{command, output, succeed};
+use longshore_tests::{spec, wait};
+use longshore_tls::{Credentials, PeerCertificate};
+
+const FAKE: [&str; 2] = ["--runtime", "fake"];
+
+fn certificate(node: &Node) -> PeerCertificate {
+    let identity = node.directory().join("identity");
+    let pair = identity.join("node.pem");
+    PeerCertificate::from_der(Credentials::load(&identity.join("root.crt"), &pair, &pair).unwrap().leaf()).unwrap()
+}
+
+async fn wait_for_the_end_of(certificate: &PeerCertificate) {
+    wait::until("the end of the certificate", || async { Timestamp::now() > certificate.validity.not_after }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_renews_its_certificate_without_losing_its_session() {
+    let mut cluster = Cluster::start().await;
+    cluster.restart_server_with(&["--node-certificate-life", "15s"]).await;
+    let mut node = cluster.node_with("edge-1", &[], None, &FAKE).await;
+    let first = certificate(&node);
+    wait::until("a second renewal", || async { cluster.server_log().matches("certificate renewed").count() >= 2 })
+        .await;
+    wait_for_the_end_of(&first).await;
+
+    let client = cluster.client().await;
+    assert!(client.is_connected("edge-1").await);
+    assert_eq!(cluster.server_log().matches("session opened").count(), 1, "{}", cluster.server_log());
+    let now = certificate(&node);
+    assert_eq!(now.uri, first.uri);
+    assert_ne!(now.key_hash, first.key_hash, "every certificate has a key of its own");
+
+    // The first certificate has expired: whoever connects now does so with a renewed one.
+    node.kill();
+    node.start();
+    wait::until("the next session", || async { cluster.server_log().matches("session opened").count() >= 2 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_certificate_lapsed_comes_back_with_its_apps() {
+    let mut cluster = Cluster::start().await;
+    cluster.restart_server_with(&["--node-certificate-life", "10s"]).await;
+    let mut node = cluster.node_with("edge-1", &[("zone", "north")], None, &[]).await;
+    let client = cluster.client().await;
+    let job = client.create(spec::app(&cluster.image(), &["sleep"]), &["edge-1"]).await;
+    let app = client.rest(&job.job_id).await.app_name;
+    let shims = node.shims();
+    assert_eq!(shims.len(), 1);
+    assert!(node.stop());
+    wait_for_the_end_of(&certificate(&node)).await;
+    node.start();
+    wait::until("the agent's advice", || async { node.log().contains("longshore-agent enroll --renew") }).await;
+    assert!(node.stop());
+
+    cluster.restart_server_with(&[]).await;
+    let enroll = |token: &str| {
+        let mut enroll = command("longshore-agent", None);
+        enroll.args(["enroll", "--renew", "--token", token, "--data-dir"]).arg(node.directory());
+        enroll
+    };
+    let other = output(&mut enroll(&cluster.token(&[]).await));
+    let text = String::from_utf8_lossy(&other.stderr);
+    assert!(!other.status.success() && text.contains("made for exactly that name"), "{text}");
+    succeed(&mut enroll(&cluster.token_for("edge-1").await));
+    node.start();
+    let client = cluster.client().await;
+    wait::until("the node's return", || async { client.is_connected("edge-1").await }).await;
+    let apps = client.apps_of("edge-1").await;
+    assert_eq!(apps.iter().map(|app| app.app_name.as_str()).collect::<Vec<_>>(), [app.as_str()]);
+    assert_eq!(node.shims(), shims, "the container ran all the time");
+    let shown = succeed(&mut cluster.cli(&["node", "show", "edge-1"]));
+    assert!(shown.contains("zone=north"), "{shown}");
+}
