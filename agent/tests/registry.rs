@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use longshore_agent::runtime::embedded::image::{ImageStore, RegistryConfig};
+use longshore_agent::runtime::image::{ImageStore, RegistryConfig};
 use longshore_agent::runtime::{ProgressSink, ResolvedImage, RuntimeError};
 use longshore_demo_image::{ARCHITECTURE, DemoImage, PROGRAM};
 use longshore_model::failure::FailureReason;

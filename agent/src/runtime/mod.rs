@@ -18,7 +18,17 @@ use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
 pub mod embedded;
+mod failure;
 pub mod fake;
+mod files;
+pub mod image;
+mod layout;
+mod logs;
+mod mounts;
+mod removed;
+mod volumes;
+
+pub use logs::Rotation;
 
 /// One instance of an app on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

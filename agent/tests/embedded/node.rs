@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore_agent::runtime::embedded::image::RegistryConfig;
-use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Rotation, Settings, reset};
-use longshore_agent::runtime::{InstanceKey, Launch, LogLine, LogQuery, Runtime, RuntimeError};
+use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Settings, reset};
+use longshore_agent::runtime::image::RegistryConfig;
+use longshore_agent::runtime::{InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError};
 use longshore_demo_image::DemoImage;
 use longshore_model::app::{BoundPort, InstanceExit};
 use longshore_model::name::AppName;

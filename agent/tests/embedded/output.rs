@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore_agent::runtime::embedded::Rotation;
-use longshore_agent::runtime::{LogQuery, Runtime};
+use longshore_agent::runtime::{LogQuery, Rotation, Runtime};
 use longshore_demo_image::DemoImage;
 use serde_json::json;
 

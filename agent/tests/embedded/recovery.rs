@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use longshore_agent::runtime::embedded::Rotation;
-use longshore_agent::runtime::{FoundState, Launch, Runtime};
+use longshore_agent::runtime::{FoundState, Launch, Rotation, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::spec::Protocol;
 use nix::sys::signal::{Signal, kill};

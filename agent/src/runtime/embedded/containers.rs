@@ -24,7 +24,7 @@ use super::layout::{self, FILE_MODE, Layout};
 use super::lock::KeptOut;
 use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
-use super::{client, failure, files, sweep, volumes};
+use super::{client, failure, files, removed, sweep, volumes};
 use crate::durable;
 use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
 
@@ -111,7 +111,7 @@ impl Containers {
                 .map_err(|e| failure::io("writing the node's uid", e))?;
         }
         sweep::containers(&layout, &settings.node_uid).map_err(|e| failure::io("removing leftovers", e))?;
-        sweep::removed_apps(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
+        removed::sweep(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
         let egress = match Egress::find(settings.egress, &settings.node_uid) {
             Ok(egress) => {
                 tracing::info!(range = %egress.range, "containers with mapped ports reach the outside");
@@ -282,7 +282,7 @@ impl Containers {
             }
             volumes::remove(&layout.app_volumes(app.as_str()))?;
             tidy_network(has_egress, &layout, &node_uid)?;
-            sweep::removed_apps(&layout, Timestamp::now())
+            removed::sweep(&layout, Timestamp::now())
         };
         blocking(remove, "removing an app").await
     }
@@ -336,7 +336,7 @@ impl Containers {
     pub(super) async fn sweep(self: std::sync::Arc<Self>) {
         let sweep = move || {
             self.tidy_network()?;
-            sweep::removed_apps(&self.layout, Timestamp::now())
+            removed::sweep(&self.layout, Timestamp::now())
         };
         if let Err(error) = blocking(sweep, "removing what removed apps have left").await {
             tracing::warn!(%error, "something of removed apps stays");

@@ -11,6 +11,7 @@ use super::cgroup::CgroupPath;
 use super::egress::Egress;
 use super::layout::{FILE_MODE, LAUNCH};
 use super::logs::Rotation;
+use super::volumes::VolumeMount;
 use crate::durable;
 
 /// Version of the launch description and of the shim's socket; a shim refuses one that it does not know.
@@ -65,18 +66,6 @@ pub(super) struct LaunchFile {
     /// How it reaches the outside, if it does.
     #[serde(default)]
     pub(super) egress: Option<Egress>,
-}
-
-/// A directory of the node inside the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct VolumeMount {
-    /// Canonical path on the node: the shim refuses one with a symbolic link in it.
-    pub(super) source: PathBuf,
-    /// Absolute path inside the container.
-    pub(super) target: String,
-    /// Whether it may only be read.
-    pub(super) read_only: bool,
 }
 
 /// What the agent must know of a container that it finds: the part of a launch description that every version of the

@@ -15,35 +15,29 @@ use longshore_model::name::AppName;
 use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
+use super::image::{ImageStore, RegistryConfig};
 use super::{Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError};
+use super::{failure, files, layout, logs, mounts, removed, volumes};
 use crate::capability;
 
 mod cgroup;
 mod client;
 mod containers;
 mod egress;
-mod failure;
-mod files;
-pub mod image;
 mod launch;
-mod layout;
 mod lock;
-mod logs;
 mod oci;
 pub mod shim;
 mod state;
 mod sweep;
 mod sys;
 mod user;
-mod volumes;
 
 pub use containers::Settings;
 pub use egress::{Choice as EgressChoice, INTERFACE_PREFIX, Range as EgressRange};
-pub use logs::Rotation;
 pub use sweep::reset;
 
 use self::containers::{Containers, Program};
-use self::image::{ImageStore, RegistryConfig};
 
 /// How often output of removed apps is looked through for what is too old.
 const SWEEP_PERIOD: Duration = Duration::from_secs(300);

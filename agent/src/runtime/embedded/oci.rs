@@ -245,7 +245,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::cgroup::CgroupPath;
-    use super::super::launch::{VERSION, VolumeMount};
+    use super::super::launch::VERSION;
+    use super::super::volumes::VolumeMount;
     use super::*;
 
     fn launch() -> LaunchFile {

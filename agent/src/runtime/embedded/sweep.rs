@@ -5,8 +5,6 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::cgroup::{self, CgroupPath};
 use super::containers::MAKE_TIMEOUT;
 use super::launch::Label;
@@ -14,10 +12,6 @@ use super::layout::{LOCK, Layout};
 use super::state::{self, State};
 use super::{egress, files, lock, volumes};
 
-/// How long the output of a removed app can still be read.
-const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
-/// Removed apps whose output is kept: with [`super::logs`] a bound on the disk that they take.
-const KEEP_LOGS_OF: usize = 20;
 /// How long a killed shim may take to let go of its lock.
 const SHIM_END: Duration = Duration::from_secs(10);
 /// Pause between two looks at it.
@@ -45,25 +39,6 @@ pub(super) fn containers(layout: &Layout, node_uid: &str) -> io::Result<()> {
         if !alive.contains(&path) {
             tracing::info!(cgroup = %path, "removing a cgroup that no shim has");
             cgroup::destroy(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes volumes of removed apps at once, and their output when it is too old or there is too much of it.
-pub(super) fn removed_apps(layout: &Layout, now: Timestamp) -> io::Result<()> {
-    let mut removed = Vec::new();
-    for app in files::names(&layout.all_logs())? {
-        let Ok(mark) = fs::metadata(layout.removed_mark(&app)) else { continue };
-        let since = Timestamp::try_from(mark.modified()?).unwrap_or(Timestamp::UNIX_EPOCH);
-        volumes::remove(&layout.app_volumes(&app))?;
-        removed.push((since, app));
-    }
-    removed.sort();
-    let too_many = removed.len().saturating_sub(KEEP_LOGS_OF);
-    for (position, (since, app)) in removed.iter().enumerate() {
-        if position < too_many || now.duration_since(*since) > KEEP_LOGS {
-            files::remove_tree(&layout.all_logs().join(app))?;
         }
     }
     Ok(())
@@ -111,23 +86,6 @@ pub fn reset(data_dir: &Path) -> io::Result<()> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn output_of_removed_apps_is_kept_for_a_while() {
-        let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::new(directory.path());
-        for app in 0..25 {
-            let name = format!("a-{app}");
-            fs::create_dir_all(layout.all_logs().join(&name)).unwrap();
-            if app < 23 {
-                fs::write(layout.removed_mark(&name), "").unwrap();
-            }
-        }
-        removed_apps(&layout, Timestamp::now()).unwrap();
-        assert_eq!(files::names(&layout.all_logs()).unwrap().len(), 22, "20 removed ones and 2 others");
-        removed_apps(&layout, Timestamp::now() + SignedDuration::from_hours(2)).unwrap();
-        assert_eq!(files::names(&layout.all_logs()).unwrap(), ["a-23", "a-24"]);
-    }
 
     #[test]
     fn a_reset_of_nothing_is_no_error() {

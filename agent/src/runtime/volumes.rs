@@ -9,16 +9,28 @@ use longshore_model::failure::FailureReason;
 use longshore_model::host_path;
 use longshore_model::spec::{EmptyDir, HostPath, Medium, Volume, VolumeSource};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde::{Deserialize, Serialize};
 
 use super::failure;
 use super::files;
-use super::launch::VolumeMount;
 use super::layout::Layout;
-use super::shim::rootfs::mount_points;
+use super::mounts::mount_points;
 use crate::runtime::{InstanceKey, RuntimeError};
 
 /// Size of an empty directory in memory that names none: as a tmpfs has by default.
 const MEMORY_DEFAULT_SIZE: &str = "50%";
+
+/// A directory of the node inside the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct VolumeMount {
+    /// Canonical path on the node: the shim refuses one with a symbolic link in it.
+    pub(super) source: PathBuf,
+    /// Absolute path inside the container.
+    pub(super) target: String,
+    /// Whether it may only be read.
+    pub(super) read_only: bool,
+}
 
 /// Makes what is missing of an instance's volumes, and says where they are.
 pub(super) fn prepare(

@@ -1,0 +1,55 @@
+//! What is left of removed apps.
+
+use std::fs;
+use std::io;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::layout::Layout;
+use super::{files, volumes};
+
+/// How long the output of a removed app can still be read.
+const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
+/// Removed apps whose output is kept: with [`super::logs::Rotation`] a bound on the disk that they take.
+const KEEP_LOGS_OF: usize = 20;
+/// Removes volumes of removed apps at once, and their output when it is too old or there is too much of it.
+pub(super) fn sweep(layout: &Layout, now: Timestamp) -> io::Result<()> {
+    let mut removed = Vec::new();
+    for app in files::names(&layout.all_logs())? {
+        let Ok(mark) = fs::metadata(layout.removed_mark(&app)) else { continue };
+        let since = Timestamp::try_from(mark.modified()?).unwrap_or(Timestamp::UNIX_EPOCH);
+        volumes::remove(&layout.app_volumes(&app))?;
+        removed.push((since, app));
+    }
+    removed.sort();
+    let too_many = removed.len().saturating_sub(KEEP_LOGS_OF);
+    for (position, (since, app)) in removed.iter().enumerate() {
+        if position < too_many || now.duration_since(*since) > KEEP_LOGS {
+            files::remove_tree(&layout.all_logs().join(app))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_of_removed_apps_is_kept_for_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        for app in 0..25 {
+            let name = format!("a-{app}");
+            fs::create_dir_all(layout.all_logs().join(&name)).unwrap();
+            if app < 23 {
+                fs::write(layout.removed_mark(&name), "").unwrap();
+            }
+        }
+        sweep(&layout, Timestamp::now()).unwrap();
+        assert_eq!(files::names(&layout.all_logs()).unwrap().len(), 22, "20 removed ones and 2 others");
+        sweep(&layout, Timestamp::now() + SignedDuration::from_hours(2)).unwrap();
+        assert_eq!(files::names(&layout.all_logs()).unwrap(), ["a-23", "a-24"]);
+    }
+}
