@@ -1,12 +1,16 @@
-//! The command line and environment of `longshore-agent`.
+//! What the agent is told: flags, environment, and a file.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longshore_model::name::NodeName;
+use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 
 use crate::runtime::embedded::EgressChoice;
+
+/// The file of settings that is read when no other is named.
+const DEFAULT_CONFIG: &str = "/etc/longshore/agent.yaml";
 
 /// Runs containers on an edge node, as its Longshore server says.
 #[derive(Debug, Parser)]
@@ -21,6 +25,15 @@ pub struct Cli {
     /// Which logs are written, such as `info` or `longshore_agent=debug,warn`.
     #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "LONGSHORE_LOG", value_parser = filter)]
     pub log: String,
+    /// YAML file of settings, each named like its flag [default: /etc/longshore/agent.yaml, if it is there].
+    #[arg(long, global = true, value_name = "FILE", env = "LONGSHORE_AGENT_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// The agent's settings: the flags of `run`.
+#[must_use]
+pub fn program() -> Program {
+    Program { command: Cli::command(), settings_of: Some("run"), default_file: DEFAULT_CONFIG.into() }
 }
 
 /// How logs are written.
@@ -41,6 +54,8 @@ pub enum Command {
     Run(Run),
     /// Remove every container, mount, cgroup and image of a data directory. The agent must not run.
     Reset(Reset),
+    /// Show the settings that `run` would have, and where each comes from; fails if one of them is wrong.
+    Config(Run),
 }
 
 /// The data directory.
@@ -75,14 +90,15 @@ pub struct Enroll {
     pub renew: bool,
 }
 
-/// Arguments of `run`.
+/// Arguments of `run`, which are the agent's settings: each can be given by its variable and in the file as well, and
+/// wrong values are told together.
 #[derive(Debug, Args)]
 pub struct Run {
     /// The data directory.
     #[command(flatten)]
     pub data: Data,
     /// What runs the containers.
-    #[arg(long, value_enum, default_value_t = RuntimeKind::Embedded)]
+    #[arg(long, value_enum, default_value_t = RuntimeKind::Embedded, env = "LONGSHORE_RUNTIME")]
     pub runtime: RuntimeKind,
     /// PEM file of an authority that image registries may be certified by, beside the usual ones.
     #[arg(long, value_name = "FILE", env = "LONGSHORE_REGISTRY_CA")]
@@ -90,6 +106,20 @@ pub struct Run {
     /// How apps with mapped ports reach the outside: not at all, from a private range that is chosen, or from this one.
     #[arg(long, value_name = "off|auto|CIDR", default_value = "auto", env = "LONGSHORE_EGRESS")]
     pub egress: EgressChoice,
+}
+
+impl Run {
+    /// What is wrong with values that are right one by one.
+    #[must_use]
+    pub fn contradictions(&self, origins: &Origins) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(file) = &self.registry_ca
+            && let Err(error) = std::fs::File::open(file)
+        {
+            found.push(format!("{} {:?}: {error}", origins.named("registry-ca"), file.display().to_string()));
+        }
+        found
+    }
 }
 
 /// Arguments of `reset`.
@@ -115,13 +145,33 @@ fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::FromArgMatches as _;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_of_flags_and_the_file_are_told_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("agent.yaml").display().to_string();
+        std::fs::write(&file, "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\n").unwrap();
+        let words = ["longshore-agent", "run", "--config", &file, "--runtime", "docked"].map(Into::into);
+        let reading = program().read(words, |_| None).unwrap();
+        let cli = Cli::from_arg_matches(&reading.matches.unwrap()).unwrap();
+        let Command::Run(arguments) = cli.command else { unreachable!("run was asked for") };
+        let mut found = reading.mistakes.0;
+        found.extend(arguments.contradictions(&reading.origins));
+        let starts =
+            ["--runtime \"docked\": not one of ", ":1:1: egress \"10.0.0.0/33\": ", ":2:1: registry-ca \"/nowhere"];
+        assert_eq!(found.len(), starts.len(), "{found:?}");
+        for start in starts {
+            assert!(found.iter().any(|mistake| mistake.trim_start_matches(&file).starts_with(start)), "{found:?}");
+        }
     }
 }

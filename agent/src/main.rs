@@ -1,15 +1,15 @@
 //! `longshore-agent`: this file is the program's life, told in order.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::FromArgMatches as _;
 use jiff::Timestamp;
 use longshore_agent::clock::Clock;
-use longshore_agent::config::{Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
+use longshore_agent::config::{self, Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
 use longshore_agent::data_dir::{DataDir, Enrolment};
 use longshore_agent::identity::Identity;
 use longshore_agent::ledger::Ledger;
@@ -23,6 +23,7 @@ use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_agent::{enroll, node, renewal};
 use longshore_model::name::NodeName;
+use longshore_settings::{Mistakes, Origins};
 use longshore_tls::KeepAlive;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,8 +39,13 @@ fn main() -> ExitCode {
     {
         return shim::main(Path::new(&container));
     }
-    let cli = Cli::parse();
-    match begin(cli) {
+    let reading = match config::program().read(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(reading) => reading,
+        Err(usage) => usage.exit(),
+    };
+    let cli = reading.matches.as_ref().and_then(|matches| Cli::from_arg_matches(matches).ok());
+    start_logging(cli.as_ref());
+    match begin(cli.map(|cli| cli.command), &reading.origins, reading.mistakes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -48,21 +54,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn begin(cli: Cli) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("{:?} is not a filter of logs", cli.log))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+fn start_logging(cli: Option<&Cli>) {
+    // Mistakes have to be told even where the settings of the log are among them.
+    let filter = cli.map_or("info", |cli| &cli.log);
+    let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
     // Colours are for eyes, not for files.
     let logs = logs.with_ansi(std::io::stderr().is_terminal());
-    match cli.log_format {
+    match cli.map_or(LogFormat::Text, |cli| cli.log_format) {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
+}
+
+/// Does what is asked for, unless there are mistakes.
+fn begin(command: Option<Command>, origins: &Origins, mut mistakes: Mistakes) -> anyhow::Result<()> {
+    if let Some(Command::Run(arguments) | Command::Config(arguments)) = &command {
+        mistakes.0.extend(arguments.contradictions(origins));
+    }
+    let Some(command) = command.filter(|_| mistakes.0.is_empty()) else { return Err(mistakes.into()) };
     let threads = tokio::runtime::Runtime::new().context("cannot start threads")?;
     let done = threads.block_on(async {
-        match cli.command {
+        match command {
             Command::Enroll(arguments) => enrol(arguments).await,
             Command::Run(arguments) => run(arguments).await,
             Command::Reset(arguments) => reset(&arguments),
+            Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
         }
     });
     // A name that is still being looked up must not hold up the end.

@@ -1,37 +1,26 @@
 //! The server's life, told in order.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use jiff::Timestamp;
-use longshore_server::config::{Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, RunArgs};
+use longshore_server::config::{self, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat};
 use longshore_server::identity::pki;
 use longshore_server::serve::{Listeners, run};
+use longshore_settings::{Mistakes, Origins};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::EnvFilter;
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
-    let done = match line.log.filter() {
-        Ok(filter) => {
-            start_logging(&line.log, filter);
-            match &line.command {
-                Command::Init(args) => init(args),
-                Command::Run(args) => serve(args),
-            }
-        }
-        Err(mut mistakes) => {
-            // They still have to be told somehow.
-            start_logging(&line.log, EnvFilter::new("info"));
-            if let Command::Run(args) = &line.command {
-                mistakes.0.extend(Config::check(args, Timestamp::now()).err().into_iter().flat_map(|more| more.0));
-            }
-            Err(mistakes.into())
-        }
+    let reading = match config::program().read(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(reading) => reading,
+        Err(usage) => usage.exit(),
     };
-    match done {
+    let line = reading.matches.as_ref().and_then(|matches| CommandLine::from_arg_matches(matches).ok());
+    start_logging(line.as_ref().map(|line| &line.log));
+    match begin(line.as_ref().map(|line| &line.command), &reading.origins, reading.mistakes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -40,12 +29,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(args: &LogArgs, filter: EnvFilter) {
+/// Does what is asked for, unless there are mistakes; then adds those that only show together.
+fn begin(command: Option<&Command>, origins: &Origins, mut mistakes: Mistakes) -> anyhow::Result<()> {
+    let more = match command {
+        // Everything that can be wrong is found before anything binds.
+        Some(Command::Run(args)) => match Config::check(args, origins, Timestamp::now()) {
+            Ok(config) if mistakes.0.is_empty() => return serve(config),
+            checked => checked.err().map_or_else(Vec::new, |more| more.0),
+        },
+        Some(Command::Config(args)) => args.contradictions(origins),
+        _ => Vec::new(),
+    };
+    mistakes.0.extend(more);
+    match command {
+        Some(command) if mistakes.0.is_empty() => match command {
+            Command::Init(args) => init(args),
+            Command::Run(_) | Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
+        },
+        _ => Err(mistakes.into()),
+    }
+}
+
+fn start_logging(args: Option<&LogArgs>) {
+    // Mistakes have to be told even where the settings of the log are among them.
+    let filter = args.map_or("info", |args| &args.log);
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match args.log_format {
+    match args.map_or(LogFormat::Text, |args| args.log_format) {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
@@ -58,9 +70,7 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(args: &RunArgs) -> anyhow::Result<()> {
-    // Everything that can be wrong is found before anything binds.
-    let config = Config::check(args, Timestamp::now())?;
+fn serve(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Signals count from here on: one that comes while the store opens is not lost.

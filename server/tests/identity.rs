@@ -1,20 +1,23 @@
 //! A server in this process, called over real mutual TLS.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use longshore_model::identity::Role;
 use longshore_model::node::Labels;
 use longshore_proto::v1;
-use longshore_server::config::{Config, DEFAULT_NODE_LIFE, RunArgs};
+use longshore_server::config::{Command, CommandLine, Config};
 use longshore_server::identity::pki::{self, NewPki};
 use longshore_server::identity::{Authority, authority::Issued};
 use longshore_server::listen::{Accepting, accept};
 use longshore_server::serve::{Listeners, ServeError, run};
 use longshore_server::store::{Change, Observer, SqliteStore, Store, StoredToken};
+use longshore_settings::Origins;
 use longshore_tls::{
     ClientCertificates, ConnectError, Credentials, EnrollmentToken, KeepAlive, PeerCertificate, Pin, connect,
     connect_pinned, make_key_and_csr, server_config,
@@ -48,6 +51,15 @@ struct TestServer {
     life: JoinHandle<Result<(), ServeError>>,
 }
 
+/// The configuration of a server in this directory, on ports that the system chooses.
+fn config(data_dir: &Path) -> Config {
+    let anywhere = "127.0.0.1:0";
+    let words = ["longshore-server", "run", "--api-listen", anywhere, "--agent-listen", anywhere, "--data-dir"];
+    let line = CommandLine::parse_from(words.map(OsStr::new).into_iter().chain([data_dir.as_os_str()]));
+    let Command::Run(args) = line.command else { unreachable!("run was asked for") };
+    Config::check(&args, &Origins::default(), Timestamp::now()).unwrap()
+}
+
 impl TestServer {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -56,14 +68,7 @@ impl TestServer {
     }
 
     async fn start_in(dir: tempfile::TempDir) -> Self {
-        let anywhere = "127.0.0.1:0".to_owned();
-        let args = RunArgs {
-            data_dir: dir.path().to_owned(),
-            api_listen: anywhere.clone(),
-            agent_listen: anywhere,
-            node_certificate_life: DEFAULT_NODE_LIFE.to_owned(),
-        };
-        let config = Config::check(&args, Timestamp::now()).unwrap();
+        let config = config(dir.path());
         let listeners = Listeners::bind(&config).await.unwrap();
         let address = |listener: &TcpListener| format!("localhost:{}", listener.local_addr().unwrap().port());
         let (api, agents) = (address(&listeners.api), address(&listeners.agents));
@@ -423,14 +428,7 @@ async fn a_node_that_is_deleted_while_it_opens_its_session_does_not_become_its_s
 #[tokio::test]
 async fn the_addresses_of_a_server_that_was_killed_are_gone_before_the_next_one_listens() {
     let server = TestServer::start().await;
-    let anywhere = "127.0.0.1:0".to_owned();
-    let args = RunArgs {
-        data_dir: server.dir.path().into(),
-        api_listen: anywhere.clone(),
-        agent_listen: anywhere,
-        node_certificate_life: DEFAULT_NODE_LIFE.to_owned(),
-    };
-    let config = Config::check(&args, Timestamp::now()).unwrap();
+    let config = config(server.dir.path());
     let file = server.dir.path().join("addresses.json");
     server.open_session(&server.enroll(&server.token("").await, "edge-1").await.unwrap()).await.unwrap();
     Listeners::bind(&config).await.unwrap();

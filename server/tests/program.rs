@@ -51,3 +51,44 @@ fn wrong_usage_has_its_own_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(server(dir.path(), "run", &["--port", "1"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_file_is_read_and_its_mistakes_are_told_with_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.yaml");
+    let (named, words) = (file.display().to_string(), ["--config", file.to_str().unwrap(), "--api-listen", "here"]);
+    std::fs::write(&file, "log: warn\napi-listn: 127.0.0.1:1\nagent-listen: there\n").unwrap();
+    for command in ["run", "config"] {
+        let output = server(dir.path(), command, &words);
+        assert_eq!(output.status.code(), Some(1));
+        let text = said(&output);
+        let mistakes = [
+            format!("{named}:2:1: there is no setting \"api-listn\""),
+            format!("{named}:3:1: agent-listen \"there\": not an IP address"),
+            "--api-listen \"here\"".to_owned(),
+        ];
+        for mistake in mistakes {
+            assert!(text.contains(&mistake), "{mistake} is not in: {text}");
+        }
+        assert_eq!(text.contains("longshore-server init"), command == "run", "{text}");
+    }
+}
+
+#[test]
+fn the_settings_that_hold_are_shown_with_where_they_come_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.yaml");
+    std::fs::write(&file, "log: warn\nnode-certificate-life: 60d\n").unwrap();
+    let output = server(dir.path(), "config", &["--config", file.to_str().unwrap(), "--log", "debug"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let expected = [
+        "log: debug  # --log".to_owned(),
+        format!("node-certificate-life: 60d  # {}:2", file.display()),
+        "api-listen: 127.0.0.1:7440  # default".to_owned(),
+        format!("data-dir: {}  # --data-dir", dir.path().display()),
+    ];
+    for line in expected {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in: {shown}");
+    }
+}
