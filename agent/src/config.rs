@@ -1,6 +1,7 @@
 //! What the agent is told: flags, environment, and a file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longshore_model::name::NodeName;
@@ -84,6 +85,9 @@ pub struct Enroll {
     /// Replace the identity of a directory that is enrolled already.
     #[arg(long)]
     pub force: bool,
+    /// How long to wait where a person has to approve of this machine; called again, it goes on waiting.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = longshore_model::quantity::duration::parse)]
+    pub wait: Duration,
     /// Enrol again as the node that this directory is, with its apps, after its certificate expired; the token has to be
     /// made for that name: `longshore node token --name NAME`.
     #[arg(long, conflicts_with_all = ["name", "force"])]

@@ -16,6 +16,18 @@ const ROOT: &str = "root.crt";
 /// The node's certificate chain and its private key, together.
 const CERTIFICATE_AND_KEY: &str = "node.pem";
 
+/// The key of an enrolment that has begun and not ended.
+const ENROLLING: &str = "enrolling.json";
+
+/// An enrolment that has begun.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Enrolling {
+    token_id: String,
+    node_name: NodeName,
+    key: String,
+}
+
 /// Who this node is, as enrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -146,6 +158,45 @@ impl DataDir {
         durable::replace(&path, format!("{key}{chain}").as_bytes(), 0o600).map_err(file("write", &path))
     }
 
+    /// The key in PEM of an enrolment with this token under this name that has begun and not ended.
+    ///
+    /// # Errors
+    ///
+    /// It is there and cannot be read.
+    pub fn enrolling(&self, token_id: &str, node_name: &NodeName) -> Result<Option<String>, DataDirError> {
+        let path = self.identity().join(ENROLLING);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(file("read", &path))?,
+        };
+        let begun: Enrolling = serde_json::from_slice(&text).map_err(|error| file("read", &path)(error.into()))?;
+        Ok(Some(begun)
+            .filter(|begun| begun.token_id == token_id && begun.node_name == *node_name)
+            .map(|begun| begun.key))
+    }
+
+    /// Keeps the key of an enrolment that begins, in place of that of any other.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn begin_enrolling(&self, token_id: &str, node_name: &NodeName, key: &str) -> Result<(), DataDirError> {
+        let path = self.identity().join(ENROLLING);
+        let begun = Enrolling { token_id: token_id.to_owned(), node_name: node_name.clone(), key: key.to_owned() };
+        let text = serde_json::to_string(&begun).unwrap_or_default();
+        durable::replace(&path, text.as_bytes(), 0o600).map_err(file("write", &path))
+    }
+
+    /// Forgets the key of an enrolment that has ended.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be removed.
+    pub fn end_enrolling(&self) -> Result<(), DataDirError> {
+        let path = self.identity().join(ENROLLING);
+        std::fs::remove_file(&path).map_err(file("remove", &path))
+    }
+
     /// The node's certificate, key and root.
     ///
     /// # Errors
@@ -224,7 +275,25 @@ mod tests {
         };
         data.enrol(&enrolment, "root", "chain", "key").unwrap();
         assert_eq!(data.enrolment().unwrap(), enrolment);
-        let mode = std::fs::metadata(directory.path().join("agent/identity/node.pem")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        data.begin_enrolling("token", &enrolment.node_name, "key").unwrap();
+        for file in ["node.pem", "enrolling.json"] {
+            let file = directory.path().join("agent/identity").join(file);
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn an_enrolment_goes_on_with_its_own_key_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::new(directory.path().to_owned());
+        data.make().unwrap();
+        let [one, other] = ["edge-1", "edge-2"].map(|name| NodeName::parse(name).unwrap());
+        assert_eq!(data.enrolling("a", &one).unwrap(), None);
+        data.begin_enrolling("a", &one, "key").unwrap();
+        assert_eq!(data.enrolling("a", &one).unwrap().as_deref(), Some("key"));
+        assert_eq!(data.enrolling("b", &one).unwrap(), None);
+        assert_eq!(data.enrolling("a", &other).unwrap(), None);
+        data.end_enrolling().unwrap();
+        assert_eq!(data.enrolling("a", &one).unwrap(), None);
     }
 }

@@ -1,12 +1,24 @@
 //! Makes this machine a node: proves a token to a server that the token pins, and keeps the certificate.
 
+use std::time::Duration;
+
+use longshore_model::admission::Fingerprint;
 use longshore_model::name::NodeName;
-use longshore_proto::v1::EnrollRequest;
 use longshore_proto::v1::enrollment_service_client::EnrollmentServiceClient;
-use longshore_tls::{ConnectError, EnrollmentToken, KeyError, Pin, make_key_and_csr};
-use tonic::Status;
+use longshore_proto::v1::{EnrollRequest, EnrollResponse};
+use longshore_tls::{ConnectError, EnrollmentToken, KeyError, Pin, make_key_and_csr, request_for_key};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::data_dir::{DataDir, DataDirError, Enrolment};
+
+/// The server's reason for letting a machine wait.
+const APPROVAL_PENDING: &str = "APPROVAL_PENDING";
+/// Between two questions when the server does not say, and at most.
+const POLL: Duration = Duration::from_secs(30);
+/// Between two questions at least.
+const MIN_POLL: Duration = Duration::from_secs(1);
 
 /// Why a machine did not become a node.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +26,8 @@ pub enum EnrollError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// No key could be made.
-    #[error("cannot make a key")]
+    /// No key could be made, or the one that was is damaged.
+    #[error("cannot make or read the key")]
     Key(#[from] KeyError),
     /// The server cannot be reached, or is not the one that the token names.
     #[error("cannot connect to the server")]
@@ -32,6 +44,9 @@ pub enum EnrollError {
 }
 
 /// Enrols this machine. The key is made here and never leaves; the token's pin decides whom to tell the token.
+///
+/// Where the token requires it, waits until a person has approved or denied. Dropping the future loses nothing: called again
+/// with the same token and name it goes on with the same key.
 ///
 /// # Errors
 ///
@@ -78,16 +93,54 @@ pub async fn renew(data: &DataDir, server: Option<&str>, token: &EnrollmentToken
 }
 
 async fn become_node(data: &DataDir, token: &EnrollmentToken, wanted: Enrolment) -> Result<Enrolment, EnrollError> {
-    let made = make_key_and_csr()?;
+    // The key is on the disk before anybody hears of it: with the same one an enrolment goes on that was broken off.
+    let made = match data.enrolling(token.id(), &wanted.node_name)? {
+        Some(key) => request_for_key(&key)?,
+        None => {
+            let made = make_key_and_csr()?;
+            data.begin_enrolling(token.id(), &wanted.node_name, &made.key_pem)?;
+            made
+        }
+    };
     let channel = longshore_tls::connect_pinned(&wanted.server, token.pin()).await?;
     let request = EnrollRequest {
         token: token.to_string(),
         node_name: wanted.node_name.to_string(),
         csr_der: made.csr_der.clone(),
     };
-    let answer = EnrollmentServiceClient::new(channel).enroll(request).await;
-    let answer = answer.map_err(|status| EnrollError::Refused(Box::new(status)))?.into_inner();
+    let answer = ask(EnrollmentServiceClient::new(channel), request, &made.fingerprint).await?;
     let enrolment = Enrolment { node_name: NodeName::parse(&answer.node_name)?, ..wanted };
     data.enrol(&enrolment, &answer.root_certificate_pem, &answer.certificate_chain_pem, &made.key_pem)?;
+    data.end_enrolling()?;
     Ok(enrolment)
+}
+
+/// Asks until there is an answer: while a person has to approve, again and again.
+async fn ask(
+    mut client: EnrollmentServiceClient<Channel>,
+    request: EnrollRequest,
+    fingerprint: &Fingerprint,
+) -> Result<EnrollResponse, EnrollError> {
+    let mut waits = false;
+    loop {
+        let status = match client.enroll(request.clone()).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => status,
+        };
+        let is_pending = status.get_details_error_info().is_some_and(|info| info.reason == APPROVAL_PENDING);
+        // A server that restarts meanwhile does not end the waiting.
+        if !(is_pending || waits && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)) {
+            return Err(EnrollError::Refused(Box::new(status)));
+        }
+        if !waits {
+            tracing::info!(
+                %fingerprint, node = request.node_name,
+                "waiting for approval: on the server's side `longshore node pending` must show this fingerprint, then \
+                 `longshore node approve` lets this machine in"
+            );
+            waits = true;
+        }
+        let delay = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or(POLL);
+        tokio::time::sleep(delay.clamp(MIN_POLL, POLL)).await;
+    }
 }

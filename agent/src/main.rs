@@ -88,14 +88,20 @@ fn begin(command: Option<Command>, origins: &Origins, mut mistakes: Mistakes) ->
 
 async fn enrol(arguments: Enroll) -> anyhow::Result<()> {
     let data = DataDir::new(arguments.data.data_dir);
-    let enrolment = match &arguments.server {
-        server if arguments.renew => enroll::renew(&data, server.as_deref(), &arguments.token).await?,
-        Some(server) => {
-            let name = arguments.name.map_or_else(host_name, Ok)?;
-            enroll::enroll(&data, server, &arguments.token, &name, arguments.force).await?
+    let enrolling = async {
+        match &arguments.server {
+            server if arguments.renew => Ok(enroll::renew(&data, server.as_deref(), &arguments.token).await?),
+            Some(server) => {
+                let name = arguments.name.map_or_else(host_name, Ok)?;
+                Ok(enroll::enroll(&data, server, &arguments.token, &name, arguments.force).await?)
+            }
+            None => anyhow::bail!("--server is missing"),
         }
-        None => anyhow::bail!("--server is missing"),
     };
+    let Ok(enrolment) = tokio::time::timeout(arguments.wait, enrolling).await else {
+        anyhow::bail!("nobody has approved of this machine in time; the same command goes on waiting");
+    };
+    let enrolment = enrolment?;
     tracing::info!(node = %enrolment.node_name, server = enrolment.server, "enrolled");
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 
 /// Items asked for at once: the most that a server gives.
-const PAGE: i32 = 1000;
+pub(crate) const PAGE: i32 = 1000;
 /// How long a call may take that answers at once: longer than the server's longest commit under load, shorter than
 /// people's patience.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);

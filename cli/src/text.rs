@@ -1,5 +1,7 @@
 //! Tables, ages and sizes: how values look to people.
 
+use std::collections::HashMap;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use longshore_proto::v1;
@@ -92,8 +94,8 @@ pub(crate) fn count(number: u32, thing: &str) -> String {
 }
 
 /// Labels as `key=value,…` in order; `-` where there are none.
-pub(crate) fn labels(node: &v1::Node) -> String {
-    let mut labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+pub(crate) fn labels(labels: &HashMap<String, String>) -> String {
+    let mut labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort();
     if labels.is_empty() { "-".to_owned() } else { labels.join(",") }
 }

@@ -80,6 +80,15 @@ impl Identity {
         }
     }
 
+    /// The name by which things that it makes are marked: a person's or program's own, else what it is.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::User { name, .. } => name.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// The URI that stands in the certificate.
     #[must_use]
     pub fn to_uri(&self, trust_domain: &str) -> String {

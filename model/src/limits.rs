@@ -60,6 +60,11 @@ pub const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// Longest lifetime of an enrolment token.
 pub const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Machines that may enrol with one token: a large site is rolled out with one, and one that leaks does not fill the fleet.
+pub const MAX_TOKEN_USES: u32 = 10_000;
+/// Enrolment tokens that are good at once: one for each of the machines of a large roll-out.
+pub const MAX_TOKENS: u32 = 100_000;
+
 /// Bytes kept of a sentence that an agent reports: it is stored with every attempt of every task.
 pub const MAX_MESSAGE: usize = 2048;
 /// Network interfaces kept of what an agent says of its machine: an edge machine has few, and the rest of a machine

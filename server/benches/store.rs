@@ -4,8 +4,8 @@
 //! made in the target directory: a temporary directory in memory would flatter.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
-use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use jiff::Timestamp;
+use longshore_model::admission::Fingerprint;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
@@ -22,7 +23,7 @@ use longshore_model::report::TaskReport;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
 use longshore_model::task::TaskState;
-use longshore_server::store::{Change, NewJob, NodeReport, Observer, SqliteStore, Store, StoredToken};
+use longshore_server::store::{Change, Enrolling, NewJob, NodeReport, Observer, SqliteStore, Store, StoredToken};
 use tokio::task::JoinSet;
 
 /// Nodes when none are named: the fleet that one server process is built for.
@@ -132,9 +133,12 @@ async fn enroll(store: &Arc<SqliteStore>, names: &[NodeName]) -> Result<()> {
         async move {
             let expire_time = Timestamp::MAX;
             let id = name.to_string();
-            let token = StoredToken { id, secret_hash: [1; 32], expire_time, labels: BTreeMap::new(), node: None };
+            let token = StoredToken::single(&id, [1; 32], Timestamp::now(), expire_time);
             store.create_token(token).await?;
-            store.enroll(name.as_str(), [1; 32], &name, Timestamp::now()).await?;
+            let key = Fingerprint([0; 32]);
+            let address = IpAddr::from([127, 0, 0, 1]);
+            let request = Enrolling { token_id: id, secret_hash: [1; 32], node: name, key, address };
+            store.enroll(request, Timestamp::now()).await?;
             Ok(())
         }
     })

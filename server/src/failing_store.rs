@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
@@ -12,7 +13,8 @@ use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 
 use crate::store::{
-    Connected, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError, StoredToken, Terms,
+    Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError, StoredToken,
+    Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -106,8 +108,28 @@ impl Store for FailingStore {
         self.answer(())
     }
 
-    async fn enroll(&self, _: &str, _: [u8; 32], _: &NodeName, _: Timestamp) -> Result<Node, StoreError> {
+    async fn tokens(&self, _: Option<&str>, _: usize, _: Timestamp) -> Result<Page<StoredToken>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn delete_token(&self, _: &str, _: Terms) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn enroll(&self, _: Enrolling, _: Timestamp) -> Result<Enrolled, StoreError> {
         self.nothing()
+    }
+
+    async fn pending(&self, _: Option<&NodeName>, _: usize, _: Timestamp) -> Result<Page<PendingNode>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn approve(&self, _: &NodeName, _: Terms, _: Timestamp) -> Result<Node, StoreError> {
+        self.nothing()
+    }
+
+    async fn deny(&self, _: &NodeName, _: Terms, _: Timestamp) -> Result<(), StoreError> {
+        self.answer(())
     }
 
     async fn node(&self, _: &NodeName) -> Result<Node, StoreError> {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use longshore_tests::cluster::{Cluster, Node};
-use longshore_tests::process::{command, output, succeed};
+use longshore_tests::process::{Running, command, output, succeed};
 use longshore_tests::{spec, wait};
 use longshore_tls::{Credentials, PeerCertificate};
 
@@ -75,4 +75,61 @@ async fn a_node_whose_certificate_lapsed_comes_back_with_its_apps() {
     assert_eq!(node.shims(), shims, "the container ran all the time");
     let shown = succeed(&mut cluster.cli(&["node", "show", "edge-1"]));
     assert!(shown.contains("zone=north"), "{shown}");
+}
+
+/// What `longshore node pending` shows of the only machine that waits: its row in words.
+async fn waiting(cluster: &Cluster) -> Vec<String> {
+    wait::for_value("a machine that waits", || async {
+        let table = succeed(&mut cluster.cli(&["node", "pending"]));
+        table.lines().nth(1).map(|row| row.split_whitespace().map(str::to_owned).collect())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_compares_fingerprints_and_lets_a_machine_in() {
+    let mut cluster = Cluster::start().await;
+    let token =
+        succeed(&mut cluster.cli(&["node", "token", "create", "--uses", "2", "--approval", "--label", "zone=north"]));
+    let token = token.trim();
+    let enroll = |cluster: &Cluster, name: &str, log: &str| {
+        let mut enroll = command("longshore-agent", None);
+        enroll.args(["enroll", "--server", cluster.agents_address(), "--token", token, "--name", name, "--data-dir"]);
+        Running::start(enroll.arg(cluster.directory().join(name)), &cluster.directory().join(log))
+    };
+    let first = enroll(&cluster, "edge-1", "first.log");
+    let row = waiting(&cluster).await;
+    let fingerprint = row.last().unwrap().clone();
+    assert_eq!((row[0].as_str(), row[3].as_str()), ("edge-1", "zone=north"), "{row:?}");
+    wait::until("the agent's fingerprint", || async { first.output().contains(&fingerprint) }).await;
+
+    // Neither side's restart changes what waits, or spends the token again.
+    first.kill();
+    cluster.kill_server();
+    cluster.start_server().await;
+    let mut second = enroll(&cluster, "edge-1", "second.log");
+    wait::until("the same fingerprint", || async { second.output().contains(&fingerprint) }).await;
+    let tokens = succeed(&mut cluster.cli(&["node", "token", "list"]));
+    assert!(tokens.contains("1 of 2"), "{tokens}");
+
+    let wrong = output(&mut cluster.cli(&["node", "approve", "edge-1", "--fingerprint", "00"]));
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("another key"), "{wrong:?}");
+    assert!(second.ended().is_none());
+    let shown = succeed(&mut cluster.cli(&["node", "approve", "edge-1", "--fingerprint", &fingerprint]));
+    assert!(shown.contains("zone=north"), "{shown}");
+    wait::until("the certificate", || {
+        let ended = second.ended();
+        async move { ended.is_some_and(|status| status.success()) }
+    })
+    .await;
+
+    let mut third = enroll(&cluster, "edge-2", "third.log");
+    waiting(&cluster).await;
+    succeed(&mut cluster.cli(&["node", "deny", "edge-2"]));
+    wait::until("the refusal", || {
+        let ended = third.ended();
+        async move { ended.is_some_and(|status| !status.success()) }
+    })
+    .await;
+    assert!(third.output().contains("denied"), "{}", third.output());
 }

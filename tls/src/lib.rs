@@ -15,7 +15,7 @@ mod token;
 pub use connect::{KeepAlive, connect, connect_pinned};
 pub use credentials::{CredentialError, Credentials};
 pub use dial::{ConnectError, DIAL_TIMEOUT};
-pub use key::{KeyAndRequest, KeyError, make_key_and_csr};
+pub use key::{KeyAndRequest, KeyError, make_key_and_csr, request_for_key};
 pub use peer::{PeerCertificate, PeerError};
 pub use pin::{Pin, PinError};
 pub use server::{ClientCertificates, ConfigError, server_config};

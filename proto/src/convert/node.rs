@@ -1,6 +1,7 @@
 //! Nodes.
 
 use jiff::Timestamp;
+use longshore_model::admission::PendingNode;
 use longshore_model::limits;
 use longshore_model::node::{Labels, NetworkInterface, Node, NodeInfo};
 use longshore_model::validate::{Path, Violations};
@@ -20,6 +21,21 @@ pub fn node(node: &Node, connected: bool, now: Timestamp) -> v1::Node {
         last_seen_time: last_seen.map(timestamp),
         info: node.info.as_ref().map(v1::NodeInfo::from),
         etag: node.etag(),
+    }
+}
+
+impl From<&PendingNode> for v1::PendingNode {
+    fn from(machine: &PendingNode) -> Self {
+        Self {
+            name: machine.name.to_string(),
+            key_fingerprint: machine.key.to_string(),
+            address: machine.address.to_string(),
+            token_id: machine.token.clone(),
+            labels: machine.labels.clone().into_iter().collect(),
+            create_time: Some(timestamp(machine.create_time)),
+            expire_time: Some(timestamp(machine.expire_time)),
+            etag: machine.etag(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What lists can be filtered by, in the words of the wire.
 
 use jiff::Timestamp;
+use longshore_model::admission::PendingNode;
 use longshore_model::app::{App, Desired};
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
@@ -8,6 +9,8 @@ use longshore_model::node::Node;
 use longshore_model::task::Task;
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::v1;
+
+use crate::store::StoredToken;
 
 const JOB_STATE: Kind = Kind::Word {
     prefix: "JOB_STATE_",
@@ -97,6 +100,27 @@ pub(super) const APPS: &[Field] = &[
     Field { name: "update_time", kind: Kind::Time },
 ];
 
+/// Fields of enrolment tokens.
+pub(super) const TOKENS: &[Field] = &[
+    Field { name: "token_id", kind: Kind::Text },
+    Field { name: "create_time", kind: Kind::Time },
+    Field { name: "expire_time", kind: Kind::Time },
+    Field { name: "creator", kind: Kind::Text },
+    Field { name: "labels", kind: Kind::Labels },
+    Field { name: "node_name", kind: Kind::Text },
+    Field { name: "requires_approval", kind: Kind::Flag },
+];
+/// Fields of machines that wait for approval.
+pub(super) const PENDING_NODES: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field { name: "key_fingerprint", kind: Kind::Text },
+    Field { name: "address", kind: Kind::Text },
+    Field { name: "token_id", kind: Kind::Text },
+    Field { name: "labels", kind: Kind::Labels },
+    Field { name: "create_time", kind: Kind::Time },
+    Field { name: "expire_time", kind: Kind::Time },
+];
+
 /// Reads a request's filter.
 pub(super) fn read(text: &str, fields: &[Field], bad: &mut Violations) -> Filter {
     Filter::parse(text, fields).unwrap_or_else(|error| {
@@ -165,6 +189,34 @@ pub(super) fn node<'a>(node: &'a Node, connected: bool, now: Timestamp, field: &
     }
 }
 
+/// What an enrolment token has in a field.
+pub(super) fn token<'a>(token: &'a StoredToken, field: &str) -> Value<'a> {
+    match field {
+        "token_id" => Value::Text(&token.id),
+        "create_time" => Value::Time(token.create_time),
+        "expire_time" => Value::Time(token.expire_time),
+        "creator" => Value::Text(&token.creator),
+        "labels" => Value::Labels(&token.labels),
+        "node_name" => token.node.as_ref().map_or(Value::Unset, |name| Value::Text(name.as_str())),
+        "requires_approval" => Value::Flag(token.requires_approval),
+        _ => Value::Unset,
+    }
+}
+
+/// What a machine that waits has in a field; the texts are those of its key and its address.
+pub(super) fn pending_node<'a>(machine: &'a PendingNode, [key, address]: &'a [String; 2], field: &str) -> Value<'a> {
+    match field {
+        "name" => Value::Text(machine.name.as_str()),
+        "key_fingerprint" => Value::Text(key),
+        "address" => Value::Text(address),
+        "token_id" => Value::Text(&machine.token),
+        "labels" => Value::Labels(&machine.labels),
+        "create_time" => Value::Time(machine.create_time),
+        "expire_time" => Value::Time(machine.expire_time),
+        _ => Value::Unset,
+    }
+}
+
 /// What an app has in a field.
 pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
     match field {
@@ -213,7 +265,15 @@ mod tests {
         let set = prost_types::FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
         let message =
             |name: &str| set.file.iter().flat_map(|file| &file.message_type).find(|m| m.name() == name).unwrap();
-        for (name, fields) in [("Job", JOBS), ("Task", TASKS), ("Node", NODES), ("App", APPS)] {
+        let lists = [
+            ("Job", JOBS),
+            ("Task", TASKS),
+            ("Node", NODES),
+            ("App", APPS),
+            ("EnrollmentToken", TOKENS),
+            ("PendingNode", PENDING_NODES),
+        ];
+        for (name, fields) in lists {
             for field in fields {
                 let mut current = Some(message(name));
                 for part in field.name.split('.') {

@@ -1,25 +1,22 @@
 //! NodeService.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use longshore_model::label;
-use longshore_model::limits::{DEFAULT_TOKEN_TTL, MAX_LABELS, MAX_PAGE};
+use longshore_model::limits::{MAX_LABELS, MAX_PAGE};
 use longshore_model::name::NodeName;
 use longshore_model::node::{Labels, Node};
 use longshore_model::selector::Selector;
-use longshore_model::validate::{self, Path, Violations};
+use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
-use longshore_tls::{EnrollmentToken, Pin};
+use longshore_tls::Pin;
 use tonic::{Request, Response, Status};
 use v1::node_service_server::NodeService;
 
 use super::pages::{self, Listing};
 use super::scan::Scan;
-use super::{Context, filters, optional_name, status, terms};
-use crate::store::StoredToken;
+use super::{Context, filters, status, terms};
 
 /// NodeService.
 pub struct NodeApi {
@@ -130,43 +127,44 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::CreateEnrollmentTokenRequest>,
     ) -> Result<Response<v1::CreateEnrollmentTokenResponse>, Status> {
-        let request = request.into_inner();
-        let mut bad = Violations::default();
-        let ttl = read_ttl(request.ttl, &mut bad);
-        let labels = Labels::from_iter(request.labels);
-        label::check(&labels, Path::Root.field("labels"), &mut bad);
-        let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
-        bad.or(()).map_err(status::invalid)?;
-        // The sum stays in range: the lifetime is at most 30 days.
-        let lifetime = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::ZERO);
-        let expire_time = Timestamp::now().checked_add(lifetime).unwrap_or(Timestamp::MAX);
-        let mut answer = v1::CreateEnrollmentTokenResponse {
-            token: String::new(),
-            expire_time: Some(convert::timestamp(expire_time)),
-        };
-        if request.validate_only {
-            return Ok(Response::new(answer));
-        }
-
-        let mut random = [0; EnrollmentToken::RANDOM_BYTES];
-        rand::fill(&mut random);
-        let token = EnrollmentToken::from_random(&random, self.pin);
-        let stored =
-            StoredToken { id: token.id().to_owned(), secret_hash: token.secret_hash(), expire_time, labels, node };
-        self.context.store.create_token(stored).await.map_err(status::store)?;
-        tracing::info!(token = token.id(), %expire_time, "enrolment token created");
-        answer.token = token.to_string();
-        Ok(Response::new(answer))
+        let caller = status::caller(&request)?.clone();
+        Ok(Response::new(self.create_token(request.into_inner(), &caller).await?))
     }
-}
 
-fn read_ttl(ttl: Option<prost_types::Duration>, bad: &mut Violations) -> Duration {
-    let ttl = match ttl.map(|ttl| Duration::read_field(ttl, "ttl")) {
-        None => Ok(DEFAULT_TOKEN_TTL),
-        Some(read) => read.and_then(|ttl| validate::token_ttl(ttl).map(|()| ttl)),
-    };
-    ttl.unwrap_or_else(|found| {
-        bad.0.extend(found.0);
-        DEFAULT_TOKEN_TTL
-    })
+    async fn list_enrollment_tokens(
+        &self,
+        request: Request<v1::ListEnrollmentTokensRequest>,
+    ) -> Result<Response<v1::ListEnrollmentTokensResponse>, Status> {
+        Ok(Response::new(self.list_tokens(request.into_inner()).await?))
+    }
+
+    async fn delete_enrollment_token(
+        &self,
+        request: Request<v1::DeleteEnrollmentTokenRequest>,
+    ) -> Result<Response<v1::DeleteEnrollmentTokenResponse>, Status> {
+        self.delete_token(request.into_inner()).await?;
+        Ok(Response::new(v1::DeleteEnrollmentTokenResponse {}))
+    }
+
+    async fn list_pending_nodes(
+        &self,
+        request: Request<v1::ListPendingNodesRequest>,
+    ) -> Result<Response<v1::ListPendingNodesResponse>, Status> {
+        Ok(Response::new(self.list_pending(request.into_inner()).await?))
+    }
+
+    async fn approve_node(
+        &self,
+        request: Request<v1::ApproveNodeRequest>,
+    ) -> Result<Response<v1::ApproveNodeResponse>, Status> {
+        let caller = status::caller(&request)?.clone();
+        let node = self.approve(request.into_inner(), &caller).await?;
+        Ok(Response::new(v1::ApproveNodeResponse { node: Some(self.on_wire(&node)) }))
+    }
+
+    async fn deny_node(&self, request: Request<v1::DenyNodeRequest>) -> Result<Response<v1::DenyNodeResponse>, Status> {
+        let caller = status::caller(&request)?.clone();
+        self.deny(request.into_inner(), &caller).await?;
+        Ok(Response::new(v1::DenyNodeResponse {}))
+    }
 }

@@ -4,8 +4,10 @@
 //! people. What only we can do something about is logged here, once, and answered as INTERNAL without details.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use longshore_model::admission::PendingNode;
 use longshore_model::identity::Identity;
 use longshore_model::name::NodeName;
 use longshore_model::validate::Violations;
@@ -15,13 +17,17 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::fleet::FleetError;
 use crate::hub::HubError;
 use crate::identity::authority::AuthorityError;
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Peer};
 use crate::store::StoreError;
 
 /// Domain of every `ErrorInfo`.
 const DOMAIN: &str = "longshore";
 /// When to try again after the server was too busy: long enough for a full queue of writes to be committed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// How often a machine asks whether it was approved: a person who approves waits no longer than this, and a thousand
+/// machines are two hundred calls a second.
+const APPROVAL_POLL: Duration = Duration::from_secs(5);
 
 /// How tonic begins to say that a message is larger than it may be.
 const TOO_LARGE: [&str; 2] = ["Error, decoded message length too large", "Error, encoded message length too large"];
@@ -80,6 +86,26 @@ pub(crate) fn later(code: Code, reason: &str, message: impl Into<String>) -> Sta
     Status::with_error_details(code, message, details)
 }
 
+/// RESOURCE_EXHAUSTED for a machine that has to wait before it may try to enrol again.
+pub(crate) fn too_many_attempts(wait: Duration) -> Status {
+    let seconds = wait.as_secs().saturating_add(1);
+    let message = format!("too many attempts to enrol have failed; try again in {seconds} s");
+    let mut details = with_reason("TOO_MANY_ATTEMPTS");
+    details.set_retry_info(Some(Duration::from_secs(seconds)));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// FAILED_PRECONDITION for a machine that waits for approval, with the time after which it shall ask again.
+pub(crate) fn approval_pending(machine: &PendingNode) -> Status {
+    let message = format!("a person has to approve of {}, whose key has the fingerprint {}", machine.name, machine.key);
+    let metadata = [("key_fingerprint", machine.key.to_string()), ("expire_time", machine.expire_time.to_string())];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+    let mut details = ErrorDetails::with_error_info("APPROVAL_PENDING", DOMAIN, metadata);
+    details.add_precondition_failure_violation("APPROVAL_PENDING", machine.name.as_str(), message.clone());
+    details.set_retry_info(Some(APPROVAL_POLL));
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
 /// UNAUTHENTICATED for a node that was deleted.
 pub(crate) fn node_deleted(node: &NodeName) -> Status {
     plain(Code::Unauthenticated, "NODE_DELETED", format!("there is no node {node}: it was deleted"))
@@ -91,6 +117,13 @@ pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
     plain(Code::Internal, "INTERNAL", "the server failed; its log says how")
 }
 
+/// ALREADY_EXISTS for something of this kind and name.
+pub(crate) fn taken(kind: &str, name: &str, message: &str) -> Status {
+    let mut details = with_reason(&format!("{}_ALREADY_EXISTS", screaming(kind)));
+    details.set_resource_info(kind, name, "", message);
+    Status::with_error_details(Code::AlreadyExists, message, details)
+}
+
 /// What a failure of the store means for a caller.
 pub(crate) fn store(error: StoreError) -> Status {
     let message = error.to_string();
@@ -100,11 +133,7 @@ pub(crate) fn store(error: StoreError) -> Status {
             details.set_resource_info(kind, name, "", message.clone());
             Status::with_error_details(Code::NotFound, message, details)
         }
-        StoreError::AlreadyExists { kind, name } => {
-            let mut details = with_reason(&format!("{}_ALREADY_EXISTS", screaming(kind)));
-            details.set_resource_info(kind, name, "", message.clone());
-            Status::with_error_details(Code::AlreadyExists, message, details)
-        }
+        StoreError::AlreadyExists { kind, name } => taken(kind, &name, &message),
         StoreError::Refused(refused) => {
             let mut details = with_reason("JOB_STATE");
             details.add_precondition_failure_violation("JOB_STATE", refused.state.as_str(), message.clone());
@@ -123,6 +152,8 @@ pub(crate) fn store(error: StoreError) -> Status {
         StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
         StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),
         StoreError::TokenForOther(_) => plain(Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE", message),
+        StoreError::Denied(_) => plain(Code::PermissionDenied, "ENROLMENT_DENIED", message),
+        StoreError::TooMany { .. } => plain(Code::ResourceExhausted, "LIMIT_REACHED", message),
         StoreError::Busy => later(Code::ResourceExhausted, "STORE_BUSY", message),
         StoreError::Closed => later(Code::Unavailable, "SHUTTING_DOWN", "the server is shutting down"),
         error @ StoreError::Database(_) => internal(&error),
@@ -157,6 +188,12 @@ pub(crate) fn fleet(error: FleetError, node: &NodeName) -> Status {
         }
         FleetError::Draining => later(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
     }
+}
+
+/// Where a call comes from.
+pub(crate) fn peer<T>(request: &Request<T>) -> Result<SocketAddr, Status> {
+    let peer = request.extensions().get::<Peer>();
+    peer.map(|peer| peer.address).ok_or_else(|| plain(Code::Internal, "INTERNAL", "the connection has no address"))
 }
 
 /// Who calls, as the listener found out from the certificate.

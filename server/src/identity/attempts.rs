@@ -11,10 +11,15 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses remembered; beyond that the one whose window began first is forgotten, so that memory stays bounded.
 pub const MAX_ADDRESSES: usize = 1024;
 
-/// Counts failures by address. Successes do not count: a whole fleet may enrol from behind one address.
+/// Failures of all addresses together within a window: someone with many addresses costs the server no more than this
+/// many checks a minute. Then nobody enrols until the window is over; nodes and people are not touched.
+pub const MAX_FAILURES_OVERALL: u32 = 600;
+
+/// Counts failures by address and overall. Successes do not count: a whole fleet may enrol from behind one address.
 #[derive(Debug, Default)]
 pub struct Attempts {
     failures: HashMap<IpAddr, Failures>,
+    overall: Option<Failures>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,15 +32,25 @@ impl Failures {
     fn is_over(self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= WINDOW
     }
+
+    fn must_wait(self, limit: u32, now: Instant) -> Option<Duration> {
+        let waited = now.saturating_duration_since(self.since);
+        (self.count >= limit && !self.is_over(now)).then(|| WINDOW.saturating_sub(waited))
+    }
+
+    /// One more, in a new window where this one is over.
+    fn and_one(self, now: Instant) -> Self {
+        let Self { since, count } = if self.is_over(now) { Self { since: now, count: 0 } } else { self };
+        Self { since, count: count.saturating_add(1) }
+    }
 }
 
 impl Attempts {
     /// How long this address has to wait before it may try again; `None` when it may now.
     #[must_use]
     pub fn must_wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let failures = self.failures.get(&network(address))?;
-        (failures.count >= MAX_FAILURES && !failures.is_over(now))
-            .then(|| WINDOW.saturating_sub(now.saturating_duration_since(failures.since)))
+        let own = self.failures.get(&network(address)).and_then(|failures| failures.must_wait(MAX_FAILURES, now));
+        own.max(self.overall.and_then(|failures| failures.must_wait(MAX_FAILURES_OVERALL, now)))
     }
 
     /// Counts a failure.
@@ -44,11 +59,10 @@ impl Attempts {
         if self.failures.len() >= MAX_ADDRESSES && !self.failures.contains_key(&key) {
             self.make_room(now);
         }
-        let failures = self.failures.entry(key).or_insert(Failures { since: now, count: 0 });
-        if failures.is_over(now) {
-            *failures = Failures { since: now, count: 0 };
-        }
-        failures.count = failures.count.saturating_add(1);
+        let none = Failures { since: now, count: 0 };
+        let failures = self.failures.entry(key).or_insert(none);
+        *failures = failures.and_one(now);
+        self.overall = Some(self.overall.unwrap_or(none).and_one(now));
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -109,18 +123,33 @@ mod tests {
     }
 
     #[test]
+    fn someone_with_many_addresses_is_stopped_as_well() {
+        let mut attempts = Attempts::default();
+        let start = Instant::now();
+        for n in 0..MAX_FAILURES_OVERALL {
+            assert_eq!(attempts.must_wait(nth(n), start), None, "{n}");
+            attempts.failed(nth(n), start);
+        }
+        assert_eq!(attempts.must_wait(nth(u32::MAX), start + WINDOW / 4), Some(WINDOW * 3 / 4));
+        assert_eq!(attempts.must_wait(nth(u32::MAX), start + WINDOW), None);
+    }
+
+    fn nth(n: u32) -> IpAddr {
+        IpAddr::from(n.to_be_bytes())
+    }
+
+    #[test]
     fn the_table_is_bounded_and_forgets_the_oldest() {
         let mut attempts = Attempts::default();
         let start = Instant::now();
-        let nth = |n: usize| IpAddr::from(u32::try_from(n).unwrap().to_be_bytes());
-        for n in 0..=MAX_ADDRESSES {
+        let addresses = u32::try_from(MAX_ADDRESSES).unwrap();
+        for n in 0..=addresses {
             for _ in 0..MAX_FAILURES {
-                attempts.failed(nth(n), start + Duration::from_millis(u64::try_from(n).unwrap()));
+                attempts.failed(nth(n), start + Duration::from_millis(n.into()));
             }
         }
         assert_eq!(attempts.failures.len(), MAX_ADDRESSES);
-        let now = start + Duration::from_secs(2);
-        assert!(attempts.must_wait(nth(0), now).is_none());
-        assert!(attempts.must_wait(nth(MAX_ADDRESSES), now).is_some());
+        assert!(!attempts.failures.contains_key(&nth(0)));
+        assert!(attempts.failures.contains_key(&nth(addresses)));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
+use longshore_model::admission::Fingerprint;
 use longshore_model::certificate::Validity;
 use longshore_model::identity::{Identity, Role};
 use longshore_model::name::NodeName;
@@ -12,6 +13,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
     SerialNumber,
 };
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 /// The root: as long as an installation may live, since replacing it means enrolling every node anew.
@@ -54,6 +56,39 @@ pub enum AuthorityError {
     /// Making or reading keys or certificates failed.
     #[error("cannot make or read a key or certificate")]
     Crypto(#[from] rcgen::Error),
+}
+
+/// A request for a certificate, of which only the public key counts.
+pub struct CertificateRequest(CertificateSigningRequestParams);
+
+impl fmt::Debug for CertificateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CertificateRequest").field(&self.fingerprint()).finish()
+    }
+}
+
+impl CertificateRequest {
+    /// Reads PKCS#10 in DER.
+    ///
+    /// # Errors
+    ///
+    /// A request that is malformed, not signed with its own key, or for a key other than ECDSA P-256.
+    pub fn read(csr_der: &[u8]) -> Result<Self, AuthorityError> {
+        if csr_der.len() > MAX_CSR_BYTES {
+            return Err(AuthorityError::RequestTooLong);
+        }
+        let request = CertificateSigningRequestParams::from_der(&csr_der.into()).map_err(AuthorityError::Request)?;
+        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(AuthorityError::KeyKind);
+        }
+        Ok(Self(request))
+    }
+
+    /// SHA-256 of the public key.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(Sha256::digest(self.0.public_key.subject_public_key_info()).into())
+    }
 }
 
 /// The issuing authority, with its key.
@@ -202,22 +237,28 @@ impl Authority {
 
     /// Certifies a node for the key in its request (PKCS#10 in DER), and returns the certificate in PEM.
     ///
-    /// Only the request's public key counts; the name is the given one, whatever the request says.
+    /// # Errors
+    ///
+    /// As [`CertificateRequest::read`].
+    pub fn issue_node(&self, node: &NodeName, csr_der: &[u8], now: Timestamp) -> Result<String, AuthorityError> {
+        self.certify_node(node, &CertificateRequest::read(csr_der)?, now)
+    }
+
+    /// Certifies a node for the key in a request, and returns the certificate in PEM. The name is the given one, whatever
+    /// the request says.
     ///
     /// # Errors
     ///
-    /// A request that is malformed, not signed with its own key, or for a key other than ECDSA P-256.
-    pub fn issue_node(&self, node: &NodeName, csr_der: &[u8], now: Timestamp) -> Result<String, AuthorityError> {
-        if csr_der.len() > MAX_CSR_BYTES {
-            return Err(AuthorityError::RequestTooLong);
-        }
-        let request = CertificateSigningRequestParams::from_der(&csr_der.into()).map_err(AuthorityError::Request)?;
-        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
-            return Err(AuthorityError::KeyKind);
-        }
+    /// No randomness, or a clock far off.
+    pub fn certify_node(
+        &self,
+        node: &NodeName,
+        request: &CertificateRequest,
+        now: Timestamp,
+    ) -> Result<String, AuthorityError> {
         let mut params = leaf_params(node.as_str(), ExtendedKeyUsagePurpose::ClientAuth);
         valid(&mut params, now, self.node_life)?;
-        Ok(self.sign(params, &Identity::Node(node.clone()), &request.public_key)?.pem())
+        Ok(self.sign(params, &Identity::Node(node.clone()), &request.0.public_key)?.pem())
     }
 
     fn issue(&self, params: CertificateParams, identity: &Identity) -> Result<Issued, AuthorityError> {

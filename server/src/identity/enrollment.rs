@@ -8,16 +8,17 @@ use std::time::Instant;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::name::NodeName;
+use longshore_model::validate::{Path, Violations};
+use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
 use longshore_proto::v1::enrollment_service_server::EnrollmentService;
 use longshore_tls::EnrollmentToken;
 use tonic::{Request, Response, Status};
 
 use super::attempts::Attempts;
-use super::authority::Authority;
-use super::caller::Peer;
+use super::authority::{Authority, CertificateRequest};
 use crate::api::status;
-use crate::store::{Store, StoreError};
+use crate::store::{Enrolled, Enrolling, Store, StoreError};
 
 /// The service.
 pub struct Enrollment {
@@ -39,21 +40,44 @@ impl Enrollment {
         Self { store, authority, attempts: Mutex::default() }
     }
 
-    async fn enroll(&self, request: &v1::EnrollRequest, now: Timestamp) -> Result<v1::EnrollResponse, Status> {
-        let token: EnrollmentToken =
-            request.token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        let node: NodeName = request
-            .node_name
-            .parse()
-            .map_err(|error| Status::invalid_argument(format!("the node name {:?} {error}", request.node_name)))?;
-        // The certificate is made before the token is spent and handed out only after, so that no request that cannot
-        // be certified costs a token.
-        let certificate = self.authority.issue_node(&node, &request.csr_der, now).map_err(status::uncertified)?;
-        self.store.enroll(token.id(), token.secret_hash(), &node, now).await.map_err(unspent)?;
+    async fn enroll(
+        &self,
+        request: &v1::EnrollRequest,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<v1::EnrollResponse, Status> {
+        let mut bad = Violations::default();
+        let token = request.token.parse::<EnrollmentToken>();
+        if let Err(error) = &token {
+            bad.add(Path::Root.field("token"), error.to_string());
+        }
+        let node: Option<NodeName> =
+            FromWire::from_wire(request.node_name.clone(), Path::Root.field("node_name"), &mut bad);
+        // Read before the token is spent, so that no request that cannot be certified costs a token.
+        let csr = CertificateRequest::read(&request.csr_der);
+        if let Err(error) = &csr {
+            bad.add(Path::Root.field("csr_der"), error.to_string());
+        }
+        let (Ok(token), Some(node), Ok(csr)) = (token, node, csr) else { return Err(status::invalid(bad)) };
+        let enrolling = Enrolling {
+            token_id: token.id().to_owned(),
+            secret_hash: token.secret_hash(),
+            node,
+            key: csr.fingerprint(),
+            address: address.to_canonical(),
+        };
+        let node = match self.store.enroll(enrolling, now).await.map_err(unspent)? {
+            Enrolled::Node(node) => node,
+            Enrolled::Waits(machine) => return Err(status::approval_pending(&machine)),
+        };
+        // It may have been approved after this request came: what is older than the enrolment is a predecessor's.
+        let issued = now.max(node.enroll_time);
+        let certificate =
+            self.authority.certify_node(&node.name, &csr, issued).map_err(|error| status::internal(&error))?;
         Ok(v1::EnrollResponse {
             certificate_chain_pem: self.authority.chain(&certificate),
             root_certificate_pem: self.authority.root_pem().to_owned(),
-            node_name: node.to_string(),
+            node_name: node.name.to_string(),
         })
     }
 
@@ -62,25 +86,17 @@ impl Enrollment {
     }
 
     fn admit(&self, address: IpAddr) -> Result<(), Status> {
-        match self.attempts().must_wait(address, Instant::now()) {
-            None => Ok(()),
-            Some(wait) => Err(Status::resource_exhausted(format!(
-                "too many failed attempts to enrol from this address; try again in {} s",
-                wait.as_secs().saturating_add(1)
-            ))),
-        }
+        self.attempts().must_wait(address, Instant::now()).map_or(Ok(()), |wait| Err(status::too_many_attempts(wait)))
     }
 }
 
 #[async_trait]
 impl EnrollmentService for Enrollment {
     async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
-        let Some(address) = request.extensions().get::<Peer>().map(|peer| peer.address) else {
-            return Err(Status::internal("the connection has no address"));
-        };
+        let address = status::peer(&request)?;
         self.admit(address.ip())?;
         let request = request.into_inner();
-        match self.enroll(&request, Timestamp::now()).await {
+        match self.enroll(&request, address.ip(), Timestamp::now()).await {
             Ok(response) => {
                 tracing::info!(node = response.node_name, %address, "a node enrolled");
                 Ok(Response::new(response))
@@ -88,6 +104,12 @@ impl EnrollmentService for Enrollment {
             Err(status) => {
                 if is_a_guess(status.code()) {
                     self.attempts().failed(address.ip(), Instant::now());
+                }
+                // A machine that waits says so every few seconds.
+                let waits = status.code() == tonic::Code::FailedPrecondition;
+                if waits {
+                    tracing::debug!(node = request.node_name, %address, "a machine waits for approval");
+                    return Err(status);
                 }
                 tracing::info!(
                     node = request.node_name, %address, code = ?status.code(), reason = status.message(),
@@ -112,20 +134,14 @@ fn is_a_guess(code: tonic::Code) -> bool {
 
 fn unspent(error: StoreError) -> Status {
     match error {
-        StoreError::BadToken => Status::unauthenticated(error.to_string()),
-        StoreError::TokenForOther(_) => Status::permission_denied(error.to_string()),
-        StoreError::AlreadyExists { .. } => {
-            Status::already_exists(format!("{error}; a token made for exactly that name lets a machine take its place"))
+        StoreError::AlreadyExists { kind: "node", name } => {
+            let advice = "a token made for exactly that name lets a machine take its place";
+            status::taken("node", &name, &format!("there already is a node {name:?}; {advice}"))
         }
-        StoreError::Busy | StoreError::Closed => Status::unavailable(error.to_string()),
-        StoreError::NotFound { .. }
-        | StoreError::Changed { .. }
-        | StoreError::RequestReused(_)
-        | StoreError::Refused(_)
-        | StoreError::AppBusy { .. }
-        | StoreError::Database(_) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot enrol a node");
-            Status::internal("the server cannot enrol nodes; its log says why")
+        StoreError::AlreadyExists { kind, name } => {
+            let advice = "deny it, or wait until its time is over";
+            status::taken(kind, &name, &format!("another machine already waits for approval as {name:?}; {advice}"))
         }
+        other => status::store(other),
     }
 }

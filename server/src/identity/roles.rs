@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 26] = [
+const TABLE: [(&str, Access); 31] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -41,10 +41,15 @@ const TABLE: [(&str, Access); 26] = [
     ("/longshore.v1.JobService/StopJob", OPERATORS),
     ("/longshore.v1.JobService/WaitJob", PEOPLE),
     ("/longshore.v1.JobService/WatchJob", PEOPLE),
+    ("/longshore.v1.NodeService/ApproveNode", ADMINS),
     ("/longshore.v1.NodeService/CreateEnrollmentToken", ADMINS),
+    ("/longshore.v1.NodeService/DeleteEnrollmentToken", ADMINS),
     ("/longshore.v1.NodeService/DeleteNode", ADMINS),
+    ("/longshore.v1.NodeService/DenyNode", ADMINS),
     ("/longshore.v1.NodeService/GetNode", PEOPLE),
+    ("/longshore.v1.NodeService/ListEnrollmentTokens", ADMINS),
     ("/longshore.v1.NodeService/ListNodes", PEOPLE),
+    ("/longshore.v1.NodeService/ListPendingNodes", ADMINS),
     // Labels decide where jobs go: they are the fleet's layout, not a job's business.
     ("/longshore.v1.NodeService/UpdateNodeLabels", ADMINS),
 ];

@@ -5,6 +5,7 @@
 //! changed; everything that is pushed to agents and watchers comes from there, so that nothing is ever sent that could
 //! still be lost, and no two things in the wrong order.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::sqlite::{OpenError, SqliteStore};
@@ -12,6 +13,7 @@ pub use self::sqlite::{OpenError, SqliteStore};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::assignment::Order;
 use longshore_model::job::Job;
@@ -179,6 +181,59 @@ pub struct StoredToken {
     pub labels: Labels,
     /// The only name that may enrol with it.
     pub node: Option<NodeName>,
+    /// When it was made.
+    pub create_time: Timestamp,
+    /// Who made it.
+    pub creator: String,
+    /// Machines that could enrol with it at first.
+    pub uses: u32,
+    /// Machines that still can.
+    pub uses_left: u32,
+    /// Whether a person has to approve of each machine.
+    pub requires_approval: bool,
+}
+
+impl StoredToken {
+    /// A token that enrols one machine under whatever name, without labels and approval.
+    #[must_use]
+    pub fn single(id: &str, secret_hash: [u8; 32], create_time: Timestamp, expire_time: Timestamp) -> Self {
+        Self {
+            id: id.to_owned(),
+            secret_hash,
+            expire_time,
+            labels: Labels::new(),
+            node: None,
+            create_time,
+            creator: String::new(),
+            uses: 1,
+            uses_left: 1,
+            requires_approval: false,
+        }
+    }
+}
+
+/// A machine that asks to become a node.
+#[derive(Clone, Debug)]
+pub struct Enrolling {
+    /// Public half of its token.
+    pub token_id: String,
+    /// SHA-256 of the token's secret half.
+    pub secret_hash: [u8; 32],
+    /// The name that it wants.
+    pub node: NodeName,
+    /// Its key.
+    pub key: Fingerprint,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+/// What becomes of a machine that asks to become a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enrolled {
+    /// It is a node.
+    Node(Node),
+    /// It waits for approval.
+    Waits(PendingNode),
 }
 
 /// Answers whether a node has a session now; called on a blocking thread.
@@ -237,11 +292,22 @@ pub enum StoreError {
         node: NodeName,
     },
     /// The token is spent or expired, or its secret is wrong; which of these is not said.
-    #[error("the enrolment token is not valid: it may be mistyped, spent or expired")]
+    #[error("the enrolment token is not valid: it may be mistyped, spent, revoked or expired")]
     BadToken,
     /// The token is for another node.
     #[error("the enrolment token is for the node {0}")]
     TokenForOther(NodeName),
+    /// A person has turned the machine away.
+    #[error("the enrolment of {0} was denied")]
+    Denied(NodeName),
+    /// There are as many as there may be.
+    #[error("there are {limit} of the kind {kind} already, which is the limit")]
+    TooMany {
+        /// enrolment token, pending node.
+        kind: &'static str,
+        /// The limit.
+        limit: u32,
+    },
     /// More writes are waiting than the queue holds.
     #[error("the store is busy: its queue of writes is full")]
     Busy,
@@ -301,18 +367,37 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a token.
     async fn create_token(&self, token: StoredToken) -> Result<(), StoreError>;
 
-    /// Spends a token and adds a node with its labels, in one transaction.
+    /// Tokens that can still be used at this moment, by identifier, after `after`.
+    async fn tokens(&self, after: Option<&str>, limit: usize, now: Timestamp) -> Result<Page<StoredToken>, StoreError>;
+
+    /// Deletes a token, and forgets the machines that wait with it.
+    async fn delete_token(&self, id: &str, terms: Terms) -> Result<(), StoreError>;
+
+    /// Spends a use of a token, and adds a node with its labels, in one transaction.
+    ///
+    /// With a token that requires approval the machine waits instead, until [`Store::approve`] makes it a node or
+    /// [`longshore_model::admission::ADMISSION_LIFE`] is over; when it asks again, nothing more is spent. After the approval
+    /// every further request with the same token, name and key is answered with the node, for as long as that is the one
+    /// that was approved.
     ///
     /// A token made for exactly the name of a node that exists enrols that node anew: it keeps its apps and its labels,
     /// the token's labels are added, and only the enrolment's time is another, so that older certificates are a
     /// predecessor's.
-    async fn enroll(
+    async fn enroll(&self, request: Enrolling, now: Timestamp) -> Result<Enrolled, StoreError>;
+
+    /// Machines that wait for approval at this moment, by name, after `after`.
+    async fn pending(
         &self,
-        token_id: &str,
-        secret_hash: [u8; 32],
-        node: &NodeName,
+        after: Option<&NodeName>,
+        limit: usize,
         now: Timestamp,
-    ) -> Result<Node, StoreError>;
+    ) -> Result<Page<PendingNode>, StoreError>;
+
+    /// Makes a machine that waits a node.
+    async fn approve(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<Node, StoreError>;
+
+    /// Turns a machine that waits away; it is told so for a day.
+    async fn deny(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
 
     /// One node.
     async fn node(&self, name: &NodeName) -> Result<Node, StoreError>;

@@ -186,6 +186,12 @@ async fn lists(world: &World, answers: &mut Answers) {
                 selector: owned(text),
             };
             answers.of("ListNodes", &nodes, world.nodes().list_nodes(nodes.clone()).await);
+            let (token, wanted) = (page_token.clone(), filter.clone());
+            let tokens = v1::ListEnrollmentTokensRequest { page_size, page_token: token, filter: wanted };
+            answers.of("ListEnrollmentTokens", &tokens, world.nodes().list_enrollment_tokens(tokens.clone()).await);
+            let (token, wanted) = (page_token.clone(), filter.clone());
+            let pending = v1::ListPendingNodesRequest { page_size, page_token: token, filter: wanted };
+            answers.of("ListPendingNodes", &pending, world.nodes().list_pending_nodes(pending.clone()).await);
             let (node_name, app_name) = (owned(text), owned(text));
             let apps = v1::ListAppsRequest { page_size, page_token, node_name, app_name, filter };
             answers.of("ListApps", &apps, world.apps().list_apps(apps.clone()).await);
@@ -216,8 +222,15 @@ async fn nodes(world: &World, answers: &mut Answers) {
             node_name: name,
             ttl: Some(DURATIONS[0]),
             validate_only: true,
+            ..Default::default()
         };
         answers.of("CreateEnrollmentToken", &token, nodes.create_enrollment_token(token.clone()).await);
+        let delete = v1::DeleteEnrollmentTokenRequest { token_id: owned(text), ..Default::default() };
+        answers.of("DeleteEnrollmentToken", &delete, nodes.delete_enrollment_token(delete.clone()).await);
+        let approve = v1::ApproveNodeRequest { name: owned(text), etag: owned(text), ..Default::default() };
+        answers.of("ApproveNode", &approve, nodes.approve_node(approve.clone()).await);
+        let deny = v1::DenyNodeRequest { name: owned(text), etag: owned(text), ..Default::default() };
+        answers.of("DenyNode", &deny, nodes.deny_node(deny.clone()).await);
     }
     for ttl in DURATIONS {
         let token = v1::CreateEnrollmentTokenRequest { ttl: Some(ttl), ..Default::default() };

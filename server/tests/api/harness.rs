@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::admission::Fingerprint;
 use longshore_model::identity::Identity;
 use longshore_model::name::NodeName;
 use longshore_model::node::Labels;
@@ -14,7 +15,7 @@ use longshore_server::api::calls::CallLayer;
 use longshore_server::identity::Authority;
 use longshore_server::live::Live;
 use longshore_server::services::{Backstage, Services};
-use longshore_server::store::{SqliteStore, Store, StoredToken};
+use longshore_server::store::{Enrolling, SqliteStore, Store, StoredToken};
 use longshore_tls::Pin;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -115,17 +116,11 @@ impl World {
 
     /// Enrols a node, with a token of its own.
     pub async fn enroll(&self, node: &str, labels: &[(&str, &str)]) {
-        let token = StoredToken {
-            id: format!("token-{node}"),
-            secret_hash: [7; 32],
-            expire_time: Timestamp::now() + jiff::SignedDuration::from_hours(1),
-            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Labels>(),
-            node: None,
-        };
-        let id = token.id.clone();
-        self.store.create_token(token).await.unwrap();
-        let name = NodeName::parse(node).unwrap();
-        self.store.enroll(&id, [7; 32], &name, Timestamp::now()).await.unwrap();
+        let (id, now) = (format!("token-{node}"), Timestamp::now());
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Labels>();
+        let hour = now + jiff::SignedDuration::from_hours(1);
+        self.store.create_token(StoredToken { labels, ..StoredToken::single(&id, [7; 32], now, hour) }).await.unwrap();
+        self.store.enroll(enrolling(&id, [7; 32], node), now).await.unwrap();
     }
 
     /// Enrols nodes and connects their agents.
@@ -186,6 +181,17 @@ impl World {
     pub async fn tasks(&self, id: &str) -> Vec<v1::Task> {
         let request = v1::ListTasksRequest { job_id: id.to_owned(), page_size: 1000, ..Default::default() };
         self.jobs().list_tasks(request).await.unwrap().into_inner().tasks
+    }
+}
+
+/// A machine that asks to become a node.
+pub fn enrolling(token_id: &str, secret_hash: [u8; 32], node: &str) -> Enrolling {
+    Enrolling {
+        token_id: token_id.to_owned(),
+        secret_hash,
+        node: NodeName::parse(node).unwrap(),
+        key: Fingerprint([1; 32]),
+        address: [192, 0, 2, 1].into(),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use longshore_proto::v1;
-use longshore_tls::EnrollmentToken;
 use tonic::Code;
 use v1::{FailureReason, JobState, TaskState};
 
@@ -56,34 +55,4 @@ async fn labels_are_set_removed_and_checked() {
     let many: Vec<(&str, &str)> = many.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(failure(update(&many, &[]).await).0, Code::InvalidArgument);
     assert_eq!(update(&many, &["role", "site"]).await.unwrap().len(), 64);
-}
-
-#[tokio::test]
-async fn a_token_enrols_one_machine_and_knows_the_root() {
-    let world = World::start().await;
-    let request = v1::CreateEnrollmentTokenRequest {
-        ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-        labels: HashMap::from([("role".to_owned(), "till".to_owned())]),
-        node_name: "shop-1".to_owned(),
-        ..Default::default()
-    };
-    let answer = world.nodes().create_enrollment_token(request).await.unwrap().into_inner();
-    let token: EnrollmentToken = answer.token.parse().unwrap();
-    assert_eq!(token.pin(), longshore_tls::Pin::of(&b"the root certificate".as_slice().into()));
-    let now = jiff::Timestamp::now();
-    let name = "shop-1".parse().unwrap();
-    let node = world.store.enroll(token.id(), token.secret_hash(), &name, now).await.unwrap();
-    assert_eq!(node.labels["role"], "till");
-    assert!(world.store.enroll(token.id(), token.secret_hash(), &name, now).await.is_err());
-
-    let wrong = v1::CreateEnrollmentTokenRequest {
-        ttl: Some(prost_types::Duration { seconds: 100 * 24 * 3600, nanos: 0 }),
-        labels: HashMap::from([("a b".to_owned(), String::new())]),
-        node_name: "Shop".to_owned(),
-        ..Default::default()
-    };
-    let (code, details) = failure(world.nodes().create_enrollment_token(wrong).await);
-    assert_eq!(code, Code::InvalidArgument);
-    let fields: Vec<_> = details.bad_request().unwrap().field_violations.iter().map(|found| &found.field).collect();
-    assert_eq!(fields, ["ttl", "labels[\"a b\"]", "node_name"]);
 }

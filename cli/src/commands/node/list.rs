@@ -39,7 +39,7 @@ fn table(nodes: &[Node], now: Timestamp) -> String {
             or_dash(info.architecture),
             or_dash(info.host_ip),
             or_dash(info.agent_version),
-            text::labels(node),
+            text::labels(&node.labels),
         ]
     };
     text::table(["NAME", "CONNECTED", "SEEN", "ARCH", "ADDRESS", "AGENT", "LABELS"], nodes.iter().map(row))

@@ -1,8 +1,11 @@
 //! `longshore node`
 
+mod approve;
 mod delete;
+mod deny;
 mod label;
 mod list;
+mod pending;
 mod show;
 mod token;
 
@@ -23,8 +26,14 @@ pub(crate) enum Node {
     Label(label::Label),
     /// Delete a node: its open tasks fail, its certificate is refused from then on.
     Delete(delete::Delete),
-    /// Make a token with which one machine can enrol.
+    /// Tokens with which machines can enrol; without a further word, make one.
     Token(token::Token),
+    /// List the machines that wait for approval.
+    Pending(pending::Pending),
+    /// Make a machine that waits for approval a node.
+    Approve(approve::Approve),
+    /// Turn a machine that waits for approval away.
+    Deny(deny::Deny),
 }
 
 pub(super) async fn run(node: Node, mut context: Context<'_>) -> Result<Exit, Error> {
@@ -34,5 +43,8 @@ pub(super) async fn run(node: Node, mut context: Context<'_>) -> Result<Exit, Er
         Node::Label(label) => label::run(label, &mut context).await,
         Node::Delete(delete) => delete::run(delete, &mut context).await,
         Node::Token(token) => token::run(token, &mut context).await,
+        Node::Pending(pending) => pending::run(pending, &mut context).await,
+        Node::Approve(approve) => approve::run(approve, &mut context).await,
+        Node::Deny(deny) => deny::run(deny, &mut context).await,
     }
 }

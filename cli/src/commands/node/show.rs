@@ -43,7 +43,7 @@ fn text(node: &Node, apps: &[App], now: Timestamp) -> String {
         .collect();
     let facts = text::pairs(&[
         ("Node", node.name.clone()),
-        ("Labels", text::labels(node)),
+        ("Labels", text::labels(&node.labels)),
         ("Connected", if node.connected { "yes".to_owned() } else { "no".to_owned() }),
         ("Last seen", if node.connected { String::new() } else { seen }),
         ("Enrolled", text::moment(node.enroll_time.as_ref(), now)),

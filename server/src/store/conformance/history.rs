@@ -14,7 +14,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::model::{Model, Outcome, Step};
-use super::{Bed, Factory, app_name, app_report, at, info, job_id, new_job, node_name, progress, session_id, token};
+use super::{
+    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, node_name, progress, session_id, token,
+};
 use crate::store::{Change, JobRequest, Store, StoreError, Terms};
 
 /// Histories to try: each opens a database and waits for some twenty commits.
@@ -121,7 +123,7 @@ async fn perform(store: Arc<dyn Store>, step: Step, token_id: String, now: Times
     let outcome = match step {
         Step::Enroll(node) => {
             store.create_token(token(&token_id, now + jiff::SignedDuration::from_secs(1))).await.unwrap();
-            store.enroll(&token_id, [7; 32], &node, now).await.map(|_| 0)
+            store.enroll(enrolling(&token_id, 7, node.as_str()), now).await.map(|_| 0)
         }
         Step::Create(new) => store.create_job(*new).await.map(|_| 0),
         Step::Assign(picks) => store.assign(picks, now).await,

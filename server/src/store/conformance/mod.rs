@@ -10,11 +10,13 @@
 )]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use longshore_model::admission::Fingerprint;
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
@@ -25,9 +27,13 @@ use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
 use longshore_model::task::{Task, TaskState};
 
-use super::{Change, EncodedAssignment, NewJob, NodeReport, Observer, RequestKey, Store, StoreError, StoredToken};
+use super::{
+    Change, EncodedAssignment, Enrolled, Enrolling, NewJob, NodeReport, Observer, RequestKey, Store, StoreError,
+    StoredToken,
+};
 
 pub(super) mod apps;
+pub(super) mod enrolment;
 pub(super) mod history;
 pub(super) mod jobs;
 mod model;
@@ -53,8 +59,11 @@ macro_rules! conformance_suite {
                 what_has_changed_is_left_alone, what_is_only_validated_is_left_alone;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
-            nodes: tokens_are_spent_once, tokens_are_refused, a_token_for_its_name_enrols_a_node_anew, expired_tokens_are_purged, nodes_are_paged,
-                labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
+            enrolment: tokens_are_spent_once, tokens_are_refused, a_token_for_its_name_enrols_a_node_anew,
+                expired_tokens_are_purged, a_token_is_good_for_so_many_machines, tokens_are_listed_and_deleted,
+                a_machine_waits_for_approval, a_machine_is_denied, an_approval_is_for_the_machine_that_was_looked_at,
+                one_machine_waits_for_a_name, an_approval_ends_with_its_node, waiting_is_bounded_and_ends;
+            nodes: nodes_are_paged, labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
                 a_deleted_node_can_come_back, changes_come_in_order, a_restart_keeps_everything;
             apps: apps_are_paged_and_filtered, removal_waits_for_the_node, a_node_without_the_app_confirms_too,
                 removal_is_refused_while_busy,
@@ -183,7 +192,26 @@ pub(super) fn info() -> NodeInfo {
 
 pub(super) fn token(id: &str, expire_time: Timestamp) -> StoredToken {
     let labels = BTreeMap::from([("role".to_owned(), "edge".to_owned())]);
-    StoredToken { id: id.to_owned(), secret_hash: [7; 32], expire_time, labels, node: None }
+    StoredToken { labels, ..StoredToken::single(id, [7; 32], at(0), expire_time) }
+}
+
+/// A machine with a key of its own that asks to become a node.
+pub(super) fn enrolling(token: &str, secret_hash: u8, node: &str) -> Enrolling {
+    Enrolling {
+        token_id: token.to_owned(),
+        secret_hash: [secret_hash; 32],
+        node: node_name(node),
+        key: Fingerprint([1; 32]),
+        address: IpAddr::from([192, 0, 2, 1]),
+    }
+}
+
+/// Enrols a machine that must not have to wait.
+pub(super) async fn enroll(store: &dyn Store, request: Enrolling, second: i64) -> Result<Node, StoreError> {
+    match store.enroll(request, at(second)).await? {
+        Enrolled::Node(node) => Ok(node),
+        Enrolled::Waits(machine) => panic!("has to wait: {machine:?}"),
+    }
 }
 
 pub(super) fn progress(job: u32, attempt: u32, state: TaskState) -> NodeReport {
@@ -212,7 +240,7 @@ impl Bed {
     pub(super) async fn enroll(&self, nodes: &[&str]) {
         for name in nodes {
             self.store.create_token(token(name, at(1000))).await.unwrap();
-            self.store.enroll(name, [7; 32], &node_name(name), at(0)).await.unwrap();
+            enroll(&*self.store, enrolling(name, 7, name), 0).await.unwrap();
         }
     }
 

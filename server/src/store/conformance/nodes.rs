@@ -1,4 +1,4 @@
-//! Nodes: enrolment, labels, sessions, deletion; the order of changes; restarts.
+//! Nodes: labels, sessions, deletion; the order of changes; restarts.
 
 use std::collections::BTreeMap;
 
@@ -9,75 +9,10 @@ use longshore_model::job::JobState;
 use longshore_model::task::TaskState;
 
 use super::{
-    Bed, Factory, app_name, app_report, at, info, is_not_found, job_id, lines, new_job, node_name, progress,
-    session_id, spec_bytes, token,
+    Bed, Factory, app_name, app_report, at, enroll, enrolling, info, is_not_found, job_id, lines, new_job, node_name,
+    progress, session_id, spec_bytes, token,
 };
-use crate::store::{Change, JobRequest, Store, StoreError, Terms};
-
-pub(crate) async fn tokens_are_spent_once(factory: &dyn Factory) {
-    let bed = Bed::open(factory);
-    bed.store.create_token(token("t", at(100))).await.unwrap();
-    let twice = bed.store.create_token(token("t", at(100))).await.unwrap_err();
-    assert!(matches!(twice, StoreError::AlreadyExists { .. }), "{twice:?}");
-    let node = bed.store.enroll("t", [7; 32], &node_name("a"), at(1)).await.unwrap();
-    assert_eq!(node.labels, BTreeMap::from([("role".to_owned(), "edge".to_owned())]));
-    assert_eq!((node.enroll_time, node.last_seen, &node.info), (at(1), None, &None));
-    assert_eq!(bed.store.node(&node_name("a")).await.unwrap(), node);
-    let spent = bed.store.enroll("t", [7; 32], &node_name("b"), at(1)).await.unwrap_err();
-    assert!(matches!(spent, StoreError::BadToken), "{spent:?}");
-    assert!(is_not_found(&bed.store.node(&node_name("b")).await.unwrap_err(), "node"));
-}
-
-pub(crate) async fn tokens_are_refused(factory: &dyn Factory) {
-    let bed = Bed::with_nodes(factory, &["taken"]).await;
-    let mut bound = token("t", at(100));
-    bound.node = Some(node_name("only"));
-    bed.store.create_token(bound).await.unwrap();
-    bed.store.create_token(token("open", at(100))).await.unwrap();
-    let enroll = |id: &'static str, hash: u8, name: &'static str, second: i64| {
-        let store = bed.store.clone();
-        async move { store.enroll(id, [hash; 32], &node_name(name), at(second)).await }
-    };
-    assert!(matches!(enroll("none", 7, "a", 1).await, Err(StoreError::BadToken)));
-    assert!(matches!(enroll("t", 8, "only", 1).await, Err(StoreError::BadToken)));
-    assert!(matches!(enroll("t", 7, "only", 100).await, Err(StoreError::BadToken)), "expired");
-    assert!(matches!(enroll("t", 7, "a", 1).await, Err(StoreError::TokenForOther(only)) if only.as_str() == "only"));
-    assert!(matches!(enroll("open", 7, "taken", 1).await, Err(StoreError::AlreadyExists { kind: "node", .. })));
-    enroll("t", 7, "only", 99).await.unwrap();
-    enroll("open", 7, "a", 99).await.expect("a refusal spends no token");
-}
-
-pub(crate) async fn a_token_for_its_name_enrols_a_node_anew(factory: &dyn Factory) {
-    let bed = Bed::with_nodes(factory, &["a"]).await;
-    bed.assigned(1, &["a"], 0).await;
-    bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
-    let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("role".to_owned(), "till".to_owned())]);
-    bed.store.update_labels(&node_name("a"), set, Vec::new(), Terms::default()).await.unwrap();
-    bed.open_session("a", 1).await;
-    bed.seen.take();
-    let mut bound = token("t", at(100));
-    bound.node = Some(node_name("a"));
-    bed.store.create_token(bound).await.unwrap();
-
-    let node = bed.store.enroll("t", [7; 32], &node_name("a"), at(50)).await.unwrap();
-    assert_eq!(lines(&bed.seen.take()), ["reenrolled a"]);
-    let labels = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("role".to_owned(), "edge".to_owned())]);
-    assert_eq!((&node.labels, node.enroll_time, node.info.clone()), (&labels, at(50), Some(info())));
-    assert_eq!(bed.store.node(&node_name("a")).await.unwrap(), node);
-    let spent = bed.store.enroll("t", [7; 32], &node_name("a"), at(51)).await.unwrap_err();
-    assert!(matches!(spent, StoreError::BadToken), "{spent:?}");
-    let full = bed.open_session("a", 2).await;
-    assert_eq!(full.iter().map(|one| one.app.as_str()).collect::<Vec<_>>(), ["web-1"], "its apps are its own");
-}
-
-pub(crate) async fn expired_tokens_are_purged(factory: &dyn Factory) {
-    let bed = Bed::open(factory);
-    bed.store.create_token(token("t", at(100))).await.unwrap();
-    bed.store.pass_deadlines(at(99)).await.unwrap();
-    bed.store.create_token(token("t", at(100))).await.unwrap_err();
-    bed.store.pass_deadlines(at(100)).await.unwrap();
-    bed.store.create_token(token("t", at(200))).await.expect("the identifier is free again");
-}
+use crate::store::{Change, JobRequest, Store, Terms};
 
 pub(crate) async fn nodes_are_paged(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["c", "a", "e", "b", "d"]).await;
@@ -172,7 +107,7 @@ pub(crate) async fn a_deleted_node_can_come_back(factory: &dyn Factory) {
     bed.assigned(1, &["a"], 0).await;
     bed.store.delete_node(&node_name("a"), Terms::default(), at(5)).await.unwrap();
     bed.store.create_token(token("new", at(100))).await.unwrap();
-    bed.store.enroll("new", [7; 32], &node_name("a"), at(6)).await.unwrap();
+    enroll(&*bed.store, enrolling("new", 7, "a"), 6).await.unwrap();
     assert!(bed.open_session("a", 1).await.is_empty());
     bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(7)).await.unwrap();
     assert_eq!(bed.assign_all(8).await, 1);
@@ -239,7 +174,7 @@ pub(crate) async fn a_restart_keeps_everything(factory: &dyn Factory) {
     assert_eq!(everything(&*bed.store).await, before);
     assert!(lines(&bed.seen.take()).is_empty());
     assert_eq!(bed.store.pass_deadlines(at(1)).await.unwrap(), Some(at(600)));
-    bed.store.enroll("t", [7; 32], &node_name("d"), at(4)).await.unwrap();
+    enroll(&*bed.store, enrolling("t", 7, "d"), 4).await.unwrap();
     assert_eq!(bed.assign_all(5).await, 1);
     bed.report("b", progress(1, 1, TaskState::Succeeded), 6).await;
     bed.report("c", progress(1, 1, TaskState::Succeeded), 6).await;

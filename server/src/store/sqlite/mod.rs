@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
@@ -20,11 +21,13 @@ use self::read::Readers;
 use self::rows::rounded;
 use self::writer::Writer;
 use super::{
-    Connected, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store, StoreError, StoredToken, Terms,
+    Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store, StoreError,
+    StoredToken, Terms,
 };
 
 mod apps;
 mod batch;
+mod enrolment;
 mod jobs;
 mod nodes;
 mod read;
@@ -186,15 +189,38 @@ impl Store for SqliteStore {
         self.writer.write(move |batch| batch.create_token(&token)).await
     }
 
-    async fn enroll(
+    async fn tokens(&self, after: Option<&str>, limit: usize, now: Timestamp) -> Result<Page<StoredToken>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.readers.read(move |sql| read::tokens(sql, after.as_deref(), limit, rounded(now))).await
+    }
+
+    async fn delete_token(&self, id: &str, terms: Terms) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.writer.write(move |batch| batch.delete_token(&id, &terms)).await
+    }
+
+    async fn enroll(&self, request: Enrolling, now: Timestamp) -> Result<Enrolled, StoreError> {
+        self.writer.write(move |batch| batch.enroll(&request, rounded(now))).await
+    }
+
+    async fn pending(
         &self,
-        token_id: &str,
-        secret_hash: [u8; 32],
-        node: &NodeName,
+        after: Option<&NodeName>,
+        limit: usize,
         now: Timestamp,
-    ) -> Result<Node, StoreError> {
-        let (token_id, node) = (token_id.to_owned(), node.clone());
-        self.writer.write(move |batch| batch.enroll(&token_id, &secret_hash, &node, rounded(now))).await
+    ) -> Result<Page<PendingNode>, StoreError> {
+        let after = after.cloned();
+        self.readers.read(move |sql| read::pending(sql, after.as_ref(), limit, rounded(now))).await
+    }
+
+    async fn approve(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<Node, StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.approve(&name, &terms, rounded(now))).await
+    }
+
+    async fn deny(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.deny(&name, &terms, rounded(now))).await
     }
 
     async fn node(&self, name: &NodeName) -> Result<Node, StoreError> {

@@ -1,4 +1,4 @@
-//! Writes about nodes, their tokens and sessions.
+//! Writes about nodes and their sessions.
 
 use jiff::Timestamp;
 use longshore_model::assignment::Order;
@@ -9,91 +9,11 @@ use rusqlite::{OptionalExtension, params};
 
 use super::batch::Batch;
 use super::{no_node, rows};
-use crate::store::{Change, EncodedAssignment, StoreError, StoredToken, Terms};
-
-/// Compares hashes in a time that does not depend on where they differ.
-fn equal_hashes(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    let difference = one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b));
-    std::hint::black_box(difference) == 0
-}
+use crate::store::{Change, EncodedAssignment, StoreError, Terms};
 
 impl Batch<'_> {
-    /// Keeps a token.
-    pub(super) fn create_token(&mut self, token: &StoredToken) -> Result<(), StoreError> {
-        if self.sql.prepare_cached("SELECT 1 FROM token WHERE id = ?1")?.exists([&token.id])? {
-            return Err(StoreError::AlreadyExists { kind: "enrolment token", name: token.id.clone() });
-        }
-        self.sql
-            .prepare_cached(
-                "INSERT INTO token (id, secret_hash, expire_time, labels, node) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![
-                token.id,
-                token.secret_hash,
-                rows::micros(token.expire_time),
-                rows::to_json(&token.labels)?,
-                token.node.as_ref().map(NodeName::as_str),
-            ])?;
-        Ok(())
-    }
-
-    /// Deletes the tokens that can no longer be spent.
-    pub(super) fn purge_tokens(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let mut statement = self.sql.prepare_cached("DELETE FROM token WHERE expire_time <= ?1")?;
-        statement.execute([rows::micros(now)])?;
-        Ok(())
-    }
-
-    /// Spends a token and adds a node with its labels.
-    pub(super) fn enroll(
-        &mut self,
-        token_id: &str,
-        secret_hash: &[u8; 32],
-        name: &NodeName,
-        now: Timestamp,
-    ) -> Result<Node, StoreError> {
-        let token = self
-            .sql
-            .prepare_cached("SELECT id, secret_hash, expire_time, labels, node FROM token WHERE id = ?1")?
-            .query_row([token_id], rows::token)
-            .optional()?
-            .filter(|token| equal_hashes(&token.secret_hash, secret_hash) && token.expire_time > now)
-            .ok_or(StoreError::BadToken)?;
-        let is_for_this = token.node.is_some();
-        if let Some(only) = token.node.filter(|only| only != name) {
-            return Err(StoreError::TokenForOther(only));
-        }
-        let exists = self.node_exists(name)?;
-        if exists && !is_for_this {
-            return Err(StoreError::AlreadyExists { kind: "node", name: name.to_string() });
-        }
-        self.sql.prepare_cached("DELETE FROM token WHERE id = ?1")?.execute([token_id])?;
-        if exists { self.enroll_anew(name, token.labels, now) } else { self.add_node(name, token.labels, now) }
-    }
-
-    fn add_node(&mut self, name: &NodeName, labels: Labels, now: Timestamp) -> Result<Node, StoreError> {
-        let node = Node { name: name.clone(), labels, enroll_time: now, last_seen: None, info: None };
-        self.sql
-            .prepare_cached("INSERT INTO node (name, labels, enroll_time) VALUES (?1, ?2, ?3)")?
-            .execute(params![name.as_str(), rows::to_json(&node.labels)?, rows::micros(now)])?;
-        Ok(node)
-    }
-
-    /// Whoever holds an older certificate of this name is the node no longer; all else stays as it is.
-    fn enroll_anew(&mut self, name: &NodeName, labels: Labels, now: Timestamp) -> Result<Node, StoreError> {
-        let mut node = self.enrolled(name)?;
-        node.labels.extend(labels);
-        node.enroll_time = now;
-        self.sql.prepare_cached("UPDATE node SET labels = ?2, enroll_time = ?3 WHERE name = ?1")?.execute(params![
-            name.as_str(),
-            rows::to_json(&node.labels)?,
-            rows::micros(now)
-        ])?;
-        self.tell_node(Change::Reenrolled { node: name.clone() });
-        Ok(node)
-    }
-
-    fn enrolled(&self, name: &NodeName) -> Result<Node, StoreError> {
+    /// A node.
+    pub(super) fn enrolled(&self, name: &NodeName) -> Result<Node, StoreError> {
         self.sql
             .prepare_cached(concat!("SELECT ", rows::node_columns!(), " FROM node WHERE name = ?1"))?
             .query_row([name.as_str()], rows::node)
@@ -160,6 +80,7 @@ impl Batch<'_> {
         // The node's row is what those of its apps refer to, so they go first.
         self.write_rows()?;
         self.sql.prepare_cached("DELETE FROM node WHERE name = ?1")?.execute([name.as_str()])?;
+        self.forget_approval(name)?;
         self.tell_node(Change::NodeDeleted { node: name.clone() });
         Ok(())
     }

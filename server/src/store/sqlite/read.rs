@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::job::{Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -14,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::{no_app, no_job, no_node, rows, schema};
-use crate::store::{Page, RequestKey, StoreError};
+use crate::store::{Page, RequestKey, StoreError, StoredToken};
 
 /// Reads that run at once: each holds a blocking thread and a connection with its page cache of 2 MB.
 const READERS: usize = 4;
@@ -210,6 +211,40 @@ pub(super) fn nodes(sql: &Connection, after: Option<&NodeName>, limit: usize) ->
     let items = sql
         .prepare_cached(concat!("SELECT ", rows::node_columns!(), " FROM node WHERE name > ?1 ORDER BY name LIMIT ?2"))?
         .query_map(params![after.map_or("", NodeName::as_str), one_more(limit)], rows::node)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(page(items, limit))
+}
+
+pub(super) fn tokens(
+    sql: &Connection,
+    after: Option<&str>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Page<StoredToken>, StoreError> {
+    let items = sql
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::token_columns!(),
+            " FROM token WHERE id > ?1 AND expire_time > ?3 ORDER BY id LIMIT ?2"
+        ))?
+        .query_map(params![after.unwrap_or_default(), one_more(limit), rows::micros(now)], rows::token)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(page(items, limit))
+}
+
+pub(super) fn pending(
+    sql: &Connection,
+    after: Option<&NodeName>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Page<PendingNode>, StoreError> {
+    let items = sql
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::pending_columns!(),
+            " FROM admission WHERE name > ?1 AND state = 0 AND expire_time > ?3 ORDER BY name LIMIT ?2"
+        ))?
+        .query_map(params![after.map_or("", NodeName::as_str), one_more(limit), rows::micros(now)], rows::pending)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(page(items, limit))
 }

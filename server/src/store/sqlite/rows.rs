@@ -1,9 +1,11 @@
 //! Rows and what they mean.
 
+use std::net::AddrParseError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::{App, AppStatus, Desired};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
@@ -271,6 +273,35 @@ pub(super) fn node(row: &Row<'_>) -> Result<Node> {
     })
 }
 
+// Columns of `token`, in the order of `token`.
+macro_rules! token_columns {
+    () => {
+        "id, secret_hash, expire_time, labels, node, create_time, creator, uses, uses_left, requires_approval"
+    };
+}
+pub(super) use token_columns;
+
+// Columns of `admission`, in the order of `pending`.
+macro_rules! pending_columns {
+    () => {
+        "name, key, address, token, labels, create_time, expire_time"
+    };
+}
+pub(super) use pending_columns;
+
+/// A machine that waits.
+pub(super) fn pending(row: &Row<'_>) -> Result<PendingNode> {
+    Ok(PendingNode {
+        name: name(row, 0)?,
+        key: Fingerprint(row.get(1)?),
+        address: row.get_ref(2)?.as_str()?.parse().map_err(|error: AddrParseError| unreadable(2, error))?,
+        token: row.get(3)?,
+        labels: json(row, 4)?,
+        create_time: time(row, 5)?,
+        expire_time: time(row, 6)?,
+    })
+}
+
 /// A token.
 pub(super) fn token(row: &Row<'_>) -> Result<StoredToken> {
     Ok(StoredToken {
@@ -284,6 +315,11 @@ pub(super) fn token(row: &Row<'_>) -> Result<StoredToken> {
             .map(str::parse)
             .transpose()
             .map_err(|error: NameError| unreadable(4, error))?,
+        create_time: time(row, 5)?,
+        creator: row.get(6)?,
+        uses: row.get(7)?,
+        uses_left: row.get(8)?,
+        requires_approval: row.get(9)?,
     })
 }
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{OpenError, SqliteStore, schema};
 use crate::store::conformance::{
-    self, Bed, Factory, Recorder, at, conformance_suite, job_id, lines, new_job, node_name, progress, token,
+    self, Bed, Factory, Recorder, at, conformance_suite, enrolling, job_id, lines, new_job, node_name, progress, token,
 };
 use crate::store::{JobRequest, NewJob, Observer, Store, StoreError, Terms};
 
@@ -183,7 +183,7 @@ async fn hold(store: &SqliteStore) -> mpsc::SyncSender<()> {
 async fn nodes_of(store: &SqliteStore, names: &[&str]) {
     for name in names {
         store.create_token(token(name, at(1000))).await.unwrap();
-        store.enroll(name, [7; 32], &node_name(name), at(0)).await.unwrap();
+        store.enroll(enrolling(name, 7, name), at(0)).await.unwrap();
     }
 }
 

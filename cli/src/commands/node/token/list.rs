@@ -1,0 +1,74 @@
+//! `longshore node token list`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{EnrollmentToken, ListEnrollmentTokensRequest, ListEnrollmentTokensResponse};
+
+use crate::client::{PAGE, call};
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, text};
+
+/// List the tokens that can still be used.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only tokens that match, such as `creator = ann AND requires_approval = true`; docs/api.md has the grammar.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    filter: String,
+}
+
+pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let mut enrollment_tokens = Vec::new();
+    let mut request = ListEnrollmentTokensRequest { page_size: PAGE, filter: list.filter, ..Default::default() };
+    loop {
+        let page = context.client.nodes.list_enrollment_tokens(call(request.clone())).await?.into_inner();
+        enrollment_tokens.extend(page.enrollment_tokens);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    let page = ListEnrollmentTokensResponse { enrollment_tokens, ..Default::default() };
+    let table = || table(&page.enrollment_tokens, Timestamp::now());
+    context.output.show(|| json::of("ListEnrollmentTokensResponse", &page), table)?;
+    Ok(Exit::Ok)
+}
+
+fn table(tokens: &[EnrollmentToken], now: Timestamp) -> String {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let row = |token: &EnrollmentToken| {
+        [
+            token.token_id.clone(),
+            format!("{} of {}", token.uses_left, token.uses),
+            text::moment(token.expire_time.as_ref(), now),
+            or_dash(&token.creator),
+            if token.requires_approval { "yes" } else { "no" }.to_owned(),
+            or_dash(&token.node_name),
+            text::labels(&token.labels),
+        ]
+    };
+    text::table(["TOKEN", "USES LEFT", "EXPIRES", "BY", "APPROVAL", "FOR", "LABELS"], tokens.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_tokens() {
+        let token = EnrollmentToken {
+            token_id: "abcdefghijkl".to_owned(),
+            uses: 5,
+            uses_left: 3,
+            expire_time: Some(prost_types::Timestamp { seconds: 300, nanos: 0 }),
+            creator: "ann".to_owned(),
+            requires_approval: true,
+            labels: [("role".to_owned(), "till".to_owned())].into(),
+            ..Default::default()
+        };
+        let expected = "\
+TOKEN         USES LEFT  EXPIRES                       BY   APPROVAL  FOR  LABELS
+abcdefghijkl  3 of 5     1970-01-01T00:05:00Z (in 5m)  ann  yes       -    role=till";
+        assert_eq!(table(&[token], Timestamp::UNIX_EPOCH), expected);
+    }
+}

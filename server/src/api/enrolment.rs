@@ -1,0 +1,194 @@
+//! The part of NodeService by which machines become nodes: tokens, and approval.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use longshore_model::admission::PendingNode;
+use longshore_model::identity::Identity;
+use longshore_model::label;
+use longshore_model::limits::{DEFAULT_TOKEN_TTL, MAX_PAGE, MAX_TOKEN_USES};
+use longshore_model::name::NodeName;
+use longshore_model::node::{Labels, Node};
+use longshore_model::validate::{self, Path, Violations};
+use longshore_proto::convert::{self, FromWire};
+use longshore_proto::v1;
+use longshore_tls::EnrollmentToken;
+use tonic::Status;
+
+use super::nodes::NodeApi;
+use super::pages::{self, Listing};
+use super::scan::Scan;
+use super::{filters, optional_name, status, terms};
+use crate::store::StoredToken;
+
+/// Bytes of the identifier of a token, of which those that we make have 12.
+const MAX_TOKEN_ID: usize = 64;
+
+impl NodeApi {
+    pub(super) async fn create_token(
+        &self,
+        request: v1::CreateEnrollmentTokenRequest,
+        caller: &Identity,
+    ) -> Result<v1::CreateEnrollmentTokenResponse, Status> {
+        let mut bad = Violations::default();
+        let ttl = read_ttl(request.ttl, &mut bad);
+        let labels = Labels::from_iter(request.labels);
+        label::check(&labels, Path::Root.field("labels"), &mut bad);
+        let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
+        let uses = request.uses.max(1);
+        if uses > MAX_TOKEN_USES {
+            bad.add(Path::Root.field("uses"), format!("is {uses}; it must be from 1 to {MAX_TOKEN_USES}"));
+        } else if uses > 1 && node.is_some() {
+            bad.add(Path::Root.field("uses"), "must be 1 with a node_name: only one machine can have a name");
+        }
+        bad.or(()).map_err(status::invalid)?;
+        let create_time = Timestamp::now();
+        // The sum stays in range: the lifetime is at most 30 days.
+        let lifetime = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::ZERO);
+        let expire_time = create_time.checked_add(lifetime).unwrap_or(Timestamp::MAX);
+        let mut answer = v1::CreateEnrollmentTokenResponse {
+            expire_time: Some(convert::timestamp(expire_time)),
+            ..Default::default()
+        };
+        if request.validate_only {
+            return Ok(answer);
+        }
+
+        let mut random = [0; EnrollmentToken::RANDOM_BYTES];
+        rand::fill(&mut random);
+        let token = EnrollmentToken::from_random(&random, self.pin);
+        let creator = caller.name();
+        let stored = StoredToken {
+            labels,
+            node,
+            creator: creator.clone(),
+            uses,
+            uses_left: uses,
+            requires_approval: request.requires_approval,
+            ..StoredToken::single(token.id(), token.secret_hash(), create_time, expire_time)
+        };
+        self.context.store.create_token(stored).await.map_err(status::store)?;
+        tracing::info!(token = token.id(), %expire_time, uses, creator, "enrolment token created");
+        answer.token = token.to_string();
+        answer.token_id = token.id().to_owned();
+        Ok(answer)
+    }
+
+    pub(super) async fn list_tokens(
+        &self,
+        request: v1::ListEnrollmentTokensRequest,
+    ) -> Result<v1::ListEnrollmentTokensResponse, Status> {
+        let filters = [request.filter.as_str()];
+        let listing = Listing::new("ListEnrollmentTokens", &filters);
+        let mut bad = Violations::default();
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, |cursor| Some(cursor.to_owned()), &mut bad);
+        let filter = filters::read(&request.filter, filters::TOKENS, &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        let batch = if filter.is_empty() { size } else { MAX_PAGE };
+        let (store, now) = (&self.context.store, Timestamp::now());
+        let is_wanted = |token: &StoredToken| filter.matches(|field| filters::token(token, field));
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = store.tokens(scan.after().map(String::as_str), batch, now).await.map_err(status::store)?;
+            scan.take(page, |token| token.id.clone(), is_wanted);
+        }
+        let (found, last) = scan.finish();
+        let mut enrollment_tokens: Vec<v1::EnrollmentToken> = found.into_iter().map(token_on_wire).collect();
+        let token = pages::close(&mut enrollment_tokens, false, |token| listing.token(&token.token_id));
+        let next_page_token = token.or_else(|| last.map(|last| listing.token(&last))).unwrap_or_default();
+        Ok(v1::ListEnrollmentTokensResponse { enrollment_tokens, next_page_token })
+    }
+
+    pub(super) async fn delete_token(&self, request: v1::DeleteEnrollmentTokenRequest) -> Result<(), Status> {
+        let v1::DeleteEnrollmentTokenRequest { token_id, validate_only } = request;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if token_id.is_empty() || token_id.len() > MAX_TOKEN_ID || !token_id.chars().all(allowed) {
+            // The text is not repeated: it may be a whole token.
+            let description = "is not the identifier of a token, which is the second of its four parts";
+            return Err(status::invalid(Violations::one("token_id", description)));
+        }
+        let terms = terms(String::new(), validate_only);
+        self.context.store.delete_token(&token_id, terms).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(token = token_id, "enrolment token deleted");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn list_pending(
+        &self,
+        request: v1::ListPendingNodesRequest,
+    ) -> Result<v1::ListPendingNodesResponse, Status> {
+        let filters = [request.filter.as_str()];
+        let listing = Listing::new("ListPendingNodes", &filters);
+        let mut bad = Violations::default();
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
+        let filter = filters::read(&request.filter, filters::PENDING_NODES, &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        let batch = if filter.is_empty() { size } else { MAX_PAGE };
+        let (store, now) = (&self.context.store, Timestamp::now());
+        let is_wanted = |machine: &PendingNode| {
+            let texts = [machine.key.to_string(), machine.address.to_string()];
+            filter.matches(|field| filters::pending_node(machine, &texts, field))
+        };
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = store.pending(scan.after(), batch, now).await.map_err(status::store)?;
+            scan.take(page, |machine| machine.name.clone(), is_wanted);
+        }
+        let (found, last) = scan.finish();
+        let mut pending_nodes: Vec<v1::PendingNode> = found.iter().map(v1::PendingNode::from).collect();
+        let token = pages::close(&mut pending_nodes, false, |machine| listing.token(&machine.name));
+        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        Ok(v1::ListPendingNodesResponse { pending_nodes, next_page_token })
+    }
+
+    pub(super) async fn approve(&self, request: v1::ApproveNodeRequest, caller: &Identity) -> Result<Node, Status> {
+        let v1::ApproveNodeRequest { name, etag, validate_only } = request;
+        let name = NodeName::read_field(name, "name").map_err(status::invalid)?;
+        let terms = terms(etag, validate_only);
+        let node = self.context.store.approve(&name, terms, Timestamp::now()).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(node = %name, by = %caller, "a machine was approved");
+        }
+        Ok(node)
+    }
+
+    pub(super) async fn deny(&self, request: v1::DenyNodeRequest, caller: &Identity) -> Result<(), Status> {
+        let v1::DenyNodeRequest { name, etag, validate_only } = request;
+        let name = NodeName::read_field(name, "name").map_err(status::invalid)?;
+        let terms = terms(etag, validate_only);
+        self.context.store.deny(&name, terms, Timestamp::now()).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(node = %name, by = %caller, "a machine was denied");
+        }
+        Ok(())
+    }
+}
+
+fn token_on_wire(token: StoredToken) -> v1::EnrollmentToken {
+    v1::EnrollmentToken {
+        token_id: token.id,
+        create_time: Some(convert::timestamp(token.create_time)),
+        expire_time: Some(convert::timestamp(token.expire_time)),
+        creator: token.creator,
+        uses: token.uses,
+        uses_left: token.uses_left,
+        labels: token.labels.into_iter().collect(),
+        node_name: token.node.map(String::from).unwrap_or_default(),
+        requires_approval: token.requires_approval,
+    }
+}
+
+fn read_ttl(ttl: Option<prost_types::Duration>, bad: &mut Violations) -> Duration {
+    let ttl = match ttl.map(|ttl| Duration::read_field(ttl, "ttl")) {
+        None => Ok(DEFAULT_TOKEN_TTL),
+        Some(read) => read.and_then(|ttl| validate::token_ttl(ttl).map(|()| ttl)),
+    };
+    ttl.unwrap_or_else(|found| {
+        bad.0.extend(found.0);
+        DEFAULT_TOKEN_TTL
+    })
+}
