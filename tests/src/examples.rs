@@ -76,6 +76,27 @@ fn missing<'a>(printed: &str, expected: &'a [String]) -> Option<&'a str> {
     expected.iter().find(|wanted| !lines.any(|line| matches(line, wanted))).map(String::as_str)
 }
 
+/// The lines of all blocks of `text` in a document.
+pub fn expected_lines(document: &str) -> Vec<&str> {
+    let mut lines = document.lines();
+    let mut expected = Vec::new();
+    while let Some(line) = lines.next() {
+        if line == "```text" {
+            expected.extend(lines.by_ref().take_while(|line| *line != "```"));
+        }
+    }
+    expected
+}
+
+/// Where what was printed is not, line by line, what was expected: all of it and nothing else.
+pub fn first_difference(printed: &[String], expected: &[&str]) -> Option<String> {
+    let lines = printed.len().max(expected.len());
+    (0..lines).find_map(|at| match (printed.get(at), expected.get(at)) {
+        (Some(line), Some(wanted)) if matches(line, wanted) => None,
+        (line, wanted) => Some(format!("line {}: expected {wanted:?}, found {line:?}", at + 1)),
+    })
+}
+
 fn matches(line: &str, wanted: &str) -> bool {
     let mut fragments = wanted.split(ANYTHING);
     let first = fragments.next().unwrap_or_default();
@@ -120,5 +141,19 @@ mod tests {
         let found = Examples::of(document, "One");
         assert_eq!(found.blocks, [("echo 1".to_owned(), vec!["1".to_owned()])]);
         assert_eq!(found.files, [("f.py".to_owned(), "x".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_is_a_difference() {
+        let document = "a\n```text\na\nb …\n```\n```sh\nc\n```\n```text\nd\n```\n";
+        let expected = expected_lines(document);
+        assert_eq!(expected, ["a", "b …", "d"]);
+        let difference = |lines: &[&str]| {
+            first_difference(&lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>(), &expected)
+        };
+        assert_eq!(difference(&["a", "b c", "d"]), None);
+        for wrong in [&["a", "b c"][..], &["a", "b c", "d", "e"], &["b c", "a", "d"], &[]] {
+            assert!(difference(wrong).is_some(), "{wrong:?}");
+        }
     }
 }

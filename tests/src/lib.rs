@@ -13,6 +13,7 @@
 pub mod client;
 pub mod cluster;
 pub mod examples;
+pub mod foreign;
 pub mod host;
 pub mod http;
 pub mod process;
