@@ -1,5 +1,6 @@
 //! What the agent is told: flags, environment, and a file.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +111,9 @@ pub struct Run {
     /// How apps with mapped ports reach the outside: not at all, from a private range that is chosen, or from this one.
     #[arg(long, value_name = "off|auto|CIDR", default_value = "auto", env = "LONGSHORE_EGRESS")]
     pub egress: EgressChoice,
+    /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
+    #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Run {
@@ -141,6 +145,10 @@ pub enum RuntimeKind {
     Embedded,
     /// None: containers are played, by a script in the image's reference. For tests of a server.
     Fake,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "not an IP address with a port, such as 127.0.0.1:7443")
 }
 
 /// Checks a filter, so that a wrong one is found together with the other mistakes.

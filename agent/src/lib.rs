@@ -13,6 +13,7 @@ pub mod environment;
 pub mod host_path;
 pub mod identity;
 pub mod ledger;
+pub mod metrics;
 pub mod node;
 pub mod ports;
 pub mod renewal;

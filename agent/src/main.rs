@@ -19,13 +19,15 @@ use longshore_agent::runtime::Runtime;
 use longshore_agent::runtime::embedded::{self, EmbeddedRuntime, Settings, shim};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::runtime::image::RegistryConfig;
+use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
-use longshore_agent::{enroll, node, renewal};
+use longshore_agent::{enroll, metrics, node, renewal};
 use longshore_model::name::NodeName;
 use longshore_settings::{Mistakes, Origins};
 use longshore_tls::KeepAlive;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -113,13 +115,21 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let _lock = data.lock()?;
     let identity = Arc::new(Identity::load(&data)?);
     let shutdown = on_signal()?;
+    let metrics_listener = match arguments.metrics_listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            tracing::info!(metrics = %listener.local_addr()?, "listening");
+            Some(listener)
+        }
+        None => None,
+    };
 
-    let reporter = Reporter::default();
+    let (reporter, measures) = (Reporter::default(), RuntimeMetrics::default());
     let server: Arc<str> = enrolment.server.as_str().into();
     let context = Arc::new(Context {
-        runtime: runtime(&arguments, &data, &enrolment).await?,
+        runtime: Arc::new(Measured::new(runtime(&arguments, &data, &enrolment).await?, measures.clone())),
         ledger: Ledger::open(data.ledger())?,
-        reporter,
+        reporter: reporter.clone(),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: enrolment.node_name.clone(),
@@ -138,6 +148,11 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         live: watch::Sender::new(None),
         context,
     };
+    if let Some(listener) = metrics_listener {
+        let (live, identity) = (link.live.subscribe(), Arc::clone(&identity));
+        let sources = metrics::Sources { reporter, runtime: measures, live, identity };
+        tokio::spawn(longshore_metrics::serve(listener, sources.into_scrape(), shutdown.clone()));
+    }
     let renewing = renewal::run(&identity, link.live.subscribe());
     tokio::select! {
         () = session::run(&link, &mut supervisor, &shutdown) => {}

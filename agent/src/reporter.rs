@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use longshore_model::app::AppState;
+use longshore_model::app::{AppState, InstanceState};
 use longshore_model::name::{AppName, JobId};
 use longshore_model::report::{AppReport, TaskReport};
 use tokio::sync::Notify;
@@ -69,10 +69,20 @@ struct Book {
     in_flight: HashMap<u64, (Subject, u64)>,
     last_version: u64,
     last_sequence: u64,
+    /// The last word on each app that is here, acknowledged or not.
+    apps: BTreeMap<AppName, (AppState, Vec<InstanceState>)>,
 }
 
 impl Book {
     fn put(&mut self, report: Report) -> bool {
+        if let Report::App(AppReport { app, status, .. }) = &report {
+            if status.state == AppState::Removed {
+                self.apps.remove(app);
+            } else {
+                let instances = status.instances.iter().map(|instance| instance.state).collect();
+                self.apps.insert(app.clone(), (status.state, instances));
+            }
+        }
         let subject = report.subject();
         if let Some(kept) = self.kept.get(&subject) {
             if kept.report == report || (kept.report.is_last_word() && !report.is_last_word()) {
@@ -132,6 +142,17 @@ pub struct Reporter {
     news: Arc<Notify>,
 }
 
+/// How the node's apps are, as last reported, and what the server has not heard yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// State of each app that is here.
+    pub apps: Vec<AppState>,
+    /// State of each instance.
+    pub instances: Vec<InstanceState>,
+    /// Reports without an acknowledgement.
+    pub unacknowledged: usize,
+}
+
 impl Reporter {
     /// Keeps a task's report until it is acknowledged or there is a newer one. After the end of an attempt, what is said
     /// of its earlier steps is dropped.
@@ -173,6 +194,17 @@ impl Reporter {
         settled
     }
 
+    /// How many apps there are, how they are, and what the server has not acknowledged.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let book = self.book();
+        Census {
+            apps: book.apps.values().map(|(state, _)| *state).collect(),
+            instances: book.apps.values().flat_map(|(_, instances)| instances).copied().collect(),
+            unacknowledged: book.kept.len(),
+        }
+    }
+
     fn put(&self, report: Report) {
         if self.book().put(report) {
             self.news.notify_one();
@@ -188,6 +220,7 @@ impl Reporter {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use longshore_model::app::AppStatus;
     use longshore_model::task::TaskState;
     use proptest::prelude::*;
 
@@ -274,6 +307,24 @@ mod tests {
             prop_assert!(book.kept.is_empty());
             prop_assert_eq!(server, newest);
         }
+    }
+
+    #[test]
+    fn the_census_counts_what_is_here_and_what_is_unheard() {
+        let reporter = Reporter::default();
+        let say = |app: &str, state| {
+            let status = AppStatus { state, ..AppStatus::default() };
+            reporter.app(AppReport { app: AppName::parse(app).unwrap(), revision: 1, attempt: 1, status });
+        };
+        say("a-1", AppState::Starting);
+        say("a-1", AppState::Running);
+        say("b-1", AppState::Running);
+        say("b-1", AppState::Removed);
+        let census = reporter.census();
+        assert_eq!((census.apps, census.unacknowledged), (vec![AppState::Running], 2));
+        let (sequence, _) = reporter.book().take(1).unwrap();
+        reporter.acknowledge(sequence);
+        assert_eq!(reporter.census().unacknowledged, 1);
     }
 
     #[test]

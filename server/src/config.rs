@@ -117,6 +117,9 @@ pub struct RunArgs {
     /// a third of it.
     #[arg(long, value_name = "TIME", default_value = DEFAULT_NODE_LIFE, env = "LONGSHORE_NODE_CERTIFICATE_LIFE", value_parser = node_life)]
     pub node_certificate_life: SignedDuration,
+    /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
+    #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl RunArgs {
@@ -145,6 +148,8 @@ pub struct Config {
     pub agent_listen: SocketAddr,
     /// Life of nodes' certificates.
     pub node_certificate_life: SignedDuration,
+    /// Where metrics are served, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Authority, certificate and root.
     pub pki: Pki,
 }
@@ -164,6 +169,7 @@ impl Config {
                 api_listen: args.api_listen,
                 agent_listen: args.agent_listen,
                 node_certificate_life: args.node_certificate_life,
+                metrics_listen: args.metrics_listen,
                 pki,
             }),
             _ => Err(Mistakes(mistakes)),

@@ -13,8 +13,8 @@ use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 
 use crate::store::{
-    Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError, StoredToken,
-    Terms,
+    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError,
+    StoredToken, Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -172,6 +172,10 @@ impl Store for FailingStore {
 
     async fn remove_app(&self, _: &AppName, _: Option<&NodeName>, _: Terms, _: Timestamp) -> Result<u32, StoreError> {
         self.answer(0)
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.answer(Census { jobs: Vec::new(), tasks: Vec::new(), nodes: 0 })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

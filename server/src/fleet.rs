@@ -18,8 +18,10 @@ use v1::open_session_response::Message;
 
 use crate::store::EncodedAssignment;
 
+mod metrics;
 mod outbox;
 
+pub use metrics::FleetMetrics;
 use outbox::Offer;
 pub use outbox::{End, Outbox};
 
@@ -45,6 +47,7 @@ pub struct Fleet {
     registry: Mutex<Registry>,
     /// Streams that have not ended yet, those of fenced sessions included: a drain waits for them.
     streams: watch::Sender<usize>,
+    metrics: FleetMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +58,7 @@ struct Registry {
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self { registry: Mutex::default(), streams: watch::Sender::new(0) }
+        Self { registry: Mutex::default(), streams: watch::Sender::new(0), metrics: FleetMetrics::default() }
     }
 }
 
@@ -80,6 +83,7 @@ impl Fleet {
             registry.sessions.insert(node.clone(), Arc::clone(&outbox))
         };
         self.streams.send_modify(|streams| *streams += 1);
+        self.metrics.opened();
         if let Some(previous) = previous {
             tracing::info!(%node, session = %previous.session(), "a newer session fences this one");
             previous.end(End::Fenced);
@@ -91,6 +95,12 @@ impl Fleet {
     #[must_use]
     pub fn connected(&self, node: &NodeName) -> bool {
         self.registry().sessions.contains_key(node)
+    }
+
+    /// What the fleet counts of itself.
+    #[must_use]
+    pub fn metrics(&self) -> &FleetMetrics {
+        &self.metrics
     }
 
     /// Number of nodes with a live session.
@@ -255,6 +265,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.fleet.remove(&self.node, self.outbox.session());
         self.fleet.streams.send_modify(|streams| *streams -= 1);
+        self.fleet.metrics.ended(self.outbox.ended());
     }
 }
 

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod ids;
 pub mod listen;
 pub mod live;
+pub mod metrics;
 pub mod serve;
 pub mod services;
 pub mod session;

@@ -20,8 +20,10 @@ use crate::identity::caller::{Caller, Peer, PeerCredentials};
 
 mod budget;
 mod connection;
+mod metrics;
 
 pub use connection::Connection;
+pub use metrics::{ConnectionMetrics, ListenerMetrics};
 
 /// Time for a TLS handshake: a client at the far end of a bad link needs a second or two.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +53,8 @@ pub struct Accepting {
     pub preface_timeout: Duration,
     /// Life of a connection whose other end is not known.
     pub anonymous_life: Duration,
+    /// Counts.
+    pub metrics: ListenerMetrics,
 }
 
 impl Accepting {
@@ -63,6 +67,7 @@ impl Accepting {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             preface_timeout: PREFACE_TIMEOUT,
             anonymous_life: ANONYMOUS_LIFE,
+            metrics: ListenerMetrics::default(),
         }
     }
 }
@@ -118,10 +123,12 @@ async fn shake_hands(
     let tls = match tokio::time::timeout(accepting.handshake_timeout, handshake).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
+            accepting.metrics.handshake_failed();
             tracing::debug!(%address, %error, "TLS handshake failed");
             return;
         }
         Err(_) => {
+            accepting.metrics.handshake_timed_out();
             tracing::debug!(%address, "TLS handshake took too long");
             return;
         }
@@ -131,7 +138,8 @@ async fn shake_hands(
     // One that has expired already (a resumed session says so to nobody) is answered call by call for a while, so that
     // its owner is told why.
     let end = connection::expiry(&credentials).unwrap_or_else(|| Instant::now() + accepting.anonymous_life);
-    let connection = Connection::new(tls, Peer { address, credentials }, accepting.preface_timeout, end);
+    let connection =
+        Connection::new(tls, Peer { address, credentials }, accepting.preface_timeout, end, accepting.metrics.open());
     // Nobody takes it when the server is going away.
     let _ = ready.send(Ok(connection)).await;
 }

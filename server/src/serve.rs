@@ -17,10 +17,12 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::api::calls::CallLayer;
+use crate::api::observe::{CallMetrics, ObserveLayer};
 use crate::config::Config;
 use crate::identity::{AccessLayer, Enrollment};
-use crate::listen::{Accepting, accept};
+use crate::listen::{Accepting, ConnectionMetrics, accept};
 use crate::live::Live;
+use crate::metrics::{self, Sources};
 use crate::services::Services;
 use crate::store::{SqliteStore, Store, StoreError};
 
@@ -91,6 +93,8 @@ pub struct Listeners {
     pub api: TcpListener,
     /// For agents.
     pub agents: TcpListener,
+    /// For Prometheus.
+    pub metrics: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -103,7 +107,11 @@ impl Listeners {
         Addresses::forget(&config.data_dir);
         let bind =
             async |address| TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source });
-        Ok(Self { api: bind(config.api_listen).await?, agents: bind(config.agent_listen).await? })
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { api: bind(config.api_listen).await?, agents: bind(config.agent_listen).await?, metrics })
     }
 }
 
@@ -118,7 +126,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let live = Arc::new(Live::default());
     let observer = Arc::clone(&live);
     let store = SqliteStore::open(&config.data_dir.join(STORE_FILE), observer).map_err(ServeError::Store)?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let sources = Sources {
+        store: Arc::new(store),
+        live: Arc::clone(&live),
+        calls: CallMetrics::default(),
+        connections: ConnectionMetrics::default(),
+        certificates: metrics::expiries(&config.pki),
+    };
+    let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(&sources.store);
     let trust_domain = config.pki.authority.trust_domain().to_owned();
     let authority = Arc::new(config.pki.authority.with_node_life(config.node_certificate_life));
     let Services { people, agents, backstage } =
@@ -126,27 +141,37 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let enrollment = Enrollment::new(Arc::clone(&store), authority);
     let enrollment = EnrollmentServiceServer::new(enrollment).max_decoding_message_size(MAX_ENROLL_REQUEST);
-    let accepting = |clients| -> Result<Accepting, ConfigError> {
-        Ok(Accepting::new(server_config(&config.pki.credentials, clients)?, &trust_domain))
+    let accepting = |clients, name| -> Result<Accepting, ConfigError> {
+        let accepting = Accepting::new(server_config(&config.pki.credentials, clients)?, &trust_domain);
+        Ok(Accepting { metrics: sources.connections.of(name), ..accepting })
     };
     let api = Listening {
         listener: listeners.api,
-        accepting: accepting(ClientCertificates::Required)?,
+        accepting: accepting(ClientCertificates::Required, "api")?,
         routes: people,
         max_streams: MAX_API_STREAMS,
+        calls: sources.calls.clone(),
     };
     let agents = Listening {
         listener: listeners.agents,
-        accepting: accepting(ClientCertificates::Optional)?,
+        accepting: accepting(ClientCertificates::Optional, "agents")?,
         routes: agents.add_service(enrollment),
         max_streams: MAX_AGENT_STREAMS,
+        calls: sources.calls.clone(),
     };
-    let addresses = Addresses::write(&config.data_dir, &api.listener, &agents.listener)?;
+    let addresses = Addresses::write(&config.data_dir, &api.listener, &agents.listener, listeners.metrics.as_ref())?;
 
     let closing = CancellationToken::new();
     let mut parts = JoinSet::new();
     parts.spawn(api.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
     parts.spawn(agents.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
+    if let Some(listener) = listeners.metrics {
+        let serving = longshore_metrics::serve(listener, sources.into_scrape(), closing.clone());
+        parts.spawn(async {
+            serving.await;
+            Ok(())
+        });
+    }
     parts.spawn({
         let (backstage, closing) = (backstage.clone(), closing.clone());
         async move {
@@ -179,6 +204,7 @@ struct Listening {
     accepting: Accepting,
     routes: Routes,
     max_streams: u32,
+    calls: CallMetrics,
 }
 
 impl Listening {
@@ -188,6 +214,7 @@ impl Listening {
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_LIST)
+            .layer(ObserveLayer(self.calls))
             .layer(CallLayer)
             .layer(access)
             .add_routes(self.routes)
@@ -207,14 +234,25 @@ struct Addresses {
 struct AddressesText {
     api: SocketAddr,
     agents: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<SocketAddr>,
 }
 
 impl Addresses {
-    fn write(data_dir: &Path, api: &TcpListener, agents: &TcpListener) -> Result<Self, ServeError> {
+    fn write(
+        data_dir: &Path,
+        api: &TcpListener,
+        agents: &TcpListener,
+        metrics: Option<&TcpListener>,
+    ) -> Result<Self, ServeError> {
         let path = data_dir.join(ADDRESSES_FILE);
         let written = (|| {
-            let text = AddressesText { api: api.local_addr()?, agents: agents.local_addr()? };
-            tracing::info!(api = %text.api, agents = %text.agents, "listening");
+            let text = AddressesText {
+                api: api.local_addr()?,
+                agents: agents.local_addr()?,
+                metrics: metrics.map(TcpListener::local_addr).transpose()?,
+            };
+            tracing::info!(api = %text.api, agents = %text.agents, metrics = ?text.metrics, "listening");
             // Whoever reads it sees all of it or nothing.
             let unfinished = path.with_extension("json.new");
             std::fs::write(&unfinished, serde_json::to_vec(&text)?)?;

@@ -14,6 +14,7 @@ mod foreign;
 mod identity;
 mod images;
 mod jobs;
+mod metrics;
 mod network;
 mod security;
 mod storms;

@@ -144,6 +144,13 @@ impl Cluster {
         &self.addresses.as_ref().unwrap().api
     }
 
+    /// Address where metrics are served, when the server was started with `--metrics-listen`.
+    pub fn metrics_address(&self) -> String {
+        let text = std::fs::read(self.server_dir().join("addresses.json")).unwrap();
+        let addresses: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        addresses["metrics"].as_str().unwrap().to_owned()
+    }
+
     /// Address of the listener for agents.
     pub fn agents_address(&self) -> &str {
         &self.addresses.as_ref().unwrap().agents

@@ -24,6 +24,7 @@ mod files;
 pub mod image;
 mod layout;
 mod logs;
+pub mod measured;
 mod mounts;
 mod removed;
 mod volumes;

@@ -14,6 +14,7 @@ pub mod health;
 pub mod jobs;
 mod new_job;
 pub mod nodes;
+pub mod observe;
 mod pages;
 pub mod reflection;
 mod scan;

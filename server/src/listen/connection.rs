@@ -13,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::budget::Budget;
+use super::metrics::Open;
 use crate::identity::caller::{Peer, PeerCredentials};
 
 /// Bytes with which every HTTP/2 client begins.
@@ -35,13 +36,21 @@ pub struct Connection {
     budget: Budget,
     /// Until when nothing is read, while the budget is overdrawn.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Counts this connection for as long as it is there.
+    _open: Open,
 }
 
 impl Connection {
-    pub(super) fn new(tls: TlsStream<TcpStream>, peer: Peer, preface_timeout: Duration, end: Instant) -> Self {
+    pub(super) fn new(
+        tls: TlsStream<TcpStream>,
+        peer: Peer,
+        preface_timeout: Duration,
+        end: Instant,
+        open: Open,
+    ) -> Self {
         let limit = Box::pin(tokio::time::sleep(preface_timeout));
         let budget = Budget::new(Instant::now());
-        Self { tls, peer, preface_left: PREFACE_BYTES, end, limit, budget, pause: None }
+        Self { tls, peer, preface_left: PREFACE_BYTES, end, limit, budget, pause: None, _open: open }
     }
 
     /// Goes from the limit for the preface to that for the connection once the whole preface is there.

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use self::sqlite::{OpenError, SqliteStore};
+pub use self::sqlite::{OpenError, SqliteStore, StoreMetrics};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::assignment::Order;
-use longshore_model::job::Job;
+use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
@@ -248,6 +248,17 @@ pub struct Page<T> {
     pub more: bool,
 }
 
+/// How much there is, for those who watch a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Jobs in each state, in the order of [`JobState::ALL`].
+    pub jobs: Vec<(JobState, u64)>,
+    /// Tasks of all jobs in each kind of state.
+    pub tasks: Vec<(&'static str, u64)>,
+    /// Enrolled nodes.
+    pub nodes: u64,
+}
+
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -449,6 +460,9 @@ pub trait Store: Send + Sync + 'static {
         terms: Terms,
         now: Timestamp,
     ) -> Result<u32, StoreError>;
+
+    /// Counts what there is. It reads a short row of every job, so that it takes longer the more are kept.
+    async fn census(&self) -> Result<Census, StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

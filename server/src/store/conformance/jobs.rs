@@ -273,3 +273,19 @@ pub(crate) async fn unknown_jobs_are_not_found(factory: &dyn Factory) {
     assert!(bed.store.jobs(None, 5).await.unwrap().items.is_empty());
     bed.store.ping().await.unwrap();
 }
+
+pub(crate) async fn everything_is_counted(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
+    bed.assigned(1, &["a", "b"], 0).await;
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
+    bed.report("b", progress(1, 1, TaskState::Failed), 2).await;
+    bed.assigned(2, &["a", "b", "c"], 1).await;
+    bed.store.create_job(new_job(3, &["c"], 0)).await.unwrap();
+    let census = bed.store.census().await.unwrap();
+    let jobs: Vec<_> = census.jobs.into_iter().filter(|(_, count)| *count > 0).collect();
+    let expected = [(JobState::Queued, 1), (JobState::Running, 1), (JobState::PartiallySucceeded, 1)];
+    assert_eq!(jobs, expected);
+    let tasks: Vec<_> = census.tasks.into_iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(tasks, [("PENDING", 3), ("ACTIVE", 1), ("SUCCEEDED", 1), ("FAILED", 1)]);
+    assert_eq!(census.nodes, 3);
+}

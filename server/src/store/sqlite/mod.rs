@@ -17,18 +17,21 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 
+pub use self::metrics::StoreMetrics;
 use self::read::Readers;
 use self::rows::rounded;
 use self::writer::Writer;
 use super::{
-    Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store, StoreError,
-    StoredToken, Terms,
+    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store,
+    StoreError, StoredToken, Terms,
 };
 
 mod apps;
 mod batch;
+mod census;
 mod enrolment;
 mod jobs;
+mod metrics;
 mod nodes;
 mod read;
 mod reports;
@@ -101,6 +104,7 @@ pub struct SqliteStore {
     // writer can; and nobody else may open the database before the writer has ended.
     readers: Readers,
     writer: Writer,
+    metrics: StoreMetrics,
     _claim: File,
 }
 
@@ -113,12 +117,19 @@ impl SqliteStore {
     /// or it cannot be opened.
     pub fn open(path: &Path, observer: Arc<dyn Observer>) -> Result<Self, StoreError> {
         let claim = schema::claim(path)?;
-        let writer = Writer::start(schema::open_writer(path)?, observer).map_err(OpenError::Thread)?;
-        Ok(Self { writer, readers: Readers::new(path), _claim: claim })
+        let metrics = StoreMetrics::default();
+        let writer = Writer::start(schema::open_writer(path)?, observer, metrics.clone()).map_err(OpenError::Thread)?;
+        Ok(Self { writer, readers: Readers::new(path), metrics, _claim: claim })
     }
 }
 
 impl SqliteStore {
+    /// What the store counts of itself.
+    #[must_use]
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+
     /// Whether a store has the database at `path` open, here or in another process.
     #[must_use]
     pub fn is_in_use(path: &Path) -> bool {
@@ -182,7 +193,10 @@ impl Store for SqliteStore {
 
     async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError> {
         let node = node.clone();
-        self.writer.write(move |batch| batch.report(&node, reports, rounded(now))).await
+        let count = reports.len() as u64;
+        self.writer.write(move |batch| batch.report(&node, reports, rounded(now))).await?;
+        self.metrics.reports.inc_by(count);
+        Ok(())
     }
 
     async fn create_token(&self, token: StoredToken) -> Result<(), StoreError> {
@@ -290,6 +304,10 @@ impl Store for SqliteStore {
     ) -> Result<u32, StoreError> {
         let (app, node) = (app.clone(), node.cloned());
         self.writer.write(move |batch| batch.remove_app(&app, node.as_ref(), &terms, rounded(now))).await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        self.readers.read(census::census).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

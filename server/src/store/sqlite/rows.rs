@@ -169,7 +169,8 @@ pub(super) fn state(row: &Row<'_>, column: usize) -> Result<TaskState> {
     TaskState::ALL.get(position).copied().ok_or_else(|| out_of_range(column, number))
 }
 
-fn control(row: &Row<'_>, column: usize) -> Result<Control> {
+/// What stands for a request to stop.
+pub(super) fn control(row: &Row<'_>, column: usize) -> Result<Control> {
     match row.get(column)? {
         0 => Ok(Control::Run),
         1 => Ok(Control::Stop),

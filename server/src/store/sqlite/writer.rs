@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::StoreMetrics;
 use super::batch::{Batch, JobCache};
 use crate::store::{Change, Observer, StoreError};
 
@@ -77,15 +79,20 @@ where
 pub(super) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<JoinHandle<()>>,
+    metrics: StoreMetrics,
 }
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        observer: Arc<dyn Observer>,
+        metrics: StoreMetrics,
+    ) -> std::io::Result<Self> {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
-        let state = State { connection, observer, jobs: JobCache::default() };
+        let state = State { connection, observer, jobs: JobCache::default(), metrics: metrics.clone() };
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || state.run(waiting))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), thread: Some(thread), metrics })
     }
 
     /// Queues a write and waits for its answer.
@@ -105,7 +112,10 @@ impl Writer {
         let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
         queue.try_send(Box::new(Write { decide: Some(decide), outcome: None, reply })).map_err(
             |error| match error {
-                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Full(_) => {
+                    self.metrics.refused.inc();
+                    StoreError::Busy
+                }
                 mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
             },
         )?;
@@ -128,20 +138,26 @@ struct State {
     connection: Connection,
     observer: Arc<dyn Observer>,
     jobs: JobCache,
+    metrics: StoreMetrics,
 }
 
 impl State {
     fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Operation>>) {
         let mut operations = Vec::new();
         while waiting.blocking_recv_many(&mut operations, MAX_BATCH) > 0 {
+            self.metrics.waiting.set(i64::try_from(operations.len() + waiting.len()).unwrap_or(i64::MAX));
+            let begun = Instant::now();
             let failure = match self.perform(&mut operations) {
                 Ok(changes) => {
+                    self.metrics.commit.observe(begun.elapsed().as_secs_f64());
+                    self.metrics.writes.observe(f64::from(u32::try_from(operations.len()).unwrap_or(u32::MAX)));
                     if !changes.is_empty() {
                         self.observer.committed(changes);
                     }
                     None
                 }
                 Err(failure) => {
+                    self.metrics.failed.inc();
                     // What is in memory may be ahead of what is on disk.
                     self.jobs.clear();
                     let error: &dyn std::error::Error = failure.0.as_ref();

@@ -1,0 +1,148 @@
+//! Counts and times every call.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::{Request, Response};
+use longshore_metrics::SECONDS;
+use longshore_metrics::client::metrics::counter::Counter;
+use longshore_metrics::client::metrics::family::Family;
+use longshore_metrics::client::metrics::histogram::Histogram;
+use longshore_metrics::client::registry::{Registry, Unit};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use tower::{Layer, Service};
+
+/// What a call counts as that asks for nothing known: names out of requests must not become labels.
+const UNKNOWN: &str = "unknown";
+
+type Call = [(&'static str, MethodOrCode); 2];
+type Refusal = [(&'static str, String); 1];
+type MethodOrCode = std::borrow::Cow<'static, str>;
+
+/// What is counted of calls; clones share their counts.
+#[derive(Clone, Debug)]
+pub struct CallMetrics {
+    /// Full names of everything that can be called.
+    methods: Arc<HashSet<String>>,
+    calls: Family<Call, Histogram, fn() -> Histogram>,
+    refused: Family<Refusal, Counter>,
+}
+
+impl Default for CallMetrics {
+    fn default() -> Self {
+        let sets = [longshore_proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        let sets = sets.into_iter().filter_map(|bytes| FileDescriptorSet::decode(bytes).ok());
+        let mut methods = HashSet::new();
+        for file in sets.flat_map(|set| set.file) {
+            for service in &file.service {
+                let name = |method: &str| format!("{}.{}/{method}", file.package(), service.name());
+                methods.extend(service.method.iter().map(|method| name(method.name())));
+            }
+        }
+        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
+        Self { methods: Arc::new(methods), calls: Family::new_with_constructor(histogram), refused: Family::default() }
+    }
+}
+
+impl CallMetrics {
+    /// Registers everything.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Calls by method and code, and the time to their answer; for streams, to its beginning";
+        registry.register_with_unit("call_duration", help, Unit::Seconds, self.calls.clone());
+        let help = "Calls that were not answered with OK, by the reason in the error's details";
+        registry.register("refused_calls", help, self.refused.clone());
+    }
+
+    fn method(&self, path: &str) -> MethodOrCode {
+        self.methods.get(path.trim_start_matches('/')).map_or(UNKNOWN.into(), |name| name.clone().into())
+    }
+
+    fn count<B>(&self, method: MethodOrCode, begun: Instant, response: &Response<B>) {
+        let status = response.extensions().get::<Status>();
+        let code = status.map_or(Code::Ok, Status::code);
+        let labels = [("method", method), ("code", name_of(code).into())];
+        self.calls.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+        if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
+            let details = status.get_error_details();
+            // Every reason is one of docs/errors.md; tonic's own errors have none.
+            let reason = details.error_info().map_or_else(|| UNKNOWN.to_owned(), |info| info.reason.clone());
+            self.refused.get_or_create(&[("reason", reason)]).inc();
+        }
+    }
+}
+
+/// A code as gRPC writes it.
+fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Counts and times every call that comes through; it must be outside of whatever refuses calls.
+#[derive(Clone, Debug, Default)]
+pub struct ObserveLayer(pub CallMetrics);
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = ObserveService<S>;
+
+    fn layer(&self, inner: S) -> ObserveService<S> {
+        ObserveService { inner, metrics: self.0.clone() }
+    }
+}
+
+/// See [`ObserveLayer`].
+#[derive(Clone, Debug)]
+pub struct ObserveService<S> {
+    inner: S,
+    metrics: CallMetrics,
+}
+
+impl<S> Service<Request<Body>> for ObserveService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (begun, metrics) = (Instant::now(), self.metrics.clone());
+        let method = metrics.method(request.uri().path());
+        let call = self.inner.call(request);
+        Box::pin(async move {
+            let response = call.await?;
+            metrics.count(method, begun, &response);
+            Ok(response)
+        })
+    }
+}
