@@ -1,6 +1,7 @@
 //! What the server is told: flags, environment, a file, and what follows from them.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,12 @@ const DEFAULT_NODE_LIFE: &str = "30d";
 const MIN_NODE_LIFE: Duration = Duration::from_secs(10);
 /// A machine that is stolen stays a node for no longer than this, unless it is deleted.
 const MAX_NODE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Time for which final jobs are kept: a quarter, for those who look back.
+const DEFAULT_RETENTION: &str = "90d";
+/// A request to create a job may come again within a day, and is then answered with the job.
+const MIN_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// A century: for ever.
+const MAX_RETENTION: Duration = Duration::from_secs(36_500 * 24 * 3600);
 /// Where everything is kept.
 const DEFAULT_DATA_DIR: &str = "/var/lib/longshore/server";
 
@@ -117,6 +124,9 @@ pub struct RunArgs {
     /// a third of it.
     #[arg(long, value_name = "TIME", default_value = DEFAULT_NODE_LIFE, env = "LONGSHORE_NODE_CERTIFICATE_LIFE", value_parser = node_life)]
     pub node_certificate_life: SignedDuration,
+    /// Time for which a final job is kept after its end, 1d to 36500d; one of whose app a node still has is kept longer.
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_RETENTION, env = "LONGSHORE_JOB_RETENTION", value_parser = retention)]
+    pub job_retention: SignedDuration,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
@@ -148,6 +158,8 @@ pub struct Config {
     pub agent_listen: SocketAddr,
     /// Life of nodes' certificates.
     pub node_certificate_life: SignedDuration,
+    /// Time for which final jobs are kept.
+    pub job_retention: SignedDuration,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Authority, certificate and root.
@@ -169,6 +181,7 @@ impl Config {
                 api_listen: args.api_listen,
                 agent_listen: args.agent_listen,
                 node_certificate_life: args.node_certificate_life,
+                job_retention: args.job_retention,
                 metrics_listen: args.metrics_listen,
                 pki,
             }),
@@ -186,11 +199,17 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn node_life(text: &str) -> Result<SignedDuration, String> {
+    between(text, MIN_NODE_LIFE..=MAX_NODE_LIFE, "10s and 365d")
+}
+
+fn retention(text: &str) -> Result<SignedDuration, String> {
+    between(text, MIN_RETENTION..=MAX_RETENTION, "1d and 36500d")
+}
+
+fn between(text: &str, allowed: RangeInclusive<Duration>, words: &str) -> Result<SignedDuration, String> {
     match quantity::duration::parse(text) {
-        Ok(life) if (MIN_NODE_LIFE..=MAX_NODE_LIFE).contains(&life) => {
-            SignedDuration::try_from(life).map_err(|error| error.to_string())
-        }
-        Ok(_) => Err("not between 10s and 365d".to_owned()),
+        Ok(time) if allowed.contains(&time) => SignedDuration::try_from(time).map_err(|error| error.to_string()),
+        Ok(_) => Err(format!("not between {words}")),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -254,6 +273,8 @@ mod tests {
         for bad in ["9s", "366d", "30", "-1d", "999999999999999999999d"] {
             node_life(bad).unwrap_err();
         }
+        assert_eq!(retention("36500d").map(|time| time.as_hours()), Ok(876_000));
+        retention("23h").unwrap_err();
     }
 
     #[test]

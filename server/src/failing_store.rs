@@ -174,6 +174,10 @@ impl Store for FailingStore {
         self.answer(0)
     }
 
+    async fn forget_jobs(&self, _: Timestamp, _: Timestamp) -> Result<usize, StoreError> {
+        self.answer(0)
+    }
+
     async fn census(&self) -> Result<Census, StoreError> {
         self.answer(Census { jobs: Vec::new(), tasks: Vec::new(), nodes: 0 })
     }

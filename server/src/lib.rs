@@ -11,6 +11,7 @@ pub mod ids;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+pub mod retention;
 pub mod serve;
 pub mod services;
 pub mod session;

@@ -23,6 +23,7 @@ use crate::identity::{AccessLayer, Enrollment};
 use crate::listen::{Accepting, ConnectionMetrics, accept};
 use crate::live::Live;
 use crate::metrics::{self, Sources};
+use crate::retention;
 use crate::services::Services;
 use crate::store::{SqliteStore, Store, StoreError};
 
@@ -172,6 +173,15 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
             Ok(())
         });
     }
+    parts.spawn({
+        let (store, keep, closing) = (Arc::clone(&store), config.job_retention, closing.clone());
+        async move {
+            tokio::select! {
+                () = closing.cancelled() => Ok(()),
+                never = retention::run(store.as_ref(), keep) => match never {},
+            }
+        }
+    });
     parts.spawn({
         let (backstage, closing) = (backstage.clone(), closing.clone());
         async move {

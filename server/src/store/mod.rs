@@ -461,6 +461,11 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<u32, StoreError>;
 
+    /// Forgets jobs that ended by `ended` with all their tasks, oldest first; returns how many it were, 0 when none is
+    /// left. A job stays that is not final, of which a node still has the app, and whose creation may be asked for again.
+    /// One call forgets no more than is soon done.
+    async fn forget_jobs(&self, ended: Timestamp, now: Timestamp) -> Result<usize, StoreError>;
+
     /// Counts what there is. It reads a short row of every job, so that it takes longer the more are kept.
     async fn census(&self) -> Result<Census, StoreError>;
 

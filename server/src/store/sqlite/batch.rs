@@ -121,6 +121,12 @@ impl<'b> Batch<'b> {
         self.jobs.0.insert(job.id.clone(), JobEntry { key, job, spec, tasks: BTreeMap::new() });
     }
 
+    /// Drops what is in memory of a job whose rows were deleted.
+    pub(super) fn forget_job(&mut self, id: &JobId) {
+        self.jobs.0.remove(id);
+        self.changed_jobs.remove(id);
+    }
+
     /// A job's task with its job, for the machine to change both; `None` when there is no such job or task.
     ///
     /// Whoever changes them says so by [`Batch::task_changed`].

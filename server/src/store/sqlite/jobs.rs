@@ -116,7 +116,7 @@ impl Batch<'_> {
     }
 
     /// Forgets the requests whose time is over.
-    fn purge_creations(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) fn purge_creations(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let mut statement = self.sql.prepare_cached("DELETE FROM creation WHERE expire_time <= ?1")?;
         statement.execute([rows::micros(now)])?;
         Ok(())

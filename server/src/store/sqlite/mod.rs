@@ -35,6 +35,7 @@ mod metrics;
 mod nodes;
 mod read;
 mod reports;
+mod retention;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -304,6 +305,10 @@ impl Store for SqliteStore {
     ) -> Result<u32, StoreError> {
         let (app, node) = (app.clone(), node.cloned());
         self.writer.write(move |batch| batch.remove_app(&app, node.as_ref(), &terms, rounded(now))).await
+    }
+
+    async fn forget_jobs(&self, ended: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
+        self.writer.write(move |batch| batch.forget_jobs(ended, now)).await
     }
 
     async fn census(&self) -> Result<Census, StoreError> {

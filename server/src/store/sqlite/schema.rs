@@ -13,7 +13,12 @@ use super::OpenError;
 /// Steps from each schema version to the next; the database's `user_version` counts those that were done.
 ///
 /// A step that was released is never edited: a change is a further step.
-const MIGRATIONS: &[&str] = &[include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+    include_str!("schema-4.sql"),
+];
 
 /// How long a connection waits for a lock: only a checkpoint or somebody's `sqlite3` shell can hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
