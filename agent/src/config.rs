@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use longshore_help::{Completion, Manual};
 use longshore_model::name::NodeName;
 use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
@@ -58,6 +59,11 @@ pub enum Command {
     Reset(Reset),
     /// Show the settings that `run` would have, and where each comes from; fails if one of them is wrong.
     Config(Run),
+    /// Print a script that completes this command's words in a shell.
+    Completion(Completion),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(Manual),
 }
 
 /// The data directory.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::FromArgMatches as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use jiff::Timestamp;
 use longshore_agent::clock::Clock;
 use longshore_agent::config::{self, Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
@@ -80,6 +80,8 @@ fn begin(command: Option<Command>, origins: &Origins, mut mistakes: Mistakes) ->
             Command::Enroll(arguments) => enrol(arguments).await,
             Command::Run(arguments) => run(arguments).await,
             Command::Reset(arguments) => reset(&arguments),
+            Command::Completion(arguments) => Ok(std::io::stdout().write_all(&arguments.script(Cli::command()))?),
+            Command::Man(arguments) => Ok(arguments.write(Cli::command())?),
             Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
         }
     });

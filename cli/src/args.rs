@@ -39,6 +39,11 @@ pub(crate) enum Command {
     App(commands::app::App),
     /// Start a server and three agents on this machine and deploy to them; needs root.
     Demo(commands::demo::Demo),
+    /// Print a script that completes this command's words in a shell.
+    Completion(longshore_help::Completion),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(longshore_help::Manual),
     /// Show the version.
     Version,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
+use longshore_help::{Completion, Manual};
 use longshore_model::quantity;
 use longshore_settings::{Mistakes, Origins, Program};
 use tracing_subscriber::EnvFilter;
@@ -79,6 +80,11 @@ pub enum Command {
     Run(RunArgs),
     /// Show the settings that `run` would have, and where each comes from; fails if one of them is wrong.
     Config(RunArgs),
+    /// Print a script that completes this command's words in a shell.
+    Completion(Completion),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(Manual),
 }
 
 /// The server's settings: the flags of `run`.

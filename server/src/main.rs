@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
+use clap::{CommandFactory as _, FromArgMatches};
 use jiff::Timestamp;
 use longshore_server::config::{self, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat};
 use longshore_server::identity::pki;
@@ -44,6 +44,8 @@ fn begin(command: Option<&Command>, origins: &Origins, mut mistakes: Mistakes) -
     match command {
         Some(command) if mistakes.0.is_empty() => match command {
             Command::Init(args) => init(args),
+            Command::Completion(args) => Ok(std::io::stdout().write_all(&args.script(CommandLine::command()))?),
+            Command::Man(args) => Ok(args.write(CommandLine::command())?),
             Command::Run(_) | Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
         },
         _ => Err(mistakes.into()),

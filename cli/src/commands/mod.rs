@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod apply;
 pub(crate) mod demo;
+mod help;
 pub(crate) mod job;
 pub(crate) mod node;
 mod version;
@@ -29,6 +30,8 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
     let connection = &args.connection;
     match args.command {
         Command::Version => version::run(output),
+        Command::Completion(completion) => help::completion(&completion, output),
+        Command::Man(manual) => help::manual(&manual),
         Command::Demo(demo) => demo::run(demo, output).await,
         Command::Apply(apply) => apply::run(apply, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
