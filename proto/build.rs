@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "longshore/v1/agent.proto",
     "longshore/v1/app.proto",
     "longshore/v1/enrollment.proto",
     "longshore/v1/job.proto",
     "longshore/v1/node.proto",
     "longshore/v1/spec.proto",
+    "longshore/v1/user.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -34,6 +34,9 @@ pub(crate) enum Command {
     /// Nodes: enrolled machines.
     #[command(subcommand)]
     Node(commands::node::Node),
+    /// Users: people and programs with client certificates.
+    #[command(subcommand)]
+    User(commands::user::User),
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),

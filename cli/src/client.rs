@@ -7,6 +7,7 @@ use longshore_proto::v1;
 use longshore_proto::v1::app_service_client::AppServiceClient;
 use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
+use longshore_proto::v1::user_service_client::UserServiceClient;
 use longshore_tls::{Credentials, KeepAlive};
 use tonic::Request;
 use tonic::transport::Channel;
@@ -29,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) nodes: NodeServiceClient<Channel>,
     /// Apps.
     pub(crate) apps: AppServiceClient<Channel>,
+    /// Users.
+    pub(crate) users: UserServiceClient<Channel>,
 }
 
 /// A request with the deadline of calls that answer at once.
@@ -52,7 +55,8 @@ impl Client {
         Self {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),
-            apps: AppServiceClient::new(channel),
+            apps: AppServiceClient::new(channel.clone()),
+            users: UserServiceClient::new(channel),
         }
     }
 

@@ -33,6 +33,16 @@ impl Role {
     }
 }
 
+impl std::str::FromStr for Role {
+    type Err = IdentityError;
+
+    /// Reads a person's or program's role; agents' is none that can be given.
+    fn from_str(text: &str) -> Result<Self, IdentityError> {
+        let known = [Self::Admin, Self::Operator, Self::Viewer].into_iter().find(|known| known.as_str() == text);
+        known.ok_or_else(|| IdentityError::Role(text.to_owned()))
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -61,6 +71,9 @@ pub enum IdentityError {
     /// Not of the form that this module describes.
     #[error("the certificate's URI {0:?} is not a Longshore identity")]
     Form(String),
+    /// No role of people or programs.
+    #[error("{0:?} is not a role; viewer, operator or admin is expected")]
+    Role(String),
     /// Of another trust domain.
     #[error("the certificate's URI is of the trust domain {0:?}")]
     TrustDomain(String),
@@ -115,10 +128,7 @@ impl Identity {
             ["server"] => Ok(Self::Server),
             ["node", name] => Ok(Self::Node(NodeName::parse(name)?)),
             ["user", role, name] => {
-                let role = [Role::Admin, Role::Operator, Role::Viewer]
-                    .into_iter()
-                    .find(|known| known.as_str() == *role)
-                    .ok_or_else(form)?;
+                let role = role.parse().map_err(|_| form())?;
                 check_label(name, crate::name::MAX_NAME_LENGTH)?;
                 Ok(Self::User { name: (*name).to_owned(), role })
             }

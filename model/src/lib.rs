@@ -30,4 +30,5 @@ pub mod selector;
 pub mod spec;
 pub mod targets;
 pub mod task;
+pub mod user;
 pub mod validate;

@@ -65,6 +65,11 @@ pub const MAX_TOKEN_USES: u32 = 10_000;
 /// Enrolment tokens that are good at once: one for each of the machines of a large roll-out.
 pub const MAX_TOKENS: u32 = 100_000;
 
+/// Life of a user's certificates when the request does not say, and the longest.
+pub const DEFAULT_USER_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Users, those included that were revoked and whose certificates have not expired: they are kept in memory.
+pub const MAX_USERS: u32 = 10_000;
+
 /// Bytes kept of a sentence that an agent reports: it is stored with every attempt of every task.
 pub const MAX_MESSAGE: usize = 2048;
 /// Network interfaces kept of what an agent says of its machine: an edge machine has few, and the rest of a machine

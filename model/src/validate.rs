@@ -55,6 +55,17 @@ pub fn token_ttl(ttl: Duration) -> Result<(), Violations> {
     bad.or(())
 }
 
+/// Checks how long the certificates of a user shall live.
+///
+/// # Errors
+///
+/// It is nothing, or more than is allowed.
+pub fn user_ttl(ttl: Duration) -> Result<(), Violations> {
+    let mut bad = Violations::default();
+    span(ttl, Duration::from_secs(1)..=limits::DEFAULT_USER_TTL, Path::Root.field("ttl"), &mut bad);
+    bad.or(())
+}
+
 /// What a person should know about a spec that is valid.
 #[must_use]
 pub fn advice(spec: &AppSpec) -> Vec<String> {

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
+use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
+use longshore_model::user::User;
 
 use crate::store::{
     Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError,
@@ -146,6 +148,26 @@ impl Store for FailingStore {
 
     async fn delete_node(&self, _: &NodeName, _: Terms, _: Timestamp) -> Result<(), StoreError> {
         self.answer(())
+    }
+
+    async fn create_user(&self, user: User, _: Terms) -> Result<User, StoreError> {
+        self.answer(user)
+    }
+
+    async fn adopt_first_user(&self, _: User) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
+    async fn users(&self, _: Option<&str>, _: usize) -> Result<Page<User>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn renew_user(&self, _: &str, _: Role, _: Timestamp, _: Timestamp) -> Result<User, StoreError> {
+        self.nothing()
+    }
+
+    async fn revoke_user(&self, _: &str, _: Terms, _: Timestamp) -> Result<User, StoreError> {
+        self.nothing()
     }
 
     async fn open_session(&self, _: &NodeName, _: &SessionId, _: NodeInfo, _: Timestamp) -> Result<(), StoreError> {

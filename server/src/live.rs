@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use crate::fleet::Fleet;
 use crate::hub::Hub;
+use crate::identity::users::Users;
 use crate::session::logs::LogDesk;
 use crate::store::{Change, Observer};
 
@@ -18,6 +19,8 @@ pub struct Live {
     pub hub: Arc<Hub>,
     /// Readers of logs.
     pub logs: Arc<LogDesk>,
+    /// Who of the users may call.
+    pub users: Arc<Users>,
     /// Wakes the controller.
     pub wake: Arc<Notify>,
 }
@@ -39,6 +42,7 @@ impl Observer for Live {
                     self.logs.node_deleted(&node);
                 }
                 Change::Reenrolled { node } => self.fleet.reenrolled(&node),
+                Change::User(user) => self.users.changed(user),
                 Change::Assignable => self.wake.notify_one(),
             }
         }

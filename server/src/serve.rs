@@ -19,12 +19,14 @@ use tonic::transport::Server;
 use crate::api::calls::CallLayer;
 use crate::api::observe::{CallMetrics, ObserveLayer};
 use crate::config::Config;
-use crate::identity::{AccessLayer, Enrollment};
+use crate::identity::authority::AuthorityError;
+use crate::identity::users::Users;
+use crate::identity::{AccessLayer, Authority, Enrollment};
 use crate::listen::{Accepting, ConnectionMetrics, accept};
 use crate::live::Live;
 use crate::metrics::{self, Sources};
 use crate::retention;
-use crate::services::Services;
+use crate::services::{Backstage, Services};
 use crate::store::{SqliteStore, Store, StoreError};
 
 /// Time for everything to end after a signal; what has not ended then is cut off.
@@ -62,6 +64,9 @@ pub enum ServeError {
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[source] StoreError),
+    /// The issuing authority's certificate cannot be read.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] ConfigError),
@@ -135,6 +140,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         certificates: metrics::expiries(&config.pki),
     };
     let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(&sources.store);
+    let users = remember_users(&*store, &live, &config.pki.authority).await?;
     let trust_domain = config.pki.authority.trust_domain().to_owned();
     let authority = Arc::new(config.pki.authority.with_node_life(config.node_certificate_life));
     let Services { people, agents, backstage } =
@@ -164,8 +170,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let closing = CancellationToken::new();
     let mut parts = JoinSet::new();
-    parts.spawn(api.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
-    parts.spawn(agents.serve(AccessLayer::new(Arc::clone(&store)), closing.clone()));
+    let access = AccessLayer::new(Arc::clone(&store), users);
+    parts.spawn(api.serve(access.clone(), closing.clone()));
+    parts.spawn(agents.serve(access, closing.clone()));
     if let Some(listener) = listeners.metrics {
         let serving = longshore_metrics::serve(listener, sources.into_scrape(), closing.clone());
         parts.spawn(async {
@@ -196,16 +203,28 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         () = shutdown.cancelled() => Ok(()),
         Some(ended) = parts.join_next() => ended?,
     };
+    addresses.remove();
+    wind_down(&backstage, &closing, parts).await;
+    early
+}
+
+/// Ends everything within [`SHUTDOWN_LIMIT`].
+async fn wind_down(backstage: &Backstage, closing: &CancellationToken, mut parts: JoinSet<Result<(), ServeError>>) {
     let deadline = Instant::now() + SHUTDOWN_LIMIT;
     tracing::info!("shutting down");
-    addresses.remove();
     backstage.drain(DRAIN_LIMIT).await;
     closing.cancel();
     let ended = tokio::time::timeout_at(deadline, async { while parts.join_next().await.is_some() {} });
     if ended.await.is_err() {
         tracing::warn!("cutting off the connections that are left");
     }
-    early
+}
+
+/// Loads who may call, before anybody can; the first admin is a user from the first start on.
+async fn remember_users(store: &dyn Store, live: &Live, authority: &Authority) -> Result<Arc<Users>, ServeError> {
+    store.adopt_first_user(authority.first_admin()?).await.map_err(ServeError::Store)?;
+    live.users.load(store).await.map_err(ServeError::Store)?;
+    Ok(Arc::clone(&live.users))
 }
 
 /// One listener and what it serves.

@@ -9,6 +9,7 @@ use longshore_proto::v1::agent_service_server::AgentServiceServer;
 use longshore_proto::v1::app_service_server::AppServiceServer;
 use longshore_proto::v1::job_service_server::JobServiceServer;
 use longshore_proto::v1::node_service_server::NodeServiceServer;
+use longshore_proto::v1::user_service_server::UserServiceServer;
 use longshore_tls::Pin;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::api::apps::AppApi;
 use crate::api::jobs::JobApi;
 use crate::api::nodes::NodeApi;
+use crate::api::users::UserApi;
 use crate::api::{Context, health, reflection};
 use crate::controller::Controller;
 use crate::identity::Authority;
@@ -29,6 +31,8 @@ use crate::store::Store;
 
 /// Bytes of a message from people, other than a new job.
 const MAX_API_MESSAGE: usize = 4 * 1024 * 1024;
+/// Bytes of a message about users: a name, and a certificate request.
+const MAX_USER_MESSAGE: usize = 64 * 1024;
 /// Bytes of a message about jobs: the largest spec, and as many targets as a job may have, each by the longest name. What
 /// is over the one limit is over the other, so that whoever passes it is told of targets, not of bytes.
 const MAX_JOB_MESSAGE: usize = 8 * 1024 * 1024;
@@ -40,7 +44,7 @@ const MAX_AGENT_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// Everything that listeners serve, and the handle to what runs behind it.
 pub struct Services {
-    /// For people: jobs, nodes, apps, health, reflection.
+    /// For people: jobs, nodes, apps, users, health, reflection.
     pub people: Routes,
     /// For agents: sessions, logs and renewals. Enrolment is added by whoever serves them to strangers.
     pub agents: Routes,
@@ -61,7 +65,7 @@ pub struct Backstage {
 
 impl Services {
     /// Makes the services over a store that tells `live` of its commits. `pin` is that of the server's root certificate,
-    /// `authority` renews the certificates of nodes.
+    /// `authority` certifies nodes and users.
     ///
     /// Whoever serves them must put the caller's [`longshore_model::identity::Identity`] into the request's extensions,
     /// and check the caller's role.
@@ -83,14 +87,16 @@ impl Services {
             fleet: Arc::clone(&live.fleet),
             logs: Arc::clone(&live.logs),
             ids: Arc::clone(&context.ids),
-            authority,
+            authority: Arc::clone(&authority),
             closing: closing.clone(),
         };
         let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_JOB_MESSAGE);
         let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin });
+        let users = UserServiceServer::new(UserApi { context: context.clone(), authority });
         let apps = AppServiceServer::new(AppApi(context));
         let people = Routes::new(jobs)
             .add_service(nodes.max_decoding_message_size(MAX_API_MESSAGE))
+            .add_service(users.max_decoding_message_size(MAX_USER_MESSAGE))
             .add_service(apps.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
         Ok(Self {

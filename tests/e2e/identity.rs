@@ -133,3 +133,46 @@ async fn a_person_compares_fingerprints_and_lets_a_machine_in() {
     .await;
     assert!(third.output().contains("denied"), "{}", third.output());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_users_logs_and_watches_end_and_nothing_works_again() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.node("edge-1").await;
+    let client = cluster.client().await;
+    let job = client.create(spec::app(&cluster.image(), &["serve", "--port", "0"]), &["edge-1"]).await;
+    let app = client.rest(&job.job_id).await.app_name;
+    let idle = cluster.enroll("idle", &[], None, &FAKE).await;
+    let unplaced = client.create(spec::app("/no/such/archive", &["sleep"]), &[idle.name()]).await;
+
+    let credentials = cluster.directory().join("ann");
+    let out = credentials.display().to_string();
+    let made = succeed(&mut cluster.cli(&["user", "create", "ann", "--role", "operator", "--out", &out]));
+    assert!(made.contains("ann"), "{made}");
+    let as_ann = |arguments: &[&str]| {
+        let mut cli = cluster.cli(arguments);
+        cli.env("LONGSHORE_CREDENTIALS", &credentials);
+        cli
+    };
+    succeed(&mut as_ann(&["job", "list"]));
+    assert!(!output(&mut as_ann(&["user", "list"])).status.success(), "an operator is no admin");
+    succeed(&mut as_ann(&["user", "renew"]));
+    let file = |name: &str| cluster.directory().join(name);
+    let mut logs = Running::start(&mut as_ann(&["app", "logs", &app, "--node", "edge-1", "-f"]), &file("logs"));
+    let mut watch = Running::start(&mut as_ann(&["job", "watch", &unplaced.job_id]), &file("watch"));
+    wait::until("logs and progress", || async { !logs.output().is_empty() && !watch.output().is_empty() }).await;
+    assert!(logs.ended().is_none() && watch.ended().is_none());
+
+    succeed(&mut cluster.cli(&["user", "revoke", "ann"]));
+    for running in [&mut logs, &mut watch] {
+        wait::until("the end", || {
+            let ended = running.ended();
+            async move { ended.is_some() }
+        })
+        .await;
+        assert!(running.output().contains("revoked"), "{}", running.output());
+    }
+    let refused = output(&mut as_ann(&["job", "list"]));
+    assert_eq!(refused.status.code(), Some(7), "{refused:?}");
+    let listed = succeed(&mut cluster.cli(&["user", "list"]));
+    assert!(listed.contains("revoked") && listed.contains("init"), "{listed}");
+}

@@ -7,6 +7,7 @@ use longshore_proto::v1;
 use longshore_proto::v1::app_service_client::AppServiceClient;
 use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
+use longshore_proto::v1::user_service_client::UserServiceClient;
 use longshore_tls::{Credentials, KeepAlive};
 use tonic::transport::Channel;
 
@@ -21,6 +22,8 @@ pub struct Client {
     pub nodes: NodeServiceClient<Channel>,
     /// Apps.
     pub apps: AppServiceClient<Channel>,
+    /// Users.
+    pub users: UserServiceClient<Channel>,
 }
 
 /// The seconds of a protobuf duration.
@@ -41,7 +44,8 @@ impl Client {
         Self {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),
-            apps: AppServiceClient::new(channel),
+            apps: AppServiceClient::new(channel.clone()),
+            users: UserServiceClient::new(channel),
         }
     }
 

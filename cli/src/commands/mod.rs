@@ -6,6 +6,7 @@ pub(crate) mod demo;
 mod help;
 pub(crate) mod job;
 pub(crate) mod node;
+pub(crate) mod user;
 mod version;
 
 use crate::args::{Args, Command};
@@ -36,6 +37,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Apply(apply) => apply::run(apply, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,
+        Command::User(user) => user::run(user, context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,
     }
 }

@@ -18,6 +18,7 @@ mod job;
 mod node;
 mod spec;
 mod task;
+mod user;
 
 pub use agent::task_report;
 pub use app::{LogLine, app};

@@ -7,6 +7,7 @@ use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
 use longshore_model::node::Node;
 use longshore_model::task::Task;
+use longshore_model::user::User;
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::v1;
 
@@ -58,6 +59,8 @@ const FAILURE_REASON: Kind = Kind::Word {
         "RUNTIME_ERROR",
     ],
 };
+
+const USER_ROLE: Kind = Kind::Word { prefix: "USER_ROLE_", words: &["VIEWER", "OPERATOR", "ADMIN"] };
 
 /// Fields of jobs.
 pub(super) const JOBS: &[Field] = &[
@@ -119,6 +122,16 @@ pub(super) const PENDING_NODES: &[Field] = &[
     Field { name: "labels", kind: Kind::Labels },
     Field { name: "create_time", kind: Kind::Time },
     Field { name: "expire_time", kind: Kind::Time },
+];
+
+/// Fields of users.
+pub(super) const USERS: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field { name: "role", kind: USER_ROLE },
+    Field { name: "creator", kind: Kind::Text },
+    Field { name: "create_time", kind: Kind::Time },
+    Field { name: "certificate_expire_time", kind: Kind::Time },
+    Field { name: "revoke_time", kind: Kind::Time },
 ];
 
 /// Reads a request's filter.
@@ -217,6 +230,19 @@ pub(super) fn pending_node<'a>(machine: &'a PendingNode, [key, address]: &'a [St
     }
 }
 
+/// What a user has in a field.
+pub(super) fn user<'a>(user: &'a User, field: &str) -> Value<'a> {
+    match field {
+        "name" => Value::Text(&user.name),
+        "role" => word(v1::UserRole::from(user.role).as_str_name(), USER_ROLE),
+        "creator" => Value::Text(&user.creator),
+        "create_time" => Value::Time(user.create_time),
+        "certificate_expire_time" => Value::Time(user.certificate_end),
+        "revoke_time" => moment(user.revoke_time),
+        _ => Value::Unset,
+    }
+}
+
 /// What an app has in a field.
 pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
     match field {
@@ -253,6 +279,7 @@ mod tests {
         check(JOB_STATE, NUMBERS.filter_map(|number| Some(v1::JobState::try_from(number).ok()?.as_str_name())));
         check(TASK_STATE, NUMBERS.filter_map(|number| Some(v1::TaskState::try_from(number).ok()?.as_str_name())));
         check(APP_STATE, NUMBERS.filter_map(|number| Some(v1::AppState::try_from(number).ok()?.as_str_name())));
+        check(USER_ROLE, NUMBERS.filter_map(|number| Some(v1::UserRole::try_from(number).ok()?.as_str_name())));
         check(
             FAILURE_REASON,
             NUMBERS.filter_map(|number| Some(v1::FailureReason::try_from(number).ok()?.as_str_name())),
@@ -272,6 +299,7 @@ mod tests {
             ("App", APPS),
             ("EnrollmentToken", TOKENS),
             ("PendingNode", PENDING_NODES),
+            ("User", USERS),
         ];
         for (name, fields) in lists {
             for field in fields {

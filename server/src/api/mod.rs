@@ -19,6 +19,7 @@ mod pages;
 pub mod reflection;
 mod scan;
 pub(crate) mod status;
+pub mod users;
 
 use crate::ids::Ids;
 use crate::live::Live;

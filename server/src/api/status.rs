@@ -111,6 +111,12 @@ pub(crate) fn node_deleted(node: &NodeName) -> Status {
     plain(Code::Unauthenticated, "NODE_DELETED", format!("there is no node {node}: it was deleted"))
 }
 
+/// UNAUTHENTICATED for a user who was revoked, or whose certificate is that of one who was.
+pub(crate) fn user_revoked(name: &str) -> Status {
+    let message = format!("the user {name} was revoked, or this certificate is of an earlier user of that name");
+    plain(Code::Unauthenticated, "USER_REVOKED", message)
+}
+
 /// INTERNAL; the error is logged here and its text stays here.
 pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
     tracing::error!(error, "a call failed");
@@ -152,6 +158,7 @@ pub(crate) fn store(error: StoreError) -> Status {
         StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
         StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),
         StoreError::TokenForOther(_) => plain(Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE", message),
+        StoreError::LastAdmin(name) => precondition("LAST_ADMIN", &name, &message),
         StoreError::Denied(_) => plain(Code::PermissionDenied, "ENROLMENT_DENIED", message),
         StoreError::TooMany { .. } => plain(Code::ResourceExhausted, "LIMIT_REACHED", message),
         StoreError::Busy => later(Code::ResourceExhausted, "STORE_BUSY", message),

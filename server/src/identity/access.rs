@@ -6,9 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Frame;
 use jiff::Timestamp;
-use longshore_model::identity::Role;
+use longshore_model::identity::{Identity, Role};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -16,8 +19,12 @@ use tower::{Layer, Service};
 
 use super::caller::{Caller, Peer, PeerCredentials};
 use super::roles::{self, Access};
+use super::users::Users;
+use crate::api::status;
 use crate::store::{Store, StoreError};
 
+/// The one call that a revocation does not cut off: whoever revokes themselves is told that it is done.
+const REVOKE: &str = "/longshore.v1.UserService/RevokeUser";
 /// Domain of the reasons in error details.
 const ERROR_DOMAIN: &str = "longshore";
 
@@ -93,17 +100,18 @@ impl Denied {
 /// extensions.
 ///
 /// UNAUTHENTICATED without a certificate, with one that has expired since the connection was made, or with that of a
-/// node that was deleted; PERMISSION_DENIED for another role; UNIMPLEMENTED for an RPC that is not in the table.
+/// node that was deleted or of a user who was revoked, and what a user watches or reads ends with it; PERMISSION_DENIED for another role; UNIMPLEMENTED for an RPC that is not in the table.
 #[derive(Clone)]
 pub struct AccessLayer {
     store: Arc<dyn Store>,
+    users: Arc<Users>,
 }
 
 impl AccessLayer {
-    /// A layer that looks nodes up in this store.
+    /// A layer that looks nodes up in this store, and users here.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    pub fn new(store: Arc<dyn Store>, users: Arc<Users>) -> Self {
+        Self { store, users }
     }
 }
 
@@ -111,7 +119,7 @@ impl<S> Layer<S> for AccessLayer {
     type Service = AccessService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AccessService { inner, store: Arc::clone(&self.store) }
+        AccessService { inner, store: Arc::clone(&self.store), users: Arc::clone(&self.users) }
     }
 }
 
@@ -120,6 +128,7 @@ impl<S> Layer<S> for AccessLayer {
 pub struct AccessService<S> {
     inner: S,
     store: Arc<dyn Store>,
+    users: Arc<Users>,
 }
 
 impl<S> Service<Request<Body>> for AccessService<S>
@@ -146,8 +155,17 @@ where
                 let extensions = request.extensions_mut();
                 extensions.insert(caller.identity().clone());
                 extensions.insert(caller.clone());
-                if caller.node().is_none() {
-                    return Box::pin(self.inner.call(request));
+                if let Identity::User { name, role } = caller.identity() {
+                    let issued = caller.certificate().validity.issued();
+                    let Some(revoked) = self.users.admit(name, *role, issued) else {
+                        tracing::info!(user = name, "refused a user who was revoked");
+                        let response = status::user_revoked(name).into_http();
+                        return Box::pin(std::future::ready(Ok(response)));
+                    };
+                    if request.uri().path() == REVOKE {
+                        return Box::pin(self.inner.call(request));
+                    }
+                    return Box::pin(until_revoked(name.clone(), revoked, self.inner.call(request)));
                 }
                 // The service that was polled ready is the one to call; its clone takes its place.
                 let clone = self.inner.clone();
@@ -167,6 +185,50 @@ where
                 Box::pin(std::future::ready(Ok(response)))
             }
         }
+    }
+}
+
+/// A call of a user, and the stream that it answers, for as long as the user is not revoked.
+async fn until_revoked<E>(
+    name: String,
+    revoked: CancellationToken,
+    call: impl Future<Output = Result<Response<Body>, E>>,
+) -> Result<Response<Body>, E> {
+    let response = tokio::select! {
+        response = call => response?,
+        () = revoked.cancelled() => return Ok(status::user_revoked(&name).into_http()),
+    };
+    Ok(response.map(|body| Body::new(Revocable { body, name, revoked: Box::pin(revoked.cancelled_owned()) })))
+}
+
+/// The body of an answer to a user, which ends with UNAUTHENTICATED once they are revoked.
+struct Revocable {
+    body: Body,
+    name: String,
+    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl http_body::Body for Revocable {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.revoked.as_mut().poll(cx).is_ready() {
+            tracing::info!(user = self.name, "ended a call of a user who was revoked");
+            let (head, _) = status::user_revoked(&self.name).into_http::<Body>().into_parts();
+            self.body = Body::empty();
+            self.revoked = Box::pin(CancellationToken::new().cancelled_owned());
+            return Poll::Ready(Some(Ok(Frame::trailers(head.headers))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -193,7 +255,6 @@ async fn enrolled(store: &dyn Store, caller: &Caller) -> Result<(), Status> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use longshore_model::certificate::Validity;
-    use longshore_model::identity::Identity;
     use longshore_tls::PeerCertificate;
 
     use super::*;

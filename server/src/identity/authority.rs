@@ -8,6 +8,7 @@ use longshore_model::admission::Fingerprint;
 use longshore_model::certificate::Validity;
 use longshore_model::identity::{Identity, Role};
 use longshore_model::name::NodeName;
+use longshore_model::user::User;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
@@ -15,6 +16,8 @@ use rcgen::{
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+
+use super::users::FIRST_ADMIN;
 
 /// The root: as long as an installation may live, since replacing it means enrolling every node anew.
 const ROOT_LIFE: SignedDuration = days(20 * 365);
@@ -233,6 +236,48 @@ impl Authority {
         let mut params = leaf_params(name, ExtendedKeyUsagePurpose::ClientAuth);
         valid(&mut params, now, USER_LIFE)?;
         self.issue(params, &Identity::User { name: name.to_owned(), role })
+    }
+
+    /// Certifies a person or program for the key in a request, and returns the certificate in PEM.
+    ///
+    /// # Errors
+    ///
+    /// No randomness, or a clock far off.
+    pub fn certify_user(
+        &self,
+        name: &str,
+        role: Role,
+        request: &CertificateRequest,
+        issued: Timestamp,
+        life: SignedDuration,
+    ) -> Result<String, AuthorityError> {
+        let mut params = leaf_params(name, ExtendedKeyUsagePurpose::ClientAuth);
+        valid(&mut params, issued, life)?;
+        Ok(self.sign(params, &Identity::User { name: name.to_owned(), role }, &request.0.public_key)?.pem())
+    }
+
+    /// When the issuing authority was made, at the latest: before anybody was certified.
+    ///
+    /// # Errors
+    ///
+    /// Its certificate cannot be read.
+    pub fn since(&self) -> Result<Timestamp, AuthorityError> {
+        let unreadable = || AuthorityError::Crypto(rcgen::Error::CouldNotParseCertificate);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(self.issuing_pem.as_bytes()).map_err(|_| unreadable())?;
+        let certificate = pem.parse_x509().map_err(|_| unreadable())?;
+        Timestamp::from_second(certificate.validity().not_before.timestamp()).map_err(|_| AuthorityError::Clock)
+    }
+
+    /// The user that an installation begins with: whoever holds what `init` made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::since`].
+    pub fn first_admin(&self) -> Result<User, AuthorityError> {
+        let create_time = self.since()?;
+        let certificate_end = create_time.checked_add(USER_LIFE).map_err(|_| AuthorityError::Clock)?;
+        let (name, creator) = (FIRST_ADMIN.to_owned(), "init".to_owned());
+        Ok(User { name, role: Role::Admin, create_time, creator, life: USER_LIFE, certificate_end, revoke_time: None })
     }
 
     /// Certifies a node for the key in its request (PKCS#10 in DER), and returns the certificate in PEM.

@@ -7,6 +7,7 @@ pub mod caller;
 pub mod enrollment;
 pub mod pki;
 pub mod roles;
+pub mod users;
 
 pub use access::AccessLayer;
 pub use authority::Authority;

@@ -12,9 +12,8 @@ use longshore_model::identity::Role;
 use longshore_tls::{CredentialError, Credentials, PeerCertificate, PeerError, Pin};
 
 use super::authority::{Authority, AuthorityError, Founded};
+use super::users::FIRST_ADMIN;
 
-/// Name of the first admin.
-const FIRST_ADMIN: &str = "admin";
 /// Names by which every server is reached from its own machine.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Longest trust domain, as SPIFFE has it.

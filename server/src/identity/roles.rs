@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 31] = [
+const TABLE: [(&str, Access); 35] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -52,6 +52,11 @@ const TABLE: [(&str, Access); 31] = [
     ("/longshore.v1.NodeService/ListPendingNodes", ADMINS),
     // Labels decide where jobs go: they are the fleet's layout, not a job's business.
     ("/longshore.v1.NodeService/UpdateNodeLabels", ADMINS),
+    ("/longshore.v1.UserService/CreateUser", ADMINS),
+    ("/longshore.v1.UserService/ListUsers", ADMINS),
+    // Everybody their own.
+    ("/longshore.v1.UserService/RenewUserCertificate", PEOPLE),
+    ("/longshore.v1.UserService/RevokeUser", ADMINS),
 ];
 
 /// Who may call the RPC with this path (`/package.Service/Method`); `None` when there is no such RPC.

@@ -16,12 +16,14 @@ use jiff::{SignedDuration, Timestamp};
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::assignment::Order;
+use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::Task;
+use longshore_model::user::User;
 
 #[cfg(test)]
 mod conformance;
@@ -158,6 +160,8 @@ pub enum Change {
         /// The node.
         node: NodeName,
     },
+    /// A user was added, renewed their certificate, or was revoked.
+    User(User),
     /// Something may have become assignable: a job was created, resumed or retried, or a slot of `max_parallel` is free.
     Assignable,
 }
@@ -311,6 +315,9 @@ pub enum StoreError {
     /// A person has turned the machine away.
     #[error("the enrolment of {0} was denied")]
     Denied(NodeName),
+    /// Without this admin nobody could do what admins do.
+    #[error("{0} is the last admin whose certificate is good")]
+    LastAdmin(String),
     /// There are as many as there may be.
     #[error("there are {limit} of the kind {kind} already, which is the limit")]
     TooMany {
@@ -427,6 +434,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a node, its apps, and fails its open tasks.
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Adds a user, also under the name of one who was revoked; their certificate is to be issued at
+    /// [`User::issued`] of what is returned.
+    async fn create_user(&self, user: User, terms: Terms) -> Result<User, StoreError>;
+
+    /// Adds the user that an installation begins with, unless there are users already.
+    async fn adopt_first_user(&self, user: User) -> Result<(), StoreError>;
+
+    /// Users by name, after `after`, those who were revoked included.
+    async fn users(&self, after: Option<&str>, limit: usize) -> Result<Page<User>, StoreError>;
+
+    /// Records the next certificate of the user who owns one that was issued at this moment; it is to be issued at
+    /// [`User::issued`] of what is returned.
+    async fn renew_user(&self, name: &str, role: Role, issued: Timestamp, now: Timestamp) -> Result<User, StoreError>;
+
+    /// Revokes a user; doing it again changes nothing. The last admin with a good certificate cannot be revoked.
+    async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError>;
 
     /// Records a new session; the observer gets [`Change::Opened`] in commit order with all other changes.
     async fn open_session(

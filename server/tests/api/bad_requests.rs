@@ -238,6 +238,27 @@ async fn nodes(world: &World, answers: &mut Answers) {
     }
 }
 
+async fn users(world: &World, answers: &mut Answers) {
+    let mut users = world.users();
+    for text in TEXTS {
+        let (name, etag) = (owned(text), owned(text));
+        let role = v1::UserRole::Viewer.into();
+        let create = v1::CreateUserRequest { name: name.clone(), role, csr_der: text.into(), ..Default::default() };
+        answers.of("CreateUser", &create, users.create_user(create.clone()).await);
+        let revoke = v1::RevokeUserRequest { name, etag, ..Default::default() };
+        answers.of("RevokeUser", &revoke, users.revoke_user(revoke.clone()).await);
+        let renew = v1::RenewUserCertificateRequest { csr_der: text.into() };
+        answers.of("RenewUserCertificate", &renew, users.renew_user_certificate(renew.clone()).await);
+        let (page_token, filter) = (owned(text), owned(text));
+        let list = v1::ListUsersRequest { page_size: -1, page_token, filter };
+        answers.of("ListUsers", &list, users.list_users(list.clone()).await);
+    }
+    for (ttl, role) in DURATIONS.into_iter().zip(NUMBERS.into_iter().cycle()) {
+        let create = v1::CreateUserRequest { name: owned("x"), role, ttl: Some(ttl), ..Default::default() };
+        answers.of("CreateUser", &create, users.create_user(create.clone()).await);
+    }
+}
+
 async fn apps(world: &World, answers: &mut Answers) {
     for text in TEXTS.into_iter().chain(["nowhere"]) {
         let (node_name, app_name) = (owned(text), owned(text));
@@ -263,11 +284,13 @@ async fn no_bad_request_is_the_servers_fault() {
     lists(&world, &mut answers).await;
     nodes(&world, &mut answers).await;
     apps(&world, &mut answers).await;
+    users(&world, &mut answers).await;
     assert_eq!(answers.wrong, Vec::<String>::new());
 
     let set = FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
     let services = set.file.iter().flat_map(|file| &file.service);
-    let people = services.filter(|service| ["JobService", "NodeService", "AppService"].contains(&service.name()));
+    let people =
+        services.filter(|service| ["JobService", "NodeService", "AppService", "UserService"].contains(&service.name()));
     let calls: BTreeSet<&str> = people.flat_map(|service| &service.method).map(|method| method.name()).collect();
     let called: BTreeSet<&str> = answers.refused.keys().copied().collect();
     assert_eq!(called, calls, "every call refused something");

@@ -33,6 +33,7 @@ use v1::job_service_client::JobServiceClient;
 use v1::node_service_client::NodeServiceClient;
 use v1::open_session_request::Message as ToServer;
 use v1::open_session_response::Message as FromServer;
+use v1::user_service_client::UserServiceClient;
 
 /// Header from which the harness takes the caller's identity, as a certificate's URI without its scheme and domain.
 const IDENTITY: &str = "test-identity";
@@ -103,6 +104,10 @@ impl World {
 
     pub fn nodes(&self) -> NodeServiceClient<InterceptedService<Channel, As>> {
         NodeServiceClient::with_interceptor(self.channel(), As("user/admin/bob".to_owned()))
+    }
+
+    pub fn users(&self) -> UserServiceClient<InterceptedService<Channel, As>> {
+        UserServiceClient::with_interceptor(self.channel(), As("user/admin/bob".to_owned()))
     }
 
     pub fn apps(&self) -> AppServiceClient<InterceptedService<Channel, As>> {

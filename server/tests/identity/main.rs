@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod approval;
+mod users;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -42,6 +43,7 @@ use v1::agent_service_client::AgentServiceClient;
 use v1::enrollment_service_client::EnrollmentServiceClient;
 use v1::job_service_client::JobServiceClient;
 use v1::node_service_client::NodeServiceClient;
+use v1::user_service_client::UserServiceClient;
 
 /// A running server with a data directory of its own.
 struct TestServer {
@@ -96,9 +98,33 @@ impl TestServer {
         self.with_key(&certificate, &made.key_pem)
     }
 
+    /// A channel with the credentials that `init` made.
+    async fn first_admin(&self) -> Channel {
+        let admin = self.dir.path().join("admin");
+        let file = |name: &str| admin.join(name);
+        let credentials = Credentials::load(&file("root.crt"), &file("client.crt"), &file("client.key")).unwrap();
+        dial(&self.api, &credentials).await.unwrap()
+    }
+
+    /// Adds a user and returns their credentials.
+    async fn user(&self, name: &str, role: v1::UserRole) -> Credentials {
+        let made = make_key_and_csr().unwrap();
+        let request = v1::CreateUserRequest {
+            name: name.to_owned(),
+            role: role.into(),
+            csr_der: made.csr_der,
+            ..Default::default()
+        };
+        let answer = UserServiceClient::new(self.first_admin().await).create_user(request).await.unwrap().into_inner();
+        let (root, chain) = (answer.root_certificate_pem, answer.certificate_chain_pem);
+        Credentials::from_pem(root.as_bytes(), chain.as_bytes(), made.key_pem.as_bytes()).unwrap()
+    }
+
+    /// A channel of some user with this role.
     async fn people(&self, role: Role) -> Channel {
-        let issued = self.authority.issue_user("somebody", role, Timestamp::now()).unwrap();
-        dial(&self.api, &self.credentials(&issued)).await.unwrap()
+        let name = format!("somebody-{:08x}", rand::random::<u32>());
+        let credentials = self.user(&name, v1::UserRole::from(role)).await;
+        dial(&self.api, &credentials).await.unwrap()
     }
 
     async fn token(&self, node: &str) -> EnrollmentToken {
@@ -343,8 +369,7 @@ async fn a_node_renews_its_certificate_and_nobody_elses() {
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
 
     // People have no node to renew, strangers nothing at all.
-    let issued = server.authority.issue_user("ann", Role::Admin, Timestamp::now()).unwrap();
-    let person = dial(&server.agents, &server.credentials(&issued)).await.unwrap();
+    let person = dial(&server.agents, &server.user("ann", v1::UserRole::Admin).await).await.unwrap();
     assert_eq!(renew(person).await.unwrap_err().code(), Code::PermissionDenied);
     let pin = Pin::of_pem(root).unwrap();
     let stranger = connect_pinned(&server.agents, pin).await.unwrap();
@@ -600,7 +625,8 @@ mod anyone {
     use std::sync::Arc;
 
     use hyper_util::rt::TokioIo;
-    use tokio::net::TcpSocket;
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio_rustls::client::TlsStream;
     use tonic::transport::{Channel, Endpoint};
 
     /// A channel without a certificate, from one of the addresses of this machine's loopback.
@@ -622,8 +648,19 @@ mod anyone {
                 let socket = TcpSocket::new_v4()?;
                 socket.bind((from, 0).into())?;
                 let tcp = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await?;
+                tcp.set_nodelay(true)?;
                 tls.connect(ServerName::try_from("localhost").unwrap(), tcp).await.map(TokioIo::new)
             }
+        });
+        Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+    }
+
+    /// A channel over a connection that stands already; it is lost with that.
+    pub(crate) async fn channel_over(stream: TlsStream<TcpStream>) -> Channel {
+        let mut stream = Some(stream);
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let stream = stream.take().map(TokioIo::new).ok_or(std::io::ErrorKind::NotConnected);
+            async move { stream.map_err(std::io::Error::from) }
         });
         Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
     }

@@ -179,7 +179,7 @@ impl Told {
                 }
                 Change::Unset { node, app } => drop(self.assigned.remove(&(node, app))),
                 Change::NodeDeleted { node } => self.assigned.retain(|(other, _), _| *other != node),
-                Change::Reenrolled { .. } | Change::Assignable => {}
+                Change::Reenrolled { .. } | Change::User(_) | Change::Assignable => {}
             }
         }
     }

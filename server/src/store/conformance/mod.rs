@@ -41,6 +41,7 @@ pub(super) mod nodes;
 pub(super) mod reports;
 pub(super) mod retention;
 pub(super) mod terms;
+pub(super) mod users;
 
 /// Makes stores for the suite.
 pub(super) trait Factory: Send + Sync {
@@ -65,6 +66,8 @@ macro_rules! conformance_suite {
                 expired_tokens_are_purged, a_token_is_good_for_so_many_machines, tokens_are_listed_and_deleted,
                 a_machine_waits_for_approval, a_machine_is_denied, an_approval_is_for_the_machine_that_was_looked_at,
                 one_machine_waits_for_a_name, an_approval_ends_with_its_node, waiting_is_bounded_and_ends;
+            users: users_are_kept_and_paged, the_first_user_is_adopted_once, the_last_admin_stays,
+                a_revoked_user_is_forgotten_with_their_certificate, a_renewal_is_for_the_users_own_certificate;
             nodes: nodes_are_paged, labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
                 a_deleted_node_can_come_back, changes_come_in_order, a_restart_keeps_everything;
             apps: apps_are_paged_and_filtered, removal_waits_for_the_node, a_node_without_the_app_confirms_too,
@@ -308,6 +311,9 @@ fn line(change: &Change) -> String {
         Change::Unset { node, app } => format!("unset {node} {app}"),
         Change::NodeDeleted { node } => format!("deleted {node}"),
         Change::Reenrolled { node } => format!("reenrolled {node}"),
+        Change::User(user) => {
+            format!("user {} {}{}", user.name, user.role, if user.revoke_time.is_some() { " revoked" } else { "" })
+        }
         Change::Assignable => "assignable".to_owned(),
     }
 }

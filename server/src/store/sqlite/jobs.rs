@@ -185,6 +185,7 @@ impl Batch<'_> {
         self.write_rows()?;
         self.purge_tokens(now)?;
         self.purge_creations(now)?;
+        self.purge_users(now)?;
         let passed: Vec<JobId> = self
             .sql
             .prepare_cached("SELECT id FROM job WHERE deadline IS NOT NULL AND deadline <= ?1 ORDER BY deadline")?

@@ -12,10 +12,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
+use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
+use longshore_model::user::User;
 
 pub use self::metrics::StoreMetrics;
 use self::read::Readers;
@@ -40,6 +42,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod users;
 mod writer;
 
 /// Why a database cannot be used.
@@ -136,6 +139,11 @@ impl SqliteStore {
     pub fn is_in_use(path: &Path) -> bool {
         matches!(schema::claim(path), Err(OpenError::InUse(_)))
     }
+}
+
+/// A user with the precision that rows have.
+fn rounded_user(user: User) -> User {
+    User { create_time: rounded(user.create_time), certificate_end: rounded(user.certificate_end), ..user }
 }
 
 #[async_trait]
@@ -262,6 +270,29 @@ impl Store for SqliteStore {
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
         self.writer.write(move |batch| batch.delete_node(&name, &terms, rounded(now))).await
+    }
+
+    async fn create_user(&self, user: User, terms: Terms) -> Result<User, StoreError> {
+        self.writer.write(move |batch| batch.create_user(rounded_user(user), &terms)).await
+    }
+
+    async fn adopt_first_user(&self, user: User) -> Result<(), StoreError> {
+        self.writer.write(move |batch| batch.adopt_first_user(rounded_user(user))).await
+    }
+
+    async fn users(&self, after: Option<&str>, limit: usize) -> Result<Page<User>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.readers.read(move |sql| users::users(sql, after.as_deref(), limit)).await
+    }
+
+    async fn renew_user(&self, name: &str, role: Role, issued: Timestamp, now: Timestamp) -> Result<User, StoreError> {
+        let name = name.to_owned();
+        self.writer.write(move |batch| batch.renew_user(&name, role, issued, rounded(now))).await
+    }
+
+    async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError> {
+        let name = name.to_owned();
+        self.writer.write(move |batch| batch.revoke_user(&name, &terms, rounded(now))).await
     }
 
     async fn open_session(

@@ -4,16 +4,18 @@ use std::net::AddrParseError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::{App, AppStatus, Desired};
 use longshore_model::clock::Clock;
+use longshore_model::identity::IdentityError;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::name::{JobId, NameError};
 use longshore_model::node::Node;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::AppSpec;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use longshore_model::user::User;
 use rusqlite::types::Type;
 use rusqlite::{Error, Result, Row};
 use serde::Serialize;
@@ -300,6 +302,20 @@ pub(super) fn pending(row: &Row<'_>) -> Result<PendingNode> {
         labels: json(row, 4)?,
         create_time: time(row, 5)?,
         expire_time: time(row, 6)?,
+    })
+}
+
+/// A user.
+pub(super) fn user(row: &Row<'_>) -> Result<User> {
+    let role = row.get_ref(1)?.as_str()?.parse().map_err(|error: IdentityError| unreadable(1, error))?;
+    Ok(User {
+        name: row.get(0)?,
+        role,
+        create_time: time(row, 2)?,
+        creator: row.get(3)?,
+        life: SignedDuration::from_secs(row.get(4)?),
+        certificate_end: time(row, 5)?,
+        revoke_time: optional_time(row, 6)?,
     })
 }
 
