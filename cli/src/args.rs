@@ -40,6 +40,8 @@ pub(crate) enum Command {
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),
+    /// Check credentials, the way to the server, the server and its nodes.
+    Doctor(commands::doctor::Doctor),
     /// Start a server and three agents on this machine and deploy to them; needs root.
     Demo(commands::demo::Demo),
     /// Print a script that completes this command's words in a shell.

@@ -147,7 +147,8 @@ impl Client {
     }
 }
 
-fn load(directory: &Path) -> Result<Credentials, Error> {
+/// Reads root.crt, client.crt and client.key.
+pub(crate) fn load(directory: &Path) -> Result<Credentials, Error> {
     let file = |name: &str| directory.join(name);
     Credentials::load(&file("root.crt"), &file("client.crt"), &file("client.key")).map_err(|error| {
         Error::new(format!(

@@ -168,7 +168,8 @@ fn connect_text(error: &ConnectError) -> String {
     text
 }
 
-fn advice(error: &ConnectError) -> Option<&'static str> {
+/// What to look at.
+pub(crate) fn advice(error: &ConnectError) -> Option<&'static str> {
     match error {
         ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } => {
             Some("Is longshore-server running there? Another address is given by --server or LONGSHORE_SERVER.")

@@ -16,3 +16,4 @@ pub mod serve;
 pub mod services;
 pub mod session;
 pub mod store;
+mod version;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use crate::api::calls::CallLayer;
 use crate::api::observe::{CallMetrics, ObserveLayer};
@@ -28,6 +29,7 @@ use crate::metrics::{self, Sources};
 use crate::retention;
 use crate::services::{Backstage, Services};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::version::name_version;
 
 /// Time for everything to end after a signal; what has not ended then is cut off.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -246,6 +248,8 @@ impl Listening {
             .layer(ObserveLayer(self.calls))
             .layer(CallLayer)
             .layer(access)
+            // Only those who may call are told what serves them.
+            .layer(MapResponseLayer::new(name_version))
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(accept(self.listener, self.accepting), closing.cancelled_owned())
             .await?;

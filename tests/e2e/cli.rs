@@ -1,5 +1,8 @@
 //! The command line: what it prints, and its exit codes.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use longshore_tests::cluster::Cluster;
 use longshore_tests::process::{command, output, succeed};
 
@@ -127,4 +130,56 @@ fn traces() -> Vec<String> {
         line.contains("longshore-demo").then_some(line)
     });
     mounts.chain(interfaces).chain(processes).collect()
+}
+
+/// What the doctor says with these further arguments: its exit code, and its findings that are not fine.
+fn doctor(cluster: &Cluster, arguments: &[&str]) -> (i32, Vec<(String, String)>) {
+    let (status, stdout, stderr) = code(cluster, &[&["doctor", "-o", "json"], arguments].concat());
+    let said: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let checks = said["checks"].as_array().unwrap();
+    let amiss = checks.iter().filter(|check| check["verdict"] != "FINE");
+    (status, amiss.map(|check| (text(&check["check"]), text(&check["found"]))).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_what_is_amiss() {
+    let mut cluster = Cluster::start().await;
+    let _node = cluster.node_with("here", &[], None, &["--runtime", "fake"]).await;
+    assert_eq!(doctor(&cluster, &[]), (0, vec![]));
+    let (status, table, _) = code(&cluster, &["doctor"]);
+    assert_eq!((status, table.matches("\nok ").count()), (0, 8), "{table}");
+
+    // It works, though not all is well.
+    let _away = cluster.enroll("away", &[], None, &[]).await;
+    let key = cluster.admin().join("client.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (status, amiss) = doctor(&cluster, &[]);
+    let checks: Vec<_> = amiss.iter().map(|(check, _)| check.as_str()).collect();
+    assert_eq!((status, checks), (1, vec!["private key", "nodes"]), "{amiss:?}");
+    assert_eq!(amiss[1].1, "1 of 2 not connected: away (never)");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+    // It does not work, and the first thing that is broken is named.
+    let broken = |arguments: &[&str], check: &str, words: &str| {
+        let (status, amiss) = doctor(&cluster, arguments);
+        assert_eq!((status, amiss[0].0.as_str()), (2, check), "{amiss:?}");
+        assert!(amiss[0].1.contains(words), "{words} is not in {amiss:?}");
+    };
+    broken(&["--credentials", "/nowhere"], "credentials", "/nowhere/root.crt");
+    broken(&["--server", cluster.agents_address()], "health", "does not offer this");
+    broken(&["--server", "127.0.0.1:nowhere"], "server", "HOST:PORT");
+    let stranger = Cluster::start().await;
+    let theirs = stranger.admin().display().to_string();
+    broken(&["--credentials", &theirs], "server", "not the server that was expected");
+    let mixed = tempfile::tempdir().unwrap();
+    let copy = |from: &Path, name: &str| std::fs::copy(from.join(name), mixed.path().join(name)).unwrap();
+    copy(&cluster.admin(), "root.crt");
+    copy(&stranger.admin(), "client.crt");
+    copy(&stranger.admin(), "client.key");
+    broken(&["--credentials", &mixed.path().display().to_string()], "server", "refuses our certificate");
+    assert!(cluster.stop_server());
+    let (status, amiss) = doctor(&cluster, &[]);
+    assert_eq!((status, amiss[0].0.as_str()), (2, "server"), "{amiss:?}");
+    assert!(amiss[0].1.contains("cannot reach"), "{amiss:?}");
 }

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod apply;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 mod help;
 pub(crate) mod job;
 pub(crate) mod node;
@@ -31,6 +32,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
     let connection = &args.connection;
     match args.command {
         Command::Version => version::run(output),
+        Command::Doctor(_) => doctor::run(connection, output).await,
         Command::Completion(completion) => help::completion(&completion, output),
         Command::Man(manual) => help::manual(&manual),
         Command::Demo(demo) => demo::run(demo, output).await,

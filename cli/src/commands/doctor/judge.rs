@@ -1,0 +1,238 @@
+//! What is made of what was found: no I/O, so that every judgement can be tested.
+
+use jiff::{SignedDuration, Timestamp};
+use longshore_model::certificate::Validity;
+use longshore_proto::v1::Node;
+use longshore_tls::ConnectError;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::finding::Finding;
+use crate::error::{advice, with_causes};
+use crate::text;
+
+/// A certificate that ends sooner than this should be renewed: two weeks' holiday.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// Clocks may differ by so much: enough for a slow answer, too little to matter for a certificate.
+const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5);
+/// The server tells its time in whole seconds.
+const TICK: SignedDuration = SignedDuration::from_secs(1);
+/// Names in one line.
+const MAX_NAMES: usize = 5;
+
+/// The permissions of a private key's file.
+pub(super) fn key_mode(path: &str, mode: u32) -> Finding {
+    let check = "private key";
+    let open = mode & 0o077;
+    if open == 0 {
+        return Finding::fine(check, format!("{path}, mode {:04o}", mode & 0o7777));
+    }
+    let found = format!("{path} has mode {:04o}: others on this machine can use it", mode & 0o7777);
+    Finding::degraded(check, found, format!("Run `chmod 600 {path}`."))
+}
+
+/// Who the certificate says that we are, and for how long.
+pub(super) fn certificate(uri: &str, validity: &Validity, now: Timestamp) -> Finding {
+    let check = "certificate";
+    let who = whom(uri);
+    let renew = "Ask an admin for a new certificate.";
+    if now > validity.not_after {
+        return Finding::broken(check, format!("{who}, expired {}", validity.not_after), renew);
+    }
+    if now < validity.not_before {
+        let hint = "Set the clock of this machine, or of the server that made the certificate.";
+        return Finding::broken(check, format!("{who}, not valid before {}", validity.not_before), hint);
+    }
+    let left = validity.not_after.duration_since(now);
+    let found = format!("{who}, valid for {} (until {})", text::span(left.as_secs()), validity.not_after);
+    if left < SOON { Finding::degraded(check, found, renew) } else { Finding::fine(check, found) }
+}
+
+/// `spiffe://longshore-1/user/admin/eva` in words; a URI of another form as it is.
+fn whom(uri: &str) -> String {
+    let path = uri.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    let parts = path.map(|(domain, path)| (domain, path.split('/').collect::<Vec<_>>()));
+    match parts {
+        Some((domain, parts)) => match parts.as_slice() {
+            ["user", role, name] => format!("{name}, role {role}, of {domain}"),
+            ["node", name] => format!("node {name} of {domain}; people's calls are refused to nodes"),
+            _ => uri.to_owned(),
+        },
+        None => uri.to_owned(),
+    }
+}
+
+/// A connection that was not made.
+pub(super) fn not_connected(error: &ConnectError) -> Finding {
+    let hint = match error {
+        ConnectError::Address(_) => "Give another address by --server or LONGSHORE_SERVER.",
+        ConnectError::Credentials(_) => "Get all three files of the credentials anew, from one place.",
+        other => advice(other).unwrap_or_default(),
+    };
+    Finding::broken("server", with_causes(error), hint)
+}
+
+/// What the server says of itself.
+pub(super) fn health(status: i32) -> Finding {
+    match ServingStatus::try_from(status) {
+        Ok(ServingStatus::Serving) => Finding::fine("health", "SERVING"),
+        Ok(status) => {
+            let hint = "It is shutting down, or its store does not answer: its log says why.";
+            Finding::broken("health", status.as_str_name(), hint)
+        }
+        Err(_) => Finding::broken("health", format!("status {status}"), "Use a newer longshore."),
+    }
+}
+
+/// The server's time, which it told between two moments of ours.
+pub(super) fn clock(server: Option<Timestamp>, asked: Timestamp, answered: Timestamp) -> Finding {
+    let check = "clocks";
+    let Some(server) = server else {
+        let hint = "Something between this machine and the server takes the header `date` away.";
+        return Finding::degraded(check, "the server does not tell its time", hint);
+    };
+    let ahead = server.duration_since(answered);
+    let behind = asked.duration_since(server.saturating_add(TICK).unwrap_or(server));
+    let hint = "Let both machines take their time from NTP: certificates and deadlines go by it.";
+    if ahead > MAX_SKEW {
+        Finding::degraded(
+            check,
+            format!("the server's is {} ahead of this machine's", text::span(ahead.as_secs())),
+            hint,
+        )
+    } else if behind > MAX_SKEW {
+        let found = format!("the server's is {} behind this machine's", text::span(behind.as_secs()));
+        Finding::degraded(check, found, hint)
+    } else {
+        Finding::fine(check, "agree")
+    }
+}
+
+/// Our version and the server's, as in `longshore/0.1.0`.
+pub(super) fn versions(own: &str, server: Option<&str>) -> Finding {
+    let check = "versions";
+    match server.and_then(|header| header.strip_prefix("longshore/")) {
+        Some(server) if server == own => Finding::fine(check, format!("longshore and server {own}")),
+        Some(server) => {
+            let found = format!("longshore {own}, server {}", text::one_line(server));
+            Finding::degraded(check, found, "Bring the older one up to the newer; they work together meanwhile.")
+        }
+        None => {
+            let found = format!("longshore {own}, and a server that does not say its version");
+            Finding::degraded(check, found, "It is an older one: upgrade it.")
+        }
+    }
+}
+
+/// Nodes that are not connected.
+pub(super) fn nodes(nodes: &[Node], now: Timestamp) -> Finding {
+    let check = "nodes";
+    if nodes.is_empty() {
+        return Finding::fine(check, "none yet; `longshore node token create` makes the first one's token");
+    }
+    let mut away: Vec<&Node> = nodes.iter().filter(|node| !node.connected).collect();
+    if away.is_empty() {
+        return Finding::fine(check, format!("all {} connected", nodes.len()));
+    }
+    // Who left last is the likeliest to be worth a look.
+    away.sort_by_key(|node| std::cmp::Reverse(text::time(node.last_seen_time.as_ref())));
+    let names = away.iter().take(MAX_NAMES).map(|node| {
+        let seen = text::age(node.last_seen_time.as_ref(), now);
+        if seen == "-" { format!("{} (never)", node.name) } else { format!("{} ({seen})", node.name) }
+    });
+    let mut names = names.collect::<Vec<_>>().join(", ");
+    if away.len() > MAX_NAMES {
+        names.push_str(&format!(" and {} more", away.len() - MAX_NAMES));
+    }
+    let found = format!("{} of {} not connected: {names}", away.len(), nodes.len());
+    Finding::degraded(check, found, "On such a machine, the agent's log says why.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_key_is_for_its_owner_only() {
+        assert_eq!(key_mode("client.key", 0o100_600).verdict, Verdict::Fine);
+        assert_eq!(key_mode("client.key", 0o100_400).verdict, Verdict::Fine);
+        for open in [0o640, 0o604, 0o644, 0o610] {
+            let finding = key_mode("client.key", 0o100_000 | open);
+            assert_eq!((finding.verdict, finding.hint.as_str()), (Verdict::Degraded, "Run `chmod 600 client.key`."));
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_told_before_it_ends() {
+        let uri = "spiffe://longshore-1/user/admin/eva";
+        for (before, after, verdict) in [
+            (-1, 30, Verdict::Fine),
+            (-1, 14, Verdict::Fine),
+            (-1, 13, Verdict::Degraded),
+            (-30, -1, Verdict::Broken),
+            (1, 30, Verdict::Broken),
+        ] {
+            let validity = Validity { not_before: now() + DAY * before, not_after: now() + DAY * after };
+            let finding = certificate(uri, &validity, now());
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.found.starts_with("eva, role admin, of longshore-1, "), "{finding:?}");
+            assert_eq!(finding.hint.is_empty(), verdict == Verdict::Fine);
+        }
+        assert_eq!(whom("spiffe://longshore-1"), "spiffe://longshore-1");
+    }
+
+    #[test]
+    fn clocks_may_differ_a_little() {
+        let second = SignedDuration::from_secs(1);
+        // Asked at 0, answered at 2.
+        let judged = |server: i32| clock(Some(now() + second * server), now(), now() + second * 2);
+        for server in -6..=7 {
+            assert_eq!(judged(server).verdict, Verdict::Fine, "{server}");
+        }
+        assert_eq!(judged(-7).found, "the server's is 6s behind this machine's");
+        assert_eq!(judged(8).found, "the server's is 6s ahead of this machine's");
+        assert_eq!(clock(None, now(), now()).verdict, Verdict::Degraded);
+    }
+
+    #[test]
+    fn versions_that_differ_work_together() {
+        assert_eq!(versions("0.1.0", Some("longshore/0.1.0")).verdict, Verdict::Fine);
+        for server in [Some("longshore/0.2.0"), Some("nginx"), None] {
+            assert_eq!(versions("0.1.0", server).verdict, Verdict::Degraded);
+        }
+    }
+
+    #[test]
+    fn only_a_server_that_serves_is_healthy() {
+        assert_eq!(health(ServingStatus::Serving.into()).verdict, Verdict::Fine);
+        for status in [ServingStatus::NotServing.into(), ServingStatus::Unknown.into(), 99] {
+            assert_eq!(health(status).verdict, Verdict::Broken, "{status}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_are_away_are_named_the_last_one_first() {
+        let node = |name: &str, seen: Option<i64>| Node {
+            name: name.to_owned(),
+            connected: seen.is_none(),
+            last_seen_time: seen
+                .filter(|&ago| ago > 0)
+                .map(|ago| prost_types::Timestamp { seconds: now().as_second() - ago, nanos: 0 }),
+            ..Default::default()
+        };
+        assert_eq!(nodes(&[], now()).verdict, Verdict::Fine);
+        assert_eq!(nodes(&[node("a", None), node("b", None)], now()).found, "all 2 connected");
+        let some = [node("a", Some(600)), node("b", None), node("c", Some(60)), node("d", Some(0))];
+        let finding = nodes(&some, now());
+        assert_eq!(finding.verdict, Verdict::Degraded);
+        assert_eq!(finding.found, "3 of 4 not connected: c (60s), a (10m), d (never)");
+        let many: Vec<Node> = (1..=7).map(|ago| node("n", Some(ago))).collect();
+        assert!(nodes(&many, now()).found.ends_with(" and 2 more"));
+    }
+}
