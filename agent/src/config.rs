@@ -10,6 +10,7 @@ use longshore_model::name::NodeName;
 use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 
+use crate::runtime::docker;
 use crate::runtime::embedded::EgressChoice;
 
 /// The file of settings that is read when no other is named.
@@ -111,6 +112,14 @@ pub struct Run {
     /// What runs the containers.
     #[arg(long, value_enum, default_value_t = RuntimeKind::Embedded, env = "LONGSHORE_RUNTIME")]
     pub runtime: RuntimeKind,
+    /// Socket of the engine that runs the containers with `--runtime docker`: Docker's or Podman's.
+    #[arg(
+        long,
+        value_name = "unix://PATH",
+        default_value = "unix:///run/docker.sock",
+        env = "LONGSHORE_DOCKER_SOCKET"
+    )]
+    pub docker_socket: docker::Address,
     /// PEM file of an authority that image registries may be certified by, beside the usual ones.
     #[arg(long, value_name = "FILE", env = "LONGSHORE_REGISTRY_CA")]
     pub registry_ca: Option<PathBuf>,
@@ -149,6 +158,8 @@ pub struct Reset {
 pub enum RuntimeKind {
     /// The agent's own, with real containers.
     Embedded,
+    /// An engine that is on the node already, by the Docker Engine API.
+    Docker,
     /// None: containers are played, by a script in the image's reference. For tests of a server.
     Fake,
 }

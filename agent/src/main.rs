@@ -15,11 +15,12 @@ use longshore_agent::identity::Identity;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::Reporter;
-use longshore_agent::runtime::Runtime;
+use longshore_agent::runtime::docker::{self, DockerRuntime};
 use longshore_agent::runtime::embedded::{self, EmbeddedRuntime, Settings, shim};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
+use longshore_agent::runtime::{Rotation, Runtime};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_agent::{enroll, metrics, node, renewal};
@@ -79,7 +80,7 @@ fn begin(command: Option<Command>, origins: &Origins, mut mistakes: Mistakes) ->
         match command {
             Command::Enroll(arguments) => enrol(arguments).await,
             Command::Run(arguments) => run(arguments).await,
-            Command::Reset(arguments) => reset(&arguments),
+            Command::Reset(arguments) => reset(&arguments).await,
             Command::Completion(arguments) => Ok(std::io::stdout().write_all(&arguments.script(Cli::command()))?),
             Command::Man(arguments) => Ok(arguments.write(Cli::command())?),
             Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
@@ -128,8 +129,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
 
     let (reporter, measures) = (Reporter::default(), RuntimeMetrics::default());
     let server: Arc<str> = enrolment.server.as_str().into();
+    let Some(runtime) = runtime(&arguments, &data, &enrolment, &shutdown).await? else { return Ok(()) };
     let context = Arc::new(Context {
-        runtime: Arc::new(Measured::new(runtime(&arguments, &data, &enrolment).await?, measures.clone())),
+        runtime: Arc::new(Measured::new(runtime, measures.clone())),
         ledger: Ledger::open(data.ledger())?,
         reporter: reporter.clone(),
         ports: PortTable::default(),
@@ -175,12 +177,13 @@ fn raise_open_files() {
     }
 }
 
-fn reset(arguments: &Reset) -> anyhow::Result<()> {
+async fn reset(arguments: &Reset) -> anyhow::Result<()> {
     let data = DataDir::new(arguments.data.data_dir.clone());
     if !data.path().exists() {
         return Ok(());
     }
     let _lock = data.lock()?;
+    docker::reset(data.path()).await.context("cannot remove the containers of the engine")?;
     embedded::reset(data.path()).context("cannot remove the containers")?;
     remove(&data.ledger())?;
     remove(&data.runtime())
@@ -195,21 +198,38 @@ fn remove(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The runtime that was asked for.
-async fn runtime(arguments: &Run, data: &DataDir, enrolment: &Enrolment) -> anyhow::Result<Arc<dyn Runtime>> {
-    match arguments.runtime {
-        RuntimeKind::Fake => Ok(Arc::new(FakeRuntime::new(Machine::new(Timestamp::now())))),
+/// The runtime that was asked for; `None` if the agent was asked to end before there was one.
+async fn runtime(
+    arguments: &Run,
+    data: &DataDir,
+    enrolment: &Enrolment,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Arc<dyn Runtime>>> {
+    let mut registry = RegistryConfig::default();
+    if let Some(file) = &arguments.registry_ca {
+        let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        registry.ca_pems.push(pem);
+    }
+    Ok(Some(match arguments.runtime {
+        RuntimeKind::Fake => Arc::new(FakeRuntime::new(Machine::new(Timestamp::now()))),
         RuntimeKind::Embedded => {
-            let mut registry = RegistryConfig::default();
-            if let Some(file) = &arguments.registry_ca {
-                let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-                registry.ca_pems.push(pem);
-            }
             let settings =
                 Settings { egress: arguments.egress, ..Settings::of_this_program(data.path(), &enrolment.node_uid) };
-            Ok(Arc::new(EmbeddedRuntime::open(settings, &registry)?))
+            Arc::new(EmbeddedRuntime::open(settings, &registry)?)
         }
-    }
+        RuntimeKind::Docker => {
+            let settings = docker::Settings {
+                data_dir: data.path().to_owned(),
+                node_uid: enrolment.node_uid.clone(),
+                address: arguments.docker_socket.clone(),
+                rotation: Rotation::default(),
+            };
+            let runtime = DockerRuntime::open(settings, &registry)?;
+            let Some(version) = shutdown.run_until_cancelled(runtime.await_engine()).await else { return Ok(None) };
+            tracing::info!(version, address = %arguments.docker_socket, "the container engine is there");
+            Arc::new(runtime)
+        }
+    }))
 }
 
 fn host_name() -> anyhow::Result<NodeName> {

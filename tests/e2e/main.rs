@@ -8,6 +8,7 @@ mod apps;
 mod cli;
 mod crashes;
 mod egress;
+mod engines;
 mod failures;
 mod fleet;
 mod foreign;

@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod engine;
 pub mod examples;
 pub mod foreign;
 pub mod host;

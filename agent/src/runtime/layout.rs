@@ -45,6 +45,11 @@ impl Layout {
         self.root.join("node-uid")
     }
 
+    /// Holds the address of the engine that has the containers, where one has them.
+    pub(super) fn engine(&self) -> PathBuf {
+        self.root.join("engine")
+    }
+
     pub(super) fn images(&self) -> PathBuf {
         self.root.join("images")
     }

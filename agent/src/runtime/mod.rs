@@ -17,6 +17,7 @@ use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
+pub mod docker;
 pub mod embedded;
 mod failure;
 pub mod fake;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use jiff::{SignedDuration, Timestamp};
+use longshore_model::name::AppName;
 
 use super::layout::Layout;
 use super::{files, volumes};
@@ -12,6 +13,16 @@ use super::{files, volumes};
 const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
 /// Removed apps whose output is kept: with [`super::logs::Rotation`] a bound on the disk that they take.
 const KEEP_LOGS_OF: usize = 20;
+/// Removes what an app holds beside its containers: its volumes now, its output after a while.
+pub(super) fn remove(layout: &Layout, app: &AppName, now: Timestamp) -> io::Result<()> {
+    if layout.app_logs(app).exists() {
+        // First, so that a crash in between is made good at the next start.
+        fs::write(layout.removed_mark(app.as_str()), "")?;
+    }
+    volumes::remove(&layout.app_volumes(app.as_str()))?;
+    sweep(layout, now)
+}
+
 /// Removes volumes of removed apps at once, and their output when it is too old or there is too much of it.
 pub(super) fn sweep(layout: &Layout, now: Timestamp) -> io::Result<()> {
     let mut removed = Vec::new();

@@ -78,7 +78,7 @@ impl Worker {
                 Next::Clear(indices) => self.clear(indices).await,
                 Next::Create(index) => self.create(index).await,
                 Next::Start(index) => self.start(index).await,
-                Next::Succeed => self.conclude(TaskState::Succeeded, None).await,
+                Next::Succeed => self.succeed().await,
                 Next::TearDown(ending) => self.tear_down(ending).await,
                 Next::Wait(until) => self.wait(until).await,
             }
@@ -298,6 +298,35 @@ impl Worker {
             }
         }
         first_error
+    }
+
+    /// Concludes, unless a look at the containers shows what their runtime has not told yet: that one of them has ended.
+    async fn succeed(&mut self) {
+        let found = match self.context.runtime.list().await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(app = %self.app.entry.assignment.app, %error, "cannot look at the app's containers");
+                return self.app.try_later(self.context.clock.now());
+            }
+        };
+        let is_up = |(index, container): (&u32, &super::plan::Container)| {
+            matches!(container.state, ContainerState::Running(_)).then_some(*index)
+        };
+        for index in self.app.containers.iter().filter_map(is_up).collect::<Vec<_>>() {
+            let run = self.app.entry.instances.get(index as usize).map_or(0, |record| record.run);
+            let key = self.key(index);
+            let container = found.iter().find(|found| found.instance == key && found.run == run);
+            let exit = match container.map(|found| &found.state) {
+                Some(FoundState::Running(_)) => continue,
+                Some(FoundState::Exited(exit)) => Ok(*exit),
+                Some(FoundState::Created) | None => {
+                    Err(refusal(FailureReason::RuntimeError, "The container is gone.".to_owned()))
+                }
+            };
+            // What follows from it is for the next look at the plan.
+            return self.ended((index, run, exit)).await;
+        }
+        self.conclude(TaskState::Succeeded, None).await;
     }
 
     async fn conclude(&mut self, state: TaskState, failure: Option<longshore_model::failure::Failure>) {

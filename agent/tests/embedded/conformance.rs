@@ -1,22 +1,18 @@
 //! What every runtime promises, held against each of them: the contract of [`Runtime`], method by method.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
-use longshore_agent::runtime::fake::{FakeRuntime, Machine};
-use longshore_agent::runtime::{Found, FoundState, InstanceKey, Launch, LogQuery, ResolvedImage, Runtime};
+use longshore_agent::runtime::{Found, FoundState, InstanceKey, Launch, LogQuery, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::name::AppName;
-use longshore_model::spec::{AppSpec, Image, ImageSource};
 use serde_json::json;
 
-use crate::node::{Node, PATIENCE};
+use super::node::{Node, PATIENCE};
 
 /// What the program of a container does.
 #[derive(Clone, Copy)]
-enum Does {
+pub enum Does {
     /// Runs until it is asked to end.
     Stays,
     /// Writes a line and ends with 0.
@@ -26,7 +22,7 @@ enum Does {
 }
 
 /// A runtime under test.
-trait Bench: Sized {
+pub trait Bench: Sized {
     fn new() -> Self;
     fn runtime(&self) -> &dyn Runtime;
     /// A launch of an instance's first run, its image pulled.
@@ -51,34 +47,6 @@ trait Bench: Sized {
             Some(lines) => Some(lines.count().await),
             None => None,
         }
-    }
-}
-
-struct Fake(FakeRuntime);
-
-impl Bench for Fake {
-    fn new() -> Self {
-        Self(FakeRuntime::new(Machine::new(Timestamp::now())))
-    }
-
-    fn runtime(&self) -> &dyn Runtime {
-        &self.0
-    }
-
-    async fn launch(&self, app: &str, does: Does) -> Launch {
-        let script = match does {
-            Does::Stays => "create=5ms&start=5ms",
-            Does::Prints => "exit=0",
-            Does::Fails => "exit=3",
-        };
-        let image = Image { source: ImageSource::Reference(format!("fake/app:1?{script}")), pull_policy: None };
-        let spec: AppSpec = serde_json::from_value(json!({ "name": "t", "image": image })).unwrap();
-        let image = pulled(self.runtime(), &image).await;
-        Launch { instance: key(app), revision: 7, run: 1, image, spec: Arc::new(spec), env: vec![], ports: vec![] }
-    }
-
-    async fn end(self) {
-        assert_eq!(self.0.list().await.unwrap(), []);
     }
 }
 
@@ -107,17 +75,11 @@ impl Bench for Node {
     }
 }
 
-async fn pulled(runtime: &dyn Runtime, image: &Image) -> ResolvedImage {
-    let image = runtime.resolve(image).await.unwrap();
-    runtime.pull(&image, Arc::new(|_| {})).await.unwrap();
-    image
-}
-
-fn key(app: &str) -> InstanceKey {
+pub fn key(app: &str) -> InstanceKey {
     InstanceKey { app: AppName::parse(app).unwrap(), index: 0 }
 }
 
-async fn list_knows_a_container_from_its_making_to_its_deletion(bench: impl Bench) {
+pub async fn list_knows_a_container_from_its_making_to_its_deletion(bench: impl Bench) {
     let runtime = bench.runtime();
     assert_eq!(runtime.list().await.unwrap(), []);
     let launch = bench.launch("a", Does::Stays).await;
@@ -134,7 +96,7 @@ async fn list_knows_a_container_from_its_making_to_its_deletion(bench: impl Benc
     bench.end().await;
 }
 
-async fn an_end_is_told_to_all_who_wait_before_and_after_it(bench: impl Bench) {
+pub async fn an_end_is_told_to_all_who_wait_before_and_after_it(bench: impl Bench) {
     let runtime = bench.runtime();
     let launch = bench.started("a", Does::Stays).await;
     let key = &launch.instance;
@@ -151,7 +113,7 @@ async fn an_end_is_told_to_all_who_wait_before_and_after_it(bench: impl Bench) {
     bench.end().await;
 }
 
-async fn what_removes_may_be_called_again_and_for_what_never_was(bench: impl Bench) {
+pub async fn what_removes_may_be_called_again_and_for_what_never_was(bench: impl Bench) {
     let runtime = bench.runtime();
     let never = key("never");
     runtime.stop(&never, PATIENCE).await.unwrap();
@@ -172,14 +134,14 @@ async fn what_removes_may_be_called_again_and_for_what_never_was(bench: impl Ben
     bench.end().await;
 }
 
-async fn what_is_not_there_cannot_be_started_or_waited_for(bench: impl Bench) {
+pub async fn what_is_not_there_cannot_be_started_or_waited_for(bench: impl Bench) {
     let runtime = bench.runtime();
     runtime.start(&key("never")).await.unwrap_err();
     runtime.wait(&key("never")).await.unwrap_err();
     bench.end().await;
 }
 
-async fn a_second_start_is_answered_like_the_first(bench: impl Bench) {
+pub async fn a_second_start_is_answered_like_the_first(bench: impl Bench) {
     let runtime = bench.runtime();
     let launch = bench.launch("a", Does::Stays).await;
     runtime.create(&launch).await.unwrap();
@@ -190,7 +152,7 @@ async fn a_second_start_is_answered_like_the_first(bench: impl Bench) {
     bench.end().await;
 }
 
-async fn a_container_is_not_made_twice(bench: impl Bench) {
+pub async fn a_container_is_not_made_twice(bench: impl Bench) {
     let runtime = bench.runtime();
     let launch = bench.started("a", Does::Stays).await;
     let before = bench.found(&launch.instance).await;
@@ -200,7 +162,7 @@ async fn a_container_is_not_made_twice(bench: impl Bench) {
     bench.end().await;
 }
 
-async fn deletion_kills_what_runs_and_leaves_others_alone(bench: impl Bench) {
+pub async fn deletion_kills_what_runs_and_leaves_others_alone(bench: impl Bench) {
     let runtime = bench.runtime();
     let (one, other) = (bench.started("a", Does::Stays).await, bench.started("b", Does::Stays).await);
     let waiting = tokio::time::timeout(PATIENCE, runtime.wait(&one.instance));
@@ -214,7 +176,7 @@ async fn deletion_kills_what_runs_and_leaves_others_alone(bench: impl Bench) {
     bench.end().await;
 }
 
-async fn a_call_that_is_dropped_leaves_what_delete_removes(bench: impl Bench) {
+pub async fn a_call_that_is_dropped_leaves_what_delete_removes(bench: impl Bench) {
     let runtime = bench.runtime();
     let mut launch = bench.launch("a", Does::Stays).await;
     let key = launch.instance.clone();
@@ -236,7 +198,7 @@ async fn a_call_that_is_dropped_leaves_what_delete_removes(bench: impl Bench) {
     bench.end().await;
 }
 
-async fn output_outlives_the_container_and_the_app(bench: impl Bench) {
+pub async fn output_outlives_the_container_and_the_app(bench: impl Bench) {
     let runtime = bench.runtime();
     assert_eq!(bench.lines(&key("a"), None).await, None, "no output where there never was any");
     for run in 1..=2 {
@@ -253,31 +215,26 @@ async fn output_outlives_the_container_and_the_app(bench: impl Bench) {
     bench.end().await;
 }
 
-macro_rules! conformance {
-    ($($promise:ident)*) => {
-        mod fake {
-            $(#[tokio::test]
-            async fn $promise() {
-                super::$promise(<super::Fake as super::Bench>::new()).await;
-            })*
-        }
-        mod embedded {
-            $(#[tokio::test]
-            async fn $promise() {
-                super::$promise(<super::Node as super::Bench>::new()).await;
-            })*
+/// Holds a bench against every promise.
+macro_rules! holds {
+    ($bench:ty) => {
+        holds! { $bench,
+            list_knows_a_container_from_its_making_to_its_deletion
+            an_end_is_told_to_all_who_wait_before_and_after_it
+            what_removes_may_be_called_again_and_for_what_never_was
+            what_is_not_there_cannot_be_started_or_waited_for
+            a_second_start_is_answered_like_the_first
+            a_container_is_not_made_twice
+            deletion_kills_what_runs_and_leaves_others_alone
+            a_call_that_is_dropped_leaves_what_delete_removes
+            output_outlives_the_container_and_the_app
         }
     };
+    ($bench:ty, $($promise:ident)*) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            super::conformance::$promise(<$bench as super::conformance::Bench>::new()).await;
+        })*
+    };
 }
-
-conformance! {
-    list_knows_a_container_from_its_making_to_its_deletion
-    an_end_is_told_to_all_who_wait_before_and_after_it
-    what_removes_may_be_called_again_and_for_what_never_was
-    what_is_not_there_cannot_be_started_or_waited_for
-    a_second_start_is_answered_like_the_first
-    a_container_is_not_made_twice
-    deletion_kills_what_runs_and_leaves_others_alone
-    a_call_that_is_dropped_leaves_what_delete_removes
-    output_outlives_the_container_and_the_app
-}
+pub(crate) use holds;

@@ -1,14 +1,11 @@
 //! Memory and CPU.
 
-use std::fs;
-use std::path::Path;
-
 use longshore_agent::capability;
 use longshore_agent::runtime::Runtime;
 use longshore_demo_image::DemoImage;
 use serde_json::json;
 
-use crate::node::Node;
+use super::node::Node;
 
 #[tokio::test]
 async fn what_the_machine_enforces_is_offered() {
@@ -36,10 +33,7 @@ async fn the_cpu_limit_is_set() {
     let spec = json!({ "resources": { "cpu": "250m" } });
     let launch = node.launch("a", DemoImage::new().cmd(&["sleep"]), spec).await;
     node.run(&launch).await.unwrap();
-    let group = format!("longshore/{}/a-0-{}", node.uid, launch.run);
-    let v1 = Path::new("/sys/fs/cgroup/cpu").join(&group).join("cpu.cfs_quota_us");
-    let v2 = Path::new("/sys/fs/cgroup").join(&group).join("cpu.max");
-    let set = fs::read_to_string(v1).or_else(|_| fs::read_to_string(v2)).unwrap();
+    let set = node.cpu_quota(&launch);
     assert!(set.starts_with("25000"), "{set}");
     node.end().await;
 }

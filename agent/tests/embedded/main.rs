@@ -1,4 +1,6 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
+//!
+//! What is here but `recovery` and `node` is held against the engines too: see `tests/engines`.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -8,11 +10,14 @@
     reason = "a failed unwrap is a failed test, and the harness is read with its tests"
 )]
 
+mod bench;
 mod conformance;
+mod fake;
 mod life;
 mod limits;
 mod network;
 mod node;
 mod output;
+mod promises;
 mod recovery;
 mod volumes;

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::node::{Node, eventually, free_port, http, port};
+use super::node::{Node, eventually, free_port, http, port};
 
 /// Kills the shim, and waits until it is gone; what it has forked for the container may live on.
 async fn kill_shim(node: &Node, launch: &Launch) {

@@ -10,7 +10,7 @@ use longshore_model::failure::FailureReason;
 use longshore_model::spec::Protocol;
 use serde_json::json;
 
-use crate::node::{Node, free_port, http, port};
+use super::node::{Node, free_port, http, port};
 
 #[tokio::test]
 async fn host_paths_are_shared_and_may_be_read_only() {

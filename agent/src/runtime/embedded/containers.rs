@@ -110,6 +110,11 @@ impl Containers {
             durable::replace(&layout.node_uid(), settings.node_uid.as_bytes(), FILE_MODE)
                 .map_err(|e| failure::io("writing the node's uid", e))?;
         }
+        if layout.engine().exists() {
+            let message = "the apps of this data directory are with a container engine: run with --runtime docker, or \
+                           reset first";
+            return Err(failure::other(message));
+        }
         sweep::containers(&layout, &settings.node_uid).map_err(|e| failure::io("removing leftovers", e))?;
         removed::sweep(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
         let egress = match Egress::find(settings.egress, &settings.node_uid) {
@@ -276,13 +281,8 @@ impl Containers {
             (self.layout.clone(), self.settings.node_uid.clone(), self.egress.is_some());
         let app = app.clone();
         let remove = move || {
-            if layout.app_logs(&app).exists() {
-                // First, so that a crash in between is made good at the next start.
-                fs::write(layout.removed_mark(app.as_str()), "")?;
-            }
-            volumes::remove(&layout.app_volumes(app.as_str()))?;
-            tidy_network(has_egress, &layout, &node_uid)?;
-            removed::sweep(&layout, Timestamp::now())
+            removed::remove(&layout, &app, Timestamp::now())?;
+            tidy_network(has_egress, &layout, &node_uid)
         };
         blocking(remove, "removing an app").await
     }

@@ -19,6 +19,7 @@ mod compression;
 mod digest;
 mod disk;
 mod error;
+mod export;
 mod flight;
 mod manifest;
 mod registry;
@@ -30,10 +31,11 @@ mod unpack;
 pub use self::registry::RegistryConfig;
 
 use self::archive::{Archive, ArchivedImage};
-use self::digest::{Digest, HashingReader};
+pub(crate) use self::digest::Digest;
+use self::digest::HashingReader;
 use self::disk::{Disk, ImageRecord, LayerRecord};
 use self::error::ImageError;
-use self::flight::{Flights, Interest, Progress};
+use self::flight::{Flights, Interest, Progress, Watch};
 use self::registry::{Reference, Registries, parse_reference};
 use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
 
@@ -87,26 +89,27 @@ impl ImageStore {
     ///
     /// With the reason that says who is at fault, and a sentence.
     pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-        let name = name(&image.source)?;
+        let known = self.known(&name(&image.source)?).await?;
+        self.find(image, known).await
+    }
+
+    /// As [`ImageStore::resolve`]; `known` is what the image meant when it was pulled last, if the node still has it.
+    pub(crate) async fn find(&self, image: &Image, known: Option<Digest>) -> Result<ResolvedImage, RuntimeError> {
         let policy = image.effective_pull_policy();
+        let known = known.filter(|_| policy != PullPolicy::Always);
         let digest = match &image.source {
             ImageSource::Archive(path) => match self.resolve_archive(PathBuf::from(path)).await {
-                Err(error @ ImageError::NotFound(_)) if policy != PullPolicy::Always => {
-                    self.known(&name).await?.ok_or(error)?
-                }
+                Err(error @ ImageError::NotFound(_)) => known.ok_or(error)?,
                 resolved => resolved?,
             },
-            ImageSource::Reference(text) => {
-                let known = if policy == PullPolicy::Always { None } else { self.known(&name).await? };
-                match (known, policy) {
-                    (Some(digest), _) => digest,
-                    (None, PullPolicy::Never) => {
-                        let message = format!("the image {text} is not on this node, and its pull policy is Never");
-                        return Err(ImageError::NotFound(message).into());
-                    }
-                    (None, _) => self.resolve_reference(&parse_reference(text)?).await?,
+            ImageSource::Reference(text) => match (known, policy) {
+                (Some(digest), _) => digest,
+                (None, PullPolicy::Never) => {
+                    let message = format!("the image {text} is not on this node, and its pull policy is Never");
+                    return Err(ImageError::NotFound(message).into());
                 }
-            }
+                (None, _) => self.resolve_reference(&parse_reference(text)?).await?,
+            },
         };
         Ok(ResolvedImage { digest: digest.to_string(), image: image.clone() })
     }
@@ -255,21 +258,7 @@ impl ImageStore {
         let slot = slot.map_err(|_| ImageError::Cancelled)?;
 
         let interest = Interest::default();
-        let watch = interest.watch();
-        let content: Box<dyn Read + Send> = match layers {
-            Layers::Archive(archive, image) => {
-                let Some(archived) = image.layers.get(index) else { return Err(ImageError::Cancelled) };
-                Box::new(watch.reader(archive.layer(archived)?, move |bytes| progress.add(bytes)))
-            }
-            Layers::Registry(reference) => {
-                let Some(packed) = &layer.packed else {
-                    return Err(ImageError::Invalid("the image was resolved from an archive".to_owned()));
-                };
-                let file = self.blocking(Disk::scratch_file).await?;
-                let file = self.shared.registries.layer(reference, packed, layer.size, file, &progress).await?;
-                Box::new(watch.reader(file, |_| {}))
-            }
-        };
+        let content = self.content(index, layer, layers, &progress, interest.watch()).await?;
         let unpacked = self.blocking(move |disk| {
             // Held to the end of the work, which a dropped call does not wait for.
             let _held = (flight, slot);
@@ -278,6 +267,32 @@ impl ImageStore {
         let result = unpacked.await;
         drop(interest);
         result
+    }
+
+    /// A layer's packed bytes, fetched if need be; they end early once nobody waits for them.
+    async fn content(
+        &self,
+        index: usize,
+        layer: &LayerRecord,
+        layers: &Layers,
+        progress: &Arc<Progress>,
+        watch: Watch,
+    ) -> Result<Box<dyn Read + Send>, ImageError> {
+        match layers {
+            Layers::Archive(archive, image) => {
+                let Some(archived) = image.layers.get(index) else { return Err(ImageError::Cancelled) };
+                let progress = Arc::clone(progress);
+                Ok(Box::new(watch.reader(archive.layer(archived)?, move |bytes| progress.add(bytes))))
+            }
+            Layers::Registry(reference) => {
+                let Some(packed) = &layer.packed else {
+                    return Err(ImageError::Invalid("the image was resolved from an archive".to_owned()));
+                };
+                let file = self.blocking(Disk::scratch_file).await?;
+                let file = self.shared.registries.layer(reference, packed, layer.size, file, progress).await?;
+                Ok(Box::new(watch.reader(file, |_| {})))
+            }
+        }
     }
 
     /// Runs file system work on a thread for such work.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(super) use reader::stream;
-pub(super) use writer::{LogWriter, Splitter};
+pub(super) use writer::{LogWriter, Splitter, record};
 
 /// Bytes after which a file is put aside: four of them per instance fit on a small disk.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;

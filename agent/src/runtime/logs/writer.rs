@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::{MAX_LINE, Rotation, aside, current};
+use crate::runtime::LogLine;
 
 /// Appends lines and rotates.
 #[derive(Debug)]
@@ -69,6 +70,14 @@ fn append_to(path: &Path) -> io::Result<(File, u64)> {
         }
     }
     Ok((file, size))
+}
+
+/// Adds a line to `out` in the file's format.
+pub(crate) fn record(line: &LogLine, out: &mut Vec<u8>) {
+    let stream = if line.stderr { "stderr" } else { "stdout" };
+    out.extend_from_slice(format!("{:.9} {stream} F ", line.time).as_bytes());
+    out.extend_from_slice(&line.text[..line.text.len().min(MAX_LINE)]);
+    out.push(b'\n');
 }
 
 /// Cuts one stream of a container's output into lines of the file's format.

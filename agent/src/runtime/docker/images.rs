@@ -1,0 +1,142 @@
+//! Images in the engine: found and fetched as for every runtime, and loaded under a name of the node's own.
+//!
+//! The engine is never asked to pull: the agent checks the architecture before a layer is fetched, knows the registries'
+//! authorities, and has the engine learn no password.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::ImageConfig;
+use bollard::query_parameters::{ImportImageOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use longshore_model::failure::FailureReason;
+use longshore_model::spec::{Image, PullPolicy};
+use longshore_model::task::PullProgress;
+
+use super::engine::{self, Engine};
+use crate::runtime::image::{Digest, ImageStore};
+use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
+
+/// Longest time until an engine has taken in an image: a large one on a slow disk.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Bytes of an image that are read at once.
+const CHUNK: usize = 256 * 1024;
+/// Registry part of our images' names: `.invalid` is nobody's (RFC 2606), so that no engine ever asks a registry for one.
+const REGISTRY: &str = "longshore.invalid";
+
+/// The images of one node in its engine.
+pub(super) struct Images {
+    engine: Arc<Engine>,
+    store: ImageStore,
+    repository: String,
+}
+
+impl Images {
+    pub(super) fn new(engine: Arc<Engine>, store: ImageStore, node_uid: &str) -> Self {
+        Self { engine, store, repository: repository(node_uid) }
+    }
+
+    /// As [`crate::runtime::Runtime::resolve`].
+    pub(super) async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+        let mut known = None;
+        if image.effective_pull_policy() != PullPolicy::Always
+            && let Some(digest) = self.store.remembered(image).await?
+            && self.config(&digest.to_string()).await?.is_some()
+        {
+            known = Some(digest);
+        }
+        self.store.find(image, known).await
+    }
+
+    /// As [`crate::runtime::Runtime::pull`].
+    pub(super) async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+        if self.config(&image.digest).await?.is_none() {
+            let totals = Arc::new(std::sync::Mutex::new(0));
+            let (seen, sink) = (Arc::clone(&totals), Arc::clone(&progress));
+            let counting: ProgressSink = Arc::new(move |pull| {
+                *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = pull.total;
+                sink(pull);
+            });
+            let name = self.name(&image.digest)?;
+            let archive = self.store.export(image, name, counting).await?;
+            self.load(archive).await?;
+            if self.config(&image.digest).await?.is_none() {
+                return Err(RuntimeError {
+                    reason: FailureReason::RuntimeError,
+                    message: "the container engine took the image in, and does not have it".to_owned(),
+                });
+            }
+            let total = *totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            progress(PullProgress { done: total, total });
+        }
+        self.store.remember(image).await
+    }
+
+    /// Name of an image in the engine.
+    pub(super) fn name(&self, digest: &str) -> Result<String, RuntimeError> {
+        let digest: Digest = digest.parse().map_err(RuntimeError::from)?;
+        Ok(format!("{}:{}", self.repository, digest.hex()))
+    }
+
+    /// What an image says of its containers; `None` if the engine does not have it.
+    pub(super) async fn config(&self, digest: &str) -> Result<Option<ImageConfig>, RuntimeError> {
+        let name = self.name(digest)?;
+        let docker = self.engine.client().await?;
+        match docker.inspect_image(&name).await {
+            Ok(image) => Ok(Some(image.config.unwrap_or_default())),
+            Err(error) if engine::is_absent(&error) => Ok(None),
+            Err(error) => Err(self.engine.failed("looking for an image", &error)),
+        }
+    }
+
+    async fn load(&self, archive: File) -> Result<(), RuntimeError> {
+        let docker = self.engine.client().await?.with_timeout(LOAD_TIMEOUT);
+        let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
+        let mut answer = Box::pin(docker.import_image_stream(options, chunks(archive), None));
+        while let Some(part) = answer.next().await {
+            part.map_err(|error| self.engine.failed("taking in the image", &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a file, read on threads for such work.
+fn chunks(file: File) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    stream::try_unfold(file, |mut file| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; CHUNK];
+            let length = file.read(&mut buffer)?;
+            buffer.truncate(length);
+            Ok::<_, std::io::Error>((buffer, file))
+        });
+        let (buffer, file) = read.await.map_err(std::io::Error::other)??;
+        Ok((!buffer.is_empty()).then(|| (Bytes::from(buffer), file)))
+    })
+    .into_stream()
+}
+
+fn repository(node_uid: &str) -> String {
+    // Engines take small letters only.
+    format!("{REGISTRY}/{}", node_uid.to_lowercase())
+}
+
+/// Removes every image of a node from its engine; what others use under other names stays there.
+pub(super) async fn remove_all(engine: &Engine, node_uid: &str) -> Result<(), RuntimeError> {
+    let docker = engine.client().await?;
+    let wanted = repository(node_uid);
+    let filters = [("reference".to_owned(), vec![wanted.clone()])].into();
+    let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+    let images = docker.list_images(Some(options)).await.map_err(|e| engine.failed("listing images", &e))?;
+    let ours = |name: &&String| name.rsplit_once(':').is_some_and(|(repository, _)| repository == wanted);
+    for name in images.iter().flat_map(|image| &image.repo_tags).filter(ours) {
+        let options = RemoveImageOptionsBuilder::default().force(true).build();
+        match docker.remove_image(name, Some(options), None).await {
+            Err(error) if !engine::is_absent(&error) => return Err(engine.failed("removing an image", &error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! The second runtime: an engine that the node has already, by the Docker Engine API. Docker and Podman speak it.
+//!
+//! The engine runs the containers; images, output and volumes are the agent's own, as with the embedded runtime, so that
+//! both do the same. Containers bear labels, by which the next agent finds them; what does not bear this node's is never
+//! touched. What each runtime can do is in `docs/runtimes.md`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use longshore_model::app::InstanceExit;
+use longshore_model::backoff::Backoff;
+use longshore_model::name::AppName;
+use longshore_model::spec::Image;
+use tokio::task::AbortHandle;
+
+use super::image::{ImageStore, RegistryConfig};
+use super::layout::Layout;
+use super::logs::{self, Rotation};
+use super::{
+    Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError, failure, files,
+    removed, volumes,
+};
+use crate::capability;
+use crate::durable;
+
+mod containers;
+mod engine;
+mod images;
+mod kernel_log;
+mod output;
+mod refusal;
+mod request;
+
+pub use engine::{Address, AddressError};
+
+use self::containers::Containers;
+use self::engine::Engine;
+use self::images::Images;
+
+/// Between two looks for an engine that is not there.
+const RECONNECT: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(15) };
+/// How often output of removed apps is looked through for what is too old.
+const SWEEP_PERIOD: Duration = Duration::from_secs(300);
+
+/// How containers are run on this node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agent's data directory.
+    pub data_dir: PathBuf,
+    /// Names this node's containers and images in the engine: letters, digits and dashes.
+    pub node_uid: String,
+    /// Where the engine listens.
+    pub address: Address,
+    /// How output is rotated.
+    pub rotation: Rotation,
+}
+
+/// Runs containers in an engine.
+pub struct DockerRuntime {
+    containers: Arc<Containers>,
+    sweeper: AbortHandle,
+}
+
+impl DockerRuntime {
+    /// Opens a data directory, and removes what removed apps have left in it. Connects to nothing yet: see
+    /// [`DockerRuntime::await_engine`]. Blocks; call it inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses, or an authority in `registry` is no certificate.
+    pub fn open(settings: Settings, registry: &RegistryConfig) -> Result<Self, RuntimeError> {
+        let layout = Layout::new(&settings.data_dir);
+        let make = |directory: &std::path::Path| {
+            use std::os::unix::fs::DirBuilderExt;
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            made.map_err(|e| failure::io(format!("making {}", directory.display()), e))
+        };
+        for directory in [layout.root(), &layout.all_logs(), &layout.all_volumes()] {
+            make(directory)?;
+        }
+        // The engine mounts by paths of its own, which are canonical ones.
+        let data_dir =
+            std::fs::canonicalize(&settings.data_dir).map_err(|e| failure::io("opening the data directory", e))?;
+        let layout = Layout::new(&data_dir);
+        let embedded = files::names(&layout.containers()).map_err(|e| failure::io("opening the data directory", e))?;
+        if !embedded.is_empty() {
+            let message = "the apps of this data directory are with the embedded runtime: run with --runtime embedded, \
+                           or reset first";
+            return Err(failure::other(message));
+        }
+        remember(&layout, &settings)?;
+        removed::sweep(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
+        let images = ImageStore::open(layout.images(), registry)?;
+        let engine = Arc::new(Engine::new(settings.address.clone()));
+        let containers = Arc::new(Containers {
+            images: Images::new(Arc::clone(&engine), images, &settings.node_uid),
+            settings,
+            layout,
+            engine,
+            copies: output::Copies::default(),
+            changes: std::sync::Mutex::default(),
+            memory: std::sync::Mutex::default(),
+        });
+        let swept = containers.layout.clone();
+        let sweeper = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(SWEEP_PERIOD);
+            loop {
+                ticks.tick().await;
+                let layout = swept.clone();
+                let done = tokio::task::spawn_blocking(move || removed::sweep(&layout, Timestamp::now())).await;
+                if let Ok(Err(error)) = done {
+                    tracing::warn!(%error, "something of removed apps stays");
+                }
+            }
+        });
+        Ok(Self { containers, sweeper: sweeper.abort_handle() })
+    }
+
+    /// Waits until the engine is there, and returns its name and version in words. An engine that comes up after the
+    /// agent is no failure: both start at boot. Cancel-safe.
+    pub async fn await_engine(&self) -> String {
+        let mut failures: u32 = 0;
+        loop {
+            match self.containers.engine.connect().await {
+                Ok((_, facts)) => return facts.version,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let pause = RECONNECT.delay(failures);
+                    tracing::error!(%error, "no apps can run; trying again in {} s", pause.as_secs());
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Runs a change to its end even if the caller gives it up: the engine would go on with it too, and the next change
+    /// to the instance must not meet it half-way.
+    async fn whole<T: Send + 'static>(
+        &self,
+        instance: &InstanceKey,
+        change: impl AsyncChange<T>,
+    ) -> Result<T, RuntimeError> {
+        let (containers, instance) = (Arc::clone(&self.containers), instance.clone());
+        let done = tokio::spawn(async move {
+            let _alone = containers.change(&instance).await;
+            change.make(&containers).await
+        });
+        done.await.unwrap_or_else(|_| Err(failure::other("a change to a container was given up")))
+    }
+}
+
+/// A change to an instance.
+trait AsyncChange<T>: Send + 'static {
+    fn make(self, containers: &Containers) -> impl Future<Output = Result<T, RuntimeError>> + Send;
+}
+
+struct Create(Launch);
+struct Start(InstanceKey);
+struct Delete(InstanceKey);
+
+impl AsyncChange<()> for Create {
+    async fn make(self, containers: &Containers) -> Result<(), RuntimeError> {
+        containers.create(&self.0).await
+    }
+}
+
+impl AsyncChange<Timestamp> for Start {
+    async fn make(self, containers: &Containers) -> Result<Timestamp, RuntimeError> {
+        containers.start(&self.0).await
+    }
+}
+
+impl AsyncChange<()> for Delete {
+    async fn make(self, containers: &Containers) -> Result<(), RuntimeError> {
+        containers.delete(&self.0).await
+    }
+}
+
+impl Drop for DockerRuntime {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        let facts = self.containers.engine.facts();
+        // Named one by one: a word that comes up later is not offered before somebody has made it true.
+        let always = [
+            capability::NETWORK_HOST,
+            capability::NETWORK_PORTS,
+            capability::VOLUMES_HOST_PATH,
+            capability::VOLUMES_EMPTY_DIR,
+            capability::VOLUMES_EMPTY_DIR_MEMORY,
+            capability::IMAGE_ARCHIVE,
+            capability::IMAGE_REGISTRY,
+        ];
+        let perhaps = [
+            (facts.limits_cpu, capability::RESOURCES_CPU),
+            (facts.limits_memory, capability::RESOURCES_MEMORY),
+            (facts.forwards, capability::NETWORK_EGRESS),
+        ];
+        let offered = perhaps.into_iter().filter_map(|(is_so, word)| is_so.then_some(word));
+        always.into_iter().chain(offered).map(str::to_owned).collect()
+    }
+
+    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+        self.containers.images.resolve(image).await
+    }
+
+    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+        self.containers.images.pull(image, progress).await
+    }
+
+    async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {
+        self.whole(&launch.instance, Create(launch.clone())).await
+    }
+
+    async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError> {
+        self.whole(instance, Start(instance.clone())).await
+    }
+
+    async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError> {
+        self.containers.wait(instance).await
+    }
+
+    async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
+        self.containers.stop(instance, grace).await
+    }
+
+    async fn delete(&self, instance: &InstanceKey) -> Result<(), RuntimeError> {
+        self.whole(instance, Delete(instance.clone())).await
+    }
+
+    async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
+        self.containers.remove_app(app).await
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
+        self.containers.list().await
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
+        if let Err(error) = self.containers.catch_up(&query.instance).await {
+            // What is here already can be read without the engine.
+            tracing::debug!(app = %query.instance.app, %error, "output may not be whole");
+        }
+        let directory = self.containers.layout.logs(&query.instance);
+        if query.follow && !directory.exists() && !self.containers.exists(&query.instance).await? {
+            return Ok(None);
+        }
+        let opened = tokio::task::spawn_blocking(move || logs::stream(directory, query.tail, query.follow)).await;
+        match opened {
+            Ok(stream) => stream.map_err(|e| failure::io("reading output", e)),
+            Err(_) => Err(failure::other("reading output was given up")),
+        }
+    }
+}
+
+/// Leaves word of whose containers are where, for [`reset`].
+fn remember(layout: &Layout, settings: &Settings) -> Result<(), RuntimeError> {
+    let words = [(layout.node_uid(), settings.node_uid.clone()), (layout.engine(), settings.address.to_string())];
+    for (path, word) in words {
+        // Only once: an agent must come up on a full disk.
+        if std::fs::read_to_string(&path).is_ok_and(|known| known == word) {
+            continue;
+        }
+        durable::replace(&path, word.as_bytes(), super::layout::FILE_MODE)
+            .map_err(|e| failure::io(format!("writing {}", path.display()), e))?;
+    }
+    Ok(())
+}
+
+/// Removes every container and image that a data directory's agent has in an engine, and its volumes; safe to run again.
+/// A directory whose agent never had an engine is left as it is.
+///
+/// The agent must not run.
+///
+/// # Errors
+///
+/// The engine cannot be reached or refuses, or the disk does; what was removed until then stays removed.
+pub async fn reset(data_dir: &std::path::Path) -> Result<(), RuntimeError> {
+    let layout = Layout::new(data_dir);
+    let Ok(address) = std::fs::read_to_string(layout.engine()) else { return Ok(()) };
+    let read = std::fs::read_to_string(layout.node_uid());
+    let node_uid = read.map_err(|e| failure::io("reading the node's uid", e))?;
+    let address: Address = address.parse().map_err(|e: AddressError| failure::other(e.to_string()))?;
+    let engine = Engine::new(address);
+    containers::remove_all(&engine, &node_uid).await?;
+    images::remove_all(&engine, &node_uid).await?;
+    volumes::unmount_below(layout.root()).map_err(|e| failure::io("removing volumes", e))
+}

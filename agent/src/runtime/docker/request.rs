@@ -1,0 +1,254 @@
+//! What is asked of the engine for a container, and what its labels say afterwards: pure functions.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+use longshore_model::app::BoundPort;
+use longshore_model::name::AppName;
+use longshore_model::spec::{Network, Protocol};
+
+use crate::runtime::volumes::VolumeMount;
+use crate::runtime::{InstanceKey, Launch, Rotation};
+
+/// Label with the uid of the node whose agent made a container; what does not bear ours is never touched.
+pub(super) const NODE: &str = "longshore.node";
+/// Label with the app.
+pub(super) const APP: &str = "longshore.app";
+/// Label with the instance's number.
+pub(super) const INSTANCE: &str = "longshore.instance";
+const REVISION: &str = "longshore.revision";
+const RUN: &str = "longshore.run";
+const PORTS: &str = "longshore.ports";
+
+/// What an ordinary container may do, whatever the engine's own default is: as with the embedded runtime.
+const CAPABILITIES: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+/// Period of a CPU limit in microseconds, the kernel's own default.
+const CPU_PERIOD: i64 = 100_000;
+/// Smallest CPU quota that the kernel takes, in microseconds.
+const MIN_CPU_QUOTA: i64 = 1_000;
+
+/// What the labels of a container say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Labels {
+    pub(super) instance: InstanceKey,
+    pub(super) revision: u64,
+    pub(super) run: u32,
+    pub(super) ports: Vec<BoundPort>,
+}
+
+impl Labels {
+    /// Reads them; `None` where they are not those of an agent.
+    pub(super) fn read(labels: &HashMap<String, String>) -> Option<Self> {
+        let get = |name: &str| labels.get(name).map(String::as_str);
+        Some(Self {
+            instance: InstanceKey { app: AppName::parse(get(APP)?).ok()?, index: get(INSTANCE)?.parse().ok()? },
+            revision: get(REVISION)?.parse().ok()?,
+            run: get(RUN)?.parse().ok()?,
+            ports: serde_json::from_str(get(PORTS)?).ok()?,
+        })
+    }
+
+    fn write(launch: &Launch, node_uid: &str) -> HashMap<String, String> {
+        let ports = serde_json::to_string(&launch.ports).unwrap_or_default();
+        let labels = [
+            (NODE, node_uid.to_owned()),
+            (APP, launch.instance.app.to_string()),
+            (INSTANCE, launch.instance.index.to_string()),
+            (REVISION, launch.revision.to_string()),
+            (RUN, launch.run.to_string()),
+            (PORTS, ports),
+        ];
+        labels.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+}
+
+/// Name of a container, for people who look at the engine.
+pub(super) fn name(node_uid: &str, instance: &InstanceKey, run: u32) -> String {
+    format!("longshore-{node_uid}-{}-{}-{run}", instance.app, instance.index)
+}
+
+/// What else a request is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Parts<'a> {
+    /// The node's uid.
+    pub(super) node_uid: &'a str,
+    /// Name of the image in the engine.
+    pub(super) image: String,
+    /// What to execute; at least one word.
+    pub(super) argv: Vec<String>,
+    /// The volumes.
+    pub(super) volumes: Vec<VolumeMount>,
+    /// How much output the engine keeps of it.
+    pub(super) rotation: Rotation,
+    /// Whether the engine can forbid swap.
+    pub(super) limits_swap: bool,
+}
+
+/// The request for the container of a launch.
+pub(super) fn create(launch: &Launch, parts: Parts<'_>) -> ContainerCreateBody {
+    let host_network = launch.spec.network == Network::Host;
+    let ports = if host_network { &[][..] } else { launch.ports.as_slice() };
+    ContainerCreateBody {
+        image: Some(parts.image.clone()),
+        // An entry point that is given drops the image's CMD too.
+        entrypoint: Some(parts.argv.clone()),
+        cmd: Some(Vec::new()),
+        env: Some(launch.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        hostname: (!host_network).then(|| format!("{}-{}", launch.instance.app, launch.instance.index)),
+        labels: Some(Labels::write(launch, parts.node_uid)),
+        exposed_ports: Some(ports.iter().map(container_port).collect()),
+        // Probes are the spec's; an image's own would only take CPU.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        host_config: Some(host(launch, parts, host_network, ports)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPort]) -> HostConfig {
+    let resources = launch.spec.resources;
+    let memory = resources.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let log = [("max-size", parts.rotation.max_bytes.to_string()), ("max-file", parts.rotation.max_files.to_string())];
+    let mount = |volume: VolumeMount| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(volume.source.to_string_lossy().into_owned()),
+        target: Some(volume.target),
+        read_only: Some(volume.read_only),
+        ..Mount::default()
+    };
+    HostConfig {
+        network_mode: Some(if host_network { "host" } else { "bridge" }.to_owned()),
+        port_bindings: Some(bindings(ports)),
+        // Restarts are the supervisor's, which counts them and waits between them.
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..RestartPolicy::default() }),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        mounts: Some(parts.volumes.into_iter().map(mount).collect()),
+        memory,
+        // The sum of both: no swap at all, so that passing the limit is told at once and not after thrashing.
+        memory_swap: memory.filter(|_| parts.limits_swap),
+        cpu_period: resources.cpu.map(|_| CPU_PERIOD),
+        cpu_quota: resources.cpu.map(|millis| (i64::from(millis) * CPU_PERIOD / 1000).max(MIN_CPU_QUOTA)),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(log.map(|(name, value)| (name.to_owned(), value)).into()),
+        }),
+        ..HostConfig::default()
+    }
+}
+
+fn container_port(port: &BoundPort) -> String {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    format!("{}/{protocol}", port.container_port)
+}
+
+fn bindings(ports: &[BoundPort]) -> HashMap<String, Option<Vec<PortBinding>>> {
+    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
+    for port in ports {
+        let binding =
+            PortBinding { host_ip: Some(port.host_ip.to_string()), host_port: Some(port.host_port.to_string()) };
+        bindings.entry(container_port(port)).or_default().get_or_insert_default().push(binding);
+    }
+    bindings
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use longshore_model::spec::AppSpec;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::runtime::ResolvedImage;
+
+    fn launch(spec: Value) -> Launch {
+        let mut whole = json!({ "name": "a", "image": { "reference": "a:1" } });
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let spec: AppSpec = serde_json::from_value(whole).unwrap();
+        let port = |host_port, container_port, protocol| BoundPort {
+            instance: 2,
+            container_port,
+            host_port,
+            protocol,
+            host_ip: Ipv4Addr::LOCALHOST,
+        };
+        Launch {
+            instance: InstanceKey { app: AppName::parse("a-x1").unwrap(), index: 2 },
+            revision: 7,
+            run: 3,
+            image: ResolvedImage { digest: String::new(), image: spec.image.clone() },
+            spec: Arc::new(spec),
+            env: vec![("A".to_owned(), "b=c".to_owned())],
+            ports: vec![port(80, 8080, Protocol::Tcp), port(81, 8080, Protocol::Tcp), port(80, 8080, Protocol::Udp)],
+        }
+    }
+
+    fn request(launch: &Launch) -> ContainerCreateBody {
+        let parts = Parts {
+            node_uid: "n1",
+            image: "image:1".to_owned(),
+            argv: vec!["/app".to_owned()],
+            volumes: vec![],
+            rotation: Rotation::default(),
+            limits_swap: true,
+        };
+        create(launch, parts)
+    }
+
+    #[test]
+    fn labels_are_read_back_and_those_of_others_are_none() {
+        let launch = launch(json!({}));
+        let labels = request(&launch).labels.unwrap();
+        assert_eq!(labels[NODE], "n1");
+        let expected = Labels { instance: launch.instance.clone(), revision: 7, run: 3, ports: launch.ports.clone() };
+        assert_eq!(Labels::read(&labels), Some(expected));
+        assert_eq!(Labels::read(&HashMap::new()), None);
+        assert_eq!(name("n1", &launch.instance, 3), "longshore-n1-a-x1-2-3");
+    }
+
+    #[test]
+    fn ports_are_mapped_unless_the_network_is_the_hosts() {
+        let mapped = request(&launch(json!({}))).host_config.unwrap();
+        let bindings = mapped.port_bindings.unwrap();
+        let of = |port: &str| bindings[port].as_ref().unwrap().iter().filter_map(|b| b.host_port.clone()).collect();
+        let (tcp, udp): (Vec<String>, Vec<String>) = (of("8080/tcp"), of("8080/udp"));
+        assert_eq!((tcp, udp), (vec!["80".to_owned(), "81".to_owned()], vec!["80".to_owned()]));
+        let host = request(&launch(json!({ "network": "host" })));
+        assert_eq!(host.hostname, None);
+        let host = host.host_config.unwrap();
+        assert_eq!((host.network_mode.as_deref(), host.port_bindings.unwrap().len()), (Some("host"), 0));
+    }
+
+    #[test]
+    fn limits_are_the_specs() {
+        let none = request(&launch(json!({}))).host_config.unwrap();
+        assert_eq!((none.memory, none.memory_swap, none.cpu_quota), (None, None, None));
+        let limited = launch(json!({ "resources": { "cpu": "250m", "memory": "1Mi" } }));
+        let host = request(&limited).host_config.unwrap();
+        assert_eq!((host.memory, host.memory_swap), (Some(1 << 20), Some(1 << 20)));
+        assert_eq!((host.cpu_quota, host.cpu_period), (Some(25_000), Some(100_000)));
+    }
+}

@@ -1,0 +1,131 @@
+//! Images for another program that keeps them: as archives in the form of `docker save`, which every engine reads.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use longshore_model::spec::Image;
+use serde_json::json;
+
+use super::digest::{Digest, HashingReader};
+use super::disk::{Disk, ImageRecord};
+use super::error::ImageError;
+use super::flight::{Interest, Progress};
+use super::{ImageStore, compression, name};
+use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
+
+/// Size of a tar's blocks.
+const BLOCK: u64 = 512;
+/// Bytes copied at once.
+const BUFFER: usize = 128 * 1024;
+
+impl ImageStore {
+    /// What an image meant when it was last pulled, whoever keeps it.
+    ///
+    /// # Errors
+    ///
+    /// The reference is none, or the disk refuses.
+    pub(crate) async fn remembered(&self, image: &Image) -> Result<Option<Digest>, RuntimeError> {
+        let name = name(&image.source)?;
+        Ok(self.blocking(move |disk| disk.recall(&name)).await?)
+    }
+
+    /// Remembers what an image means, now that somebody keeps it.
+    ///
+    /// # Errors
+    ///
+    /// The disk refuses.
+    pub(crate) async fn remember(&self, image: &ResolvedImage) -> Result<(), RuntimeError> {
+        let (name, digest) = (name(&image.image.source)?, image.digest.parse::<Digest>()?);
+        Ok(self.blocking(move |disk| disk.remember(&name, &digest)).await?)
+    }
+
+    /// Fetches the image into an unnamed file, as an archive in which it bears the name `tag`; every layer is checked on
+    /// the way. `progress` counts the packed bytes that were fetched.
+    ///
+    /// Dropping the call ends it, and leaves nothing.
+    ///
+    /// # Errors
+    ///
+    /// With the reason that says who is at fault, and a sentence.
+    pub(crate) async fn export(
+        &self,
+        image: &ResolvedImage,
+        tag: String,
+        progress: ProgressSink,
+    ) -> Result<File, RuntimeError> {
+        let digest: Digest = image.digest.parse()?;
+        let flight = self.shared.images.enter(&digest).await;
+        let (record, layers) = self.layers_of(&digest, &image.image.source).await?;
+        let progress = Arc::new(Progress::new(progress, record.layers.iter().map(|layer| layer.size).sum()));
+        let interest = Interest::default();
+        let (layers, progress, watched) = (&layers, &progress, &interest);
+        let contents = record.layers.iter().enumerate().map(|(index, layer)| async move {
+            let slot = self.shared.slots.acquire().await;
+            let _slot = slot.map_err(|_| ImageError::Cancelled)?;
+            self.content(index, layer, layers, progress, watched.watch()).await
+        });
+        let contents = futures::future::try_join_all(contents).await?;
+        let written = self.blocking(move |disk| {
+            // Held to the end of the work, which a dropped call does not wait for.
+            let _held = flight;
+            write(disk, &tag, &record, contents)
+        });
+        let file = written.await;
+        drop(interest);
+        Ok(file?)
+    }
+}
+
+fn write(disk: &Disk, tag: &str, image: &ImageRecord, layers: Vec<Box<dyn Read + Send>>) -> Result<File, ImageError> {
+    let failed = |error| ImageError::io("write an image for the container engine", error);
+    let mut file = disk.scratch_file()?;
+    let config = format!("{}.json", Digest::of(image.config.as_bytes()).hex());
+    let mut names = Vec::new();
+    for (record, content) in image.layers.iter().zip(layers) {
+        let name = format!("{}-{}.tar", names.len(), record.diff_id.hex());
+        let plain = compression::unpacked(content).map_err(|error| ImageError::content("a layer", error))?;
+        let mut plain = HashingReader::new(plain);
+        member(&mut file, &name, &mut plain)?;
+        record.diff_id.verify_digest("a layer", &plain.digest())?;
+        names.push(name);
+    }
+    member(&mut file, &config, &mut image.config.as_bytes())?;
+    let manifest = json!([{ "Config": config, "RepoTags": [tag], "Layers": names }]).to_string();
+    member(&mut file, "manifest.json", &mut manifest.as_bytes())?;
+    // Two empty blocks are the end.
+    file.write_all(&[0; 2 * BLOCK as usize]).and_then(|()| file.rewind()).map_err(failed)?;
+    Ok(file)
+}
+
+/// Appends a file whose size is known only once it is written: its header is filled in afterwards.
+fn member(archive: &mut File, name: &str, content: &mut impl Read) -> Result<(), ImageError> {
+    let failed = |error| ImageError::io("write an image for the container engine", error);
+    let start = archive.stream_position().map_err(failed)?;
+    archive.write_all(&[0; BLOCK as usize]).map_err(failed)?;
+    let mut buffer = vec![0; BUFFER];
+    let mut size = 0;
+    loop {
+        let length = match content.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(ImageError::content(name, error)),
+        };
+        archive.write_all(&buffer[..length]).map_err(failed)?;
+        size += length as u64;
+    }
+    let mut finish = || {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(name)?;
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.seek(SeekFrom::Start(start))?;
+        archive.write_all(header.as_bytes())?;
+        archive.seek(SeekFrom::End(0))?;
+        let padding = size.next_multiple_of(BLOCK) - size;
+        io::copy(&mut io::repeat(0).take(padding), archive)
+    };
+    finish().map(drop).map_err(failed)
+}

@@ -1,0 +1,175 @@
+//! Nodes whose runtime is an engine. All tests of an engine share it; whoever comes first starts it, and it ends with the
+//! last of those that run at the time.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use longshore_agent::runtime::docker::{DockerRuntime, Settings, reset};
+use longshore_agent::runtime::image::RegistryConfig;
+use longshore_agent::runtime::{Launch, Rotation};
+use longshore_tests::engine::{Engine, Kind as EngineKind};
+use longshore_tests::host::{Host, Switch};
+use serde_json::Value;
+
+use crate::bench::Backend;
+
+/// An engine on a host of its own.
+pub struct Machine {
+    // Dropped in this order.
+    engine: Mutex<Engine>,
+    host: Host,
+    _switch: Switch,
+}
+
+impl Machine {
+    fn start(kind: EngineKind) -> Arc<Self> {
+        let switch = Switch::new();
+        let host = switch.host();
+        let engine = Mutex::new(Engine::start(kind, &host));
+        Arc::new(Self { engine, host, _switch: switch })
+    }
+
+    /// The engine; whoever stops it must have it alone.
+    pub fn engine(&self) -> std::sync::MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves this thread to the engine's host, where its containers' ports are.
+    fn enter(&self) {
+        let namespace = File::open(format!("/run/netns/{}", self.host.namespace())).unwrap();
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    }
+}
+
+/// Which engine, as a type.
+pub trait Which: Send + Sync + 'static {
+    const KIND: EngineKind;
+    /// Whether containers end with the engine.
+    const CONTAINERS_END: bool;
+    const LEFT_OF_A_FLOOD: usize;
+    fn shared() -> &'static Mutex<Weak<Machine>>;
+}
+
+pub struct Docker;
+pub struct Podman;
+
+impl Which for Docker {
+    const KIND: EngineKind = EngineKind::Docker;
+    const CONTAINERS_END: bool = true;
+    const LEFT_OF_A_FLOOD: usize = 100_000;
+
+    fn shared() -> &'static Mutex<Weak<Machine>> {
+        static SHARED: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
+        &SHARED
+    }
+}
+
+impl Which for Podman {
+    const KIND: EngineKind = EngineKind::Podman;
+    const CONTAINERS_END: bool = false;
+    // It empties a file that is full.
+    const LEFT_OF_A_FLOOD: usize = 25_000;
+
+    fn shared() -> &'static Mutex<Weak<Machine>> {
+        static SHARED: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
+        &SHARED
+    }
+}
+
+pub struct OnEngine<W> {
+    machine: Arc<Machine>,
+    which: PhantomData<W>,
+}
+
+impl<W: Which> OnEngine<W> {
+    /// The machine, for what tests do to it by hand.
+    pub fn machine(&self) -> Arc<Machine> {
+        Arc::clone(&self.machine)
+    }
+
+    /// Takes an engine that no other test shares.
+    pub fn isolate(&mut self) {
+        self.machine = Machine::start(W::KIND);
+        self.machine.enter();
+    }
+
+    /// What the engine lists with these labels, ended ones too if `all`.
+    fn listed(&self, labels: &[String], all: bool) -> Vec<Value> {
+        let filters = serde_json::json!({ "label": labels }).to_string();
+        let filters: String = filters.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/v1.40/containers/json?all={all}&filters={filters}");
+        let (status, body) = self.machine.engine().request("GET", &path, "");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+impl<W: Which> Backend for OnEngine<W> {
+    type Runtime = DockerRuntime;
+    const DEVICES: usize = 2;
+    const LEFT_OF_A_FLOOD: usize = W::LEFT_OF_A_FLOOD;
+
+    fn new() -> Self {
+        let machine = {
+            let mut shared = W::shared().lock().unwrap_or_else(PoisonError::into_inner);
+            shared.upgrade().unwrap_or_else(|| {
+                let machine = Machine::start(W::KIND);
+                *shared = Arc::downgrade(&machine);
+                machine
+            })
+        };
+        machine.enter();
+        Self { machine, which: PhantomData }
+    }
+
+    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> DockerRuntime {
+        let address = self.machine.engine().address().parse().unwrap();
+        let settings = Settings { data_dir: data_dir.to_owned(), node_uid: uid.to_owned(), address, rotation };
+        let runtime = DockerRuntime::open(settings, &RegistryConfig::default()).unwrap();
+        apart(async {
+            runtime.await_engine().await;
+        });
+        runtime
+    }
+
+    fn reset(&self, data_dir: &Path) {
+        apart(async { reset(data_dir).await.unwrap() });
+        let _ = fs::remove_dir_all(data_dir.join("runtime"));
+    }
+
+    fn leftovers(&self, uid: &str, _directory: &str) -> BTreeSet<String> {
+        let listed = self.listed(&[format!("longshore.node={uid}")], false);
+        listed.iter().map(|container| format!("container {}", container["Names"])).collect()
+    }
+
+    fn cgroup(&self, uid: &str, launch: &Launch) -> String {
+        let labels = [format!("longshore.node={uid}"), format!("longshore.app={}", launch.instance.app)];
+        let listed = self.listed(&labels, false);
+        let id = listed[0]["Id"].as_str().unwrap();
+        let root = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"].map(Path::new).into_iter().find(|root| root.is_dir());
+        let root = root.unwrap();
+        let found = find(root, id).expect("the container's cgroup");
+        found.strip_prefix(root).unwrap().to_str().unwrap().to_owned()
+    }
+}
+
+fn find(directory: &Path, id: &str) -> Option<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).ok()?.flatten().filter(|entry| entry.path().is_dir());
+    entries.map(|entry| entry.path()).find_map(|path| {
+        let is_it = path.file_name()?.to_str()?.contains(id);
+        if is_it { Some(path) } else { find(&path, id) }
+    })
+}
+
+/// Runs work to its end on a thread of its own, from code that cannot wait.
+fn apart(work: impl Future<Output = ()> + Send) {
+    std::thread::scope(|threads| {
+        let done = threads.spawn(|| {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+        });
+        done.join().unwrap();
+    });
+}

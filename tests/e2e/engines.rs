@@ -1,0 +1,103 @@
+//! Nodes whose containers are run by Debian's Docker or Podman instead of the agent's own runtime.
+
+use std::net::{IpAddr, SocketAddr};
+
+use longshore_proto::v1;
+use longshore_tests::client::Client;
+use longshore_tests::cluster::Cluster;
+use longshore_tests::engine::{Engine, Kind};
+use longshore_tests::http;
+use longshore_tests::spec::{app, restart, tcp, with_ports};
+use longshore_tests::wait;
+use v1::{FailureReason, InstanceState, JobState, RestartPolicy};
+
+use crate::network::on_a_switch;
+
+#[test]
+fn apps_run_on_docker() {
+    apps_run_on(Kind::Docker);
+}
+
+#[test]
+fn apps_run_on_podman() {
+    apps_run_on(Kind::Podman);
+}
+
+fn apps_run_on(kind: Kind) {
+    on_a_switch(move |switch, server| async move {
+        let cluster = Cluster::start_on(Some(&server)).await;
+        let host = switch.host();
+        let mut engine = Engine::start(kind, &host);
+        engine.stop();
+        let socket = engine.address();
+        let arguments = ["--runtime", "docker", "--docker-socket", &socket];
+        let mut node = cluster.enroll("node", &[], Some(&host), &arguments).await;
+        node.start();
+        wait::until("word of the missing engine", || async { node.log().contains("cannot be reached") }).await;
+        assert!(node.is_running());
+        engine.begin();
+        let client = cluster.client().await;
+        wait::until("the node's session", || async { client.is_connected("node").await }).await;
+        let info = client.nodes.clone().get_node(v1::GetNodeRequest { name: "node".to_owned() }).await.unwrap();
+        assert_eq!(info.into_inner().node.unwrap().info.unwrap().runtime, "docker");
+
+        let spec = with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 80)]);
+        let job = client.create(spec, &["node"]).await;
+        let done = client.rest(&job.job_id).await;
+        assert_eq!(done.state(), JobState::Succeeded, "{:?}", client.task(&job.job_id).await);
+        let address = SocketAddr::new(IpAddr::V4(host.address), 80);
+        let started = http::get(address, "/started").await.unwrap().body;
+
+        // The app does not notice that its agent is killed; the next one adopts it.
+        node.kill();
+        assert_eq!(http::get(address, "/started").await.unwrap().body, started);
+        node.start();
+        wait::until("the node's session", || async { client.is_connected("node").await }).await;
+        assert_eq!(http::get(address, "/started").await.unwrap().body, started);
+
+        failures_have_their_reasons(&client, &cluster).await;
+
+        // Docker takes its containers along when it ends, and the restart policy brings them back.
+        engine.stop();
+        engine.begin();
+        wait::until("the app after its engine was away", || async {
+            http::get(address, "/healthz").await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+        wait::until("the app's status", || async {
+            let status = client.app("node", &job.app_name).await.status.unwrap();
+            status.instances.iter().all(|instance| instance.state() == InstanceState::Running)
+        })
+        .await;
+
+        let remove =
+            v1::RemoveAppRequest { app_name: job.app_name.clone(), node_name: String::new(), ..Default::default() };
+        client.apps.clone().remove_app(remove).await.unwrap();
+        wait::until("the app to be gone", || async { client.apps_of("node").await.is_empty() }).await;
+        let (_, containers) = engine.request("GET", "/v1.40/containers/json?all=true", "");
+        assert_eq!(containers.trim(), "[]");
+        drop(node);
+        let (_, images) = engine.request("GET", "/v1.40/images/json", "");
+        assert_eq!(images.trim(), "[]", "a reset removes the node's images");
+    });
+}
+
+async fn failures_have_their_reasons(client: &Client, cluster: &Cluster) {
+    let once = |spec| restart(spec, RestartPolicy::Never);
+    let mut greedy = once(app(&cluster.image(), &["eat", "200000000"]));
+    greedy.resources = Some(v1::Resources { memory_bytes: 32 << 20, cpu_millis: 0 });
+    let absent = v1::AppSpec { command: vec!["/no/such".to_owned()], ..once(app(&cluster.image(), &[])) };
+    let nowhere = once(app("/nowhere/image.tar", &[]));
+    let cases = [
+        (greedy, FailureReason::OutOfMemory),
+        (absent, FailureReason::CommandNotFound),
+        (nowhere, FailureReason::ImageNotFound),
+        (once(app(&cluster.image(), &["exit", "3"])), FailureReason::ContainerExited),
+    ];
+    for (spec, reason) in cases {
+        let job = client.create(spec, &["node"]).await;
+        assert_eq!(client.rest(&job.job_id).await.state(), JobState::Failed);
+        let failure = client.task(&job.job_id).await.failure.unwrap();
+        assert_eq!(failure.reason(), reason, "{failure:?}");
+    }
+}
