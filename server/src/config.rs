@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -10,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use longshore_help::{Completion, Manual};
 use longshore_model::quantity;
 use longshore_settings::{Mistakes, Origins, Program};
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 use crate::identity::pki::{self, NewPki, Pki};
@@ -170,6 +172,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// Authority, certificate and root.
     pub pki: Pki,
+    /// Makes the server look at once at the files of its certificate.
+    pub reload: Arc<Notify>,
 }
 
 impl Config {
@@ -190,6 +194,7 @@ impl Config {
                 job_retention: args.job_retention,
                 metrics_listen: args.metrics_listen,
                 pki,
+                reload: Arc::default(),
             }),
             _ => Err(Mistakes(mistakes)),
         }

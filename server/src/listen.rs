@@ -11,7 +11,7 @@ use longshore_tls::PeerCertificate;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -43,8 +43,8 @@ const READY_QUEUE: usize = 64;
 /// What a listener does with a connection.
 #[derive(Clone, Debug)]
 pub struct Accepting {
-    /// How TLS is spoken.
-    pub tls: Arc<ServerConfig>,
+    /// How TLS is spoken: each handshake takes what holds when it begins.
+    pub tls: watch::Receiver<Arc<ServerConfig>>,
     /// Whose certificates count.
     pub trust_domain: Arc<str>,
     /// Time for a handshake.
@@ -60,7 +60,7 @@ pub struct Accepting {
 impl Accepting {
     /// With the timeouts that this module names.
     #[must_use]
-    pub fn new(tls: Arc<ServerConfig>, trust_domain: &str) -> Self {
+    pub fn new(tls: watch::Receiver<Arc<ServerConfig>>, trust_domain: &str) -> Self {
         Self {
             tls,
             trust_domain: trust_domain.into(),
@@ -118,7 +118,8 @@ async fn shake_hands(
 ) {
     let handshake = async {
         tcp.set_nodelay(true)?;
-        TlsAcceptor::from(accepting.tls).accept(tcp).await
+        let tls = Arc::clone(&accepting.tls.borrow());
+        TlsAcceptor::from(tls).accept(tcp).await
     };
     let tls = match tokio::time::timeout(accepting.handshake_timeout, handshake).await {
         Ok(Ok(tls)) => tls,

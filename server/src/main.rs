@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory as _, FromArgMatches};
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use longshore_server::identity::pki;
 use longshore_server::serve::{Listeners, run};
 use longshore_settings::{Mistakes, Origins};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::EnvFilter;
 
@@ -78,12 +80,24 @@ fn serve(config: Config) -> anyhow::Result<()> {
         // Signals count from here on: one that comes while the store opens is not lost.
         let shutdown = CancellationToken::new();
         cancel_on_signal(shutdown.clone())?;
+        reload_on_signal(Arc::clone(&config.reload))?;
         let listeners = Listeners::bind(&config).await?;
         run(config, listeners, shutdown).await?;
         anyhow::Ok(())
     })?;
     // Connections that did not end in time are cut off here.
     runtime.shutdown_background();
+    Ok(())
+}
+
+/// Tells of SIGHUP.
+fn reload_on_signal(reload: Arc<Notify>) -> std::io::Result<()> {
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            reload.notify_one();
+        }
+    });
     Ok(())
 }
 

@@ -14,9 +14,10 @@ use longshore_metrics::client::encoding::{DescriptorEncoder, EncodeLabelSet, Enc
 use longshore_metrics::client::metrics::MetricType;
 use longshore_metrics::client::registry::{Registry, Unit};
 use longshore_metrics::{Scrape, gauge, process};
+use tokio::sync::watch;
 
 use crate::fleet::Fleet;
-use crate::identity::pki::Pki;
+use crate::identity::Authority;
 use crate::listen::ConnectionMetrics;
 use crate::live::Live;
 use crate::store::{Census, SqliteStore, Store};
@@ -35,7 +36,7 @@ pub struct Sources {
     /// Connections of people and agents.
     pub connections: ConnectionMetrics,
     /// The certificates that somebody must renew, by their use, and when each expires.
-    pub certificates: Vec<(&'static str, Timestamp)>,
+    pub certificates: Vec<(&'static str, watch::Receiver<Timestamp>)>,
 }
 
 impl Sources {
@@ -70,18 +71,23 @@ impl Sources {
     }
 }
 
-/// When each certificate that the server depends on expires; what cannot be read is left out.
+/// When each certificate that the server depends on expires, its own being renewed now and then; what cannot be read is left
+/// out.
 #[must_use]
-pub fn expiries(pki: &Pki) -> Vec<(&'static str, Timestamp)> {
-    let issuing = pki.authority.chain("");
+pub fn expiries(
+    authority: &Authority,
+    own: watch::Receiver<Timestamp>,
+) -> Vec<(&'static str, watch::Receiver<Timestamp>)> {
+    let issuing = authority.chain("");
     let of_pem = |text: &str| {
         let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).ok()?;
         expiry(&pem.contents)
     };
+    let fixed = |end| watch::Sender::new(end).subscribe();
     let all = [
-        ("server", expiry(pki.credentials.leaf())),
-        ("issuing", of_pem(&issuing)),
-        ("root", of_pem(pki.authority.root_pem())),
+        ("server", Some(own)),
+        ("issuing", of_pem(&issuing).map(fixed)),
+        ("root", of_pem(authority.root_pem()).map(fixed)),
     ];
     all.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
 }
@@ -95,7 +101,7 @@ fn expiry(der: &[u8]) -> Option<Timestamp> {
 #[derive(Debug)]
 struct Standing {
     fleet: Arc<Fleet>,
-    certificates: Vec<(&'static str, Timestamp)>,
+    certificates: Vec<(&'static str, watch::Receiver<Timestamp>)>,
 }
 
 impl Collector for Standing {
@@ -107,8 +113,8 @@ impl Collector for Standing {
             None,
             MetricType::Gauge,
         )?)?;
-        let expiries =
-            self.certificates.iter().map(|(name, end)| ([("certificate", *name)], end.as_second().unsigned_abs()));
+        let seconds = |end: &watch::Receiver<Timestamp>| end.borrow().as_second().unsigned_abs();
+        let expiries = self.certificates.iter().map(|(name, end)| ([("certificate", *name)], seconds(end)));
         let help = "When a certificate of the server expires, since 1970";
         family(&mut encoder, "certificate_expiry_timestamp", help, Some(&Unit::Seconds), expiries)
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use longshore_proto::v1::enrollment_service_server::EnrollmentServiceServer;
-use longshore_tls::{ClientCertificates, ConfigError, server_config};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -21,6 +21,7 @@ use crate::api::calls::CallLayer;
 use crate::api::observe::{CallMetrics, ObserveLayer};
 use crate::config::Config;
 use crate::identity::authority::AuthorityError;
+use crate::identity::own::{OwnCertificate, OwnError};
 use crate::identity::users::Users;
 use crate::identity::{AccessLayer, Authority, Enrollment};
 use crate::listen::{Accepting, ConnectionMetrics, accept};
@@ -69,9 +70,9 @@ pub enum ServeError {
     /// The issuing authority's certificate cannot be read.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// TLS cannot be set up.
+    /// The server's own certificate cannot be used, or TLS not be set up.
     #[error("cannot set up TLS")]
-    Tls(#[from] ConfigError),
+    Tls(#[from] OwnError),
     /// Reflection cannot be set up.
     #[error("cannot set up reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -134,36 +135,35 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let live = Arc::new(Live::default());
     let observer = Arc::clone(&live);
     let store = SqliteStore::open(&config.data_dir.join(STORE_FILE), observer).map_err(ServeError::Store)?;
+    let trust_domain = config.pki.authority.trust_domain().to_owned();
+    let authority = Arc::new(config.pki.authority.with_node_life(config.node_certificate_life));
+    let own = OwnCertificate::load(&config.data_dir, Arc::clone(&authority), Timestamp::now())?;
     let sources = Sources {
         store: Arc::new(store),
         live: Arc::clone(&live),
         calls: CallMetrics::default(),
         connections: ConnectionMetrics::default(),
-        certificates: metrics::expiries(&config.pki),
+        certificates: metrics::expiries(&authority, own.expiry()),
     };
     let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(&sources.store);
-    let users = remember_users(&*store, &live, &config.pki.authority).await?;
-    let trust_domain = config.pki.authority.trust_domain().to_owned();
-    let authority = Arc::new(config.pki.authority.with_node_life(config.node_certificate_life));
+    let users = remember_users(&*store, &live, &authority).await?;
     let Services { people, agents, backstage } =
         Services::new(Arc::clone(&store), live, config.pki.pin, Arc::clone(&authority))?;
 
     let enrollment = Enrollment::new(Arc::clone(&store), authority);
     let enrollment = EnrollmentServiceServer::new(enrollment).max_decoding_message_size(MAX_ENROLL_REQUEST);
-    let accepting = |clients, name| -> Result<Accepting, ConfigError> {
-        let accepting = Accepting::new(server_config(&config.pki.credentials, clients)?, &trust_domain);
-        Ok(Accepting { metrics: sources.connections.of(name), ..accepting })
-    };
+    let accepting =
+        |tls, name| Accepting { metrics: sources.connections.of(name), ..Accepting::new(tls, &trust_domain) };
     let api = Listening {
         listener: listeners.api,
-        accepting: accepting(ClientCertificates::Required, "api")?,
+        accepting: accepting(own.api(), "api"),
         routes: people,
         max_streams: MAX_API_STREAMS,
         calls: sources.calls.clone(),
     };
     let agents = Listening {
         listener: listeners.agents,
-        accepting: accepting(ClientCertificates::Optional, "agents")?,
+        accepting: accepting(own.agents(), "agents"),
         routes: agents.add_service(enrollment),
         max_streams: MAX_AGENT_STREAMS,
         calls: sources.calls.clone(),
@@ -184,10 +184,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     }
     parts.spawn({
         let (store, keep, closing) = (Arc::clone(&store), config.job_retention, closing.clone());
+        let reload = config.reload;
         async move {
             tokio::select! {
                 () = closing.cancelled() => Ok(()),
                 never = retention::run(store.as_ref(), keep) => match never {},
+                never = own.run(reload) => match never {},
             }
         }
     });

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::{ALPN_H2, provider};
 
@@ -91,6 +95,29 @@ impl Credentials {
     pub fn leaf(&self) -> &CertificateDer<'static> {
         // `certificates` returns at least one.
         &self.chain[0]
+    }
+
+    /// Whether the root is in the chain that is shown: who enrols needs to see it there.
+    #[must_use]
+    pub fn shows_root(&self) -> bool {
+        self.chain.contains(&self.root)
+    }
+
+    /// Checks that whoever trusts the root accepts the chain as that of a server of this name at this moment.
+    ///
+    /// # Errors
+    ///
+    /// Why they would not.
+    pub fn check_as_server(&self, name: &str, now: Timestamp) -> Result<(), CredentialError> {
+        let bad_name = |_| rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
+        let name = ServerName::try_from(name).map_err(bad_name)?;
+        let since = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let moment = UnixTime::since_unix_epoch(since);
+        verifier.verify_server_cert(self.leaf(), &self.chain[1..], &name, &[], moment)?;
+        Ok(())
     }
 
     /// The configuration with which these credentials dial.

@@ -215,6 +215,20 @@ impl Authority {
     ///
     /// [`AuthorityError::ServerName`] for a name that is neither.
     pub fn issue_server(&self, names: &[String], now: Timestamp) -> Result<Issued, AuthorityError> {
+        self.issue(self.server_params(names, now)?, &Identity::Server)
+    }
+
+    /// Certifies the key that a server has, in PEM, anew for these names; returns the certificate in PEM.
+    ///
+    /// # Errors
+    ///
+    /// The text is no key, or a name is none.
+    pub fn renew_server(&self, names: &[String], key: &str, now: Timestamp) -> Result<String, AuthorityError> {
+        let key = KeyPair::from_pem(key)?;
+        Ok(self.sign(self.server_params(names, now)?, &Identity::Server, &key)?.pem())
+    }
+
+    fn server_params(&self, names: &[String], now: Timestamp) -> Result<CertificateParams, AuthorityError> {
         let mut params = leaf_params("Longshore server", ExtendedKeyUsagePurpose::ServerAuth);
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
@@ -224,7 +238,17 @@ impl Authority {
             });
         }
         valid(&mut params, now, SERVER_LIFE)?;
-        self.issue(params, &Identity::Server)
+        Ok(params)
+    }
+
+    /// Whether this authority has signed a certificate in DER.
+    #[must_use]
+    pub fn has_issued(&self, der: &[u8]) -> bool {
+        let Ok((_, issuing)) = x509_parser::pem::parse_x509_pem(self.issuing_pem.as_bytes()) else { return false };
+        match (issuing.parse_x509(), x509_parser::parse_x509_certificate(der)) {
+            (Ok(issuing), Ok((_, certificate))) => certificate.verify_signature(Some(issuing.public_key())).is_ok(),
+            _ => false,
+        }
     }
 
     /// Certifies a person or program.

@@ -2,16 +2,20 @@
 //!
 //! `pki/` holds the authority and the server's own certificate, `admin/` what the first admin needs.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use longshore_model::certificate::Validity;
 use longshore_model::identity::Role;
-use longshore_tls::{CredentialError, Credentials, PeerCertificate, PeerError, Pin};
+use longshore_tls::{CredentialError, Credentials, Pin};
 
 use super::authority::{Authority, AuthorityError, Founded};
+use super::own::{OwnError, ServerCertificate};
 use super::users::FIRST_ADMIN;
 
 /// Names by which every server is reached from its own machine.
@@ -56,7 +60,7 @@ pub enum PkiError {
     },
     /// The server's own certificate cannot be read.
     #[error("the server's certificate cannot be used")]
-    Own(#[from] PeerError),
+    Own(#[source] Box<OwnError>),
     /// The server's own certificate has expired, or the clock is wrong.
     #[error("the server's certificate is valid only from {not_before} to {not_after}; is the clock right?")]
     NotValid {
@@ -65,6 +69,12 @@ pub enum PkiError {
         /// To.
         not_after: Timestamp,
     },
+}
+
+impl PkiError {
+    fn own(error: OwnError) -> Self {
+        Self::Own(Box::new(error))
+    }
 }
 
 /// What a running server needs of the files.
@@ -158,7 +168,7 @@ fn publish(staging: &Path, data_dir: &Path) -> Result<(), PkiError> {
     sync_dir(data_dir)
 }
 
-/// Reads what `init` made, and checks that the server's certificate is valid now.
+/// Reads what `init` made, and checks that the server's certificate is valid now, or can be renewed.
 ///
 /// # Errors
 ///
@@ -174,14 +184,82 @@ pub fn load(data_dir: &Path, now: Timestamp) -> Result<Pki, PkiError> {
     };
     let trust_domain = checked_trust_domain(read("trust-domain")?.trim())?.to_owned();
     let authority = Authority::from_pem(trust_domain, read("root.crt")?, read("issuing.crt")?, &read("issuing.key")?)?;
-    let credentials = Credentials::load(&dir.join("root.crt"), &dir.join("server.crt"), &dir.join("server.key"))
-        .map_err(|source| PkiError::Credentials { path: dir.clone(), source })?;
-    let own = PeerCertificate::from_der(credentials.leaf())?;
-    if !own.is_valid_at(now) {
-        return Err(PkiError::NotValid { not_before: own.validity.not_before, not_after: own.validity.not_after });
+    let credentials = own_credentials(data_dir, &own_files(data_dir)?)?;
+    let ServerCertificate { validity, .. } = ServerCertificate::from_der(credentials.leaf()).map_err(PkiError::own)?;
+    let Validity { not_before, not_after } = validity;
+    // One of our own that is over is renewed before anybody sees it.
+    if now < not_before || (now > not_after && !authority.has_issued(credentials.leaf())) {
+        return Err(PkiError::NotValid { not_before, not_after });
     }
     let pin = Pin::of(credentials.root());
     Ok(Pki { authority, credentials, pin })
+}
+
+/// What is in the files of the server's own certificate.
+#[derive(PartialEq, Eq)]
+pub struct OwnFiles {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl OwnFiles {
+    /// The private key in PEM.
+    pub(super) fn key(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.key)
+    }
+}
+
+impl fmt::Debug for OwnFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnFiles").field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+/// The files of the server's own certificate as they are.
+///
+/// # Errors
+///
+/// One cannot be read.
+pub fn own_files(data_dir: &Path) -> Result<OwnFiles, PkiError> {
+    let read = |name: &str| {
+        let path = data_dir.join("pki").join(name);
+        fs::read(&path).map_err(failed("read", &path))
+    };
+    Ok(OwnFiles { chain: read("server.crt")?, key: read("server.key")? })
+}
+
+/// The server's credentials of these files. The root is added to the chain where it is not in it: machines that enrol know
+/// it by its hash only.
+///
+/// # Errors
+///
+/// They cannot be used.
+pub fn own_credentials(data_dir: &Path, files: &OwnFiles) -> Result<Credentials, PkiError> {
+    let OwnFiles { chain, key } = files;
+    let path = data_dir.join("pki");
+    let root = fs::read(path.join("root.crt")).map_err(failed("read", &path.join("root.crt")))?;
+    let credentials = Credentials::from_pem(&root, chain, key).and_then(|credentials| match credentials.shows_root() {
+        true => Ok(credentials),
+        false => Credentials::from_pem(&root, &[chain.as_slice(), b"\n", &root].concat(), key),
+    });
+    credentials.map_err(|source| PkiError::Credentials { path, source })
+}
+
+/// Replaces the server's own certificate, at once: a crash leaves the old one or the new one.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn replace_own(data_dir: &Path, chain: &str) -> Result<(), PkiError> {
+    let dir = data_dir.join("pki");
+    let (unfinished, path) = (dir.join(".server.crt.new"), dir.join("server.crt"));
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &unfinished)(error)),
+        _ => {}
+    }
+    write_file(&unfinished, Secrecy::Public, chain)?;
+    fs::rename(&unfinished, &path).map_err(failed("write", &path))?;
+    sync_dir(&dir)
 }
 
 fn checked_trust_domain(text: &str) -> Result<&str, PkiError> {
@@ -211,19 +289,22 @@ impl Secrecy {
 fn write_dir(dir: &Path, files: &[(&str, Secrecy, &str)]) -> Result<(), PkiError> {
     make_private_dir(dir)?;
     for (name, secrecy, text) in files {
-        let path = dir.join(name);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(secrecy.mode())
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-            .map_err(failed("write", &path))?;
+        write_file(&dir.join(name), *secrecy, text)?;
     }
     sync_dir(dir)
+}
+
+fn write_file(path: &Path, secrecy: Secrecy, text: &str) -> Result<(), PkiError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(secrecy.mode())
+        .open(path)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .map_err(failed("write", path))
 }
 
 fn make_private_dir(dir: &Path) -> Result<(), PkiError> {

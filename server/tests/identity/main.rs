@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod approval;
+mod deletion;
+mod own;
 mod users;
 
 use std::ffi::OsStr;
@@ -28,9 +30,11 @@ use longshore_tls::{
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 use tokio_stream::StreamExt;
@@ -51,6 +55,7 @@ struct TestServer {
     api: String,
     agents: String,
     authority: Authority,
+    reload: Arc<Notify>,
     shutdown: CancellationToken,
     life: JoinHandle<Result<(), ServeError>>,
 }
@@ -78,8 +83,9 @@ impl TestServer {
         let (api, agents) = (address(&listeners.api), address(&listeners.agents));
         let authority = pki::load(dir.path(), Timestamp::now()).unwrap().authority;
         let shutdown = CancellationToken::new();
+        let reload = Arc::clone(&config.reload);
         let life = tokio::spawn(run(config, listeners, shutdown.clone()));
-        Self { dir, api, agents, authority, shutdown, life }
+        Self { reload, dir, api, agents, authority, shutdown, life }
     }
 
     fn credentials(&self, issued: &Issued) -> Credentials {
@@ -500,7 +506,7 @@ async fn impatient(handshake: Duration, preface: Duration, anonymous: Duration) 
         handshake_timeout: handshake,
         preface_timeout: preface,
         anonymous_life: anonymous,
-        ..Accepting::new(tls, pki.authority.trust_domain())
+        ..Accepting::new(watch::Sender::new(tls).subscribe(), pki.authority.trust_domain())
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("localhost:{}", listener.local_addr().unwrap().port());
@@ -613,6 +619,31 @@ async fn expired_token(dir: &Path) -> EnrollmentToken {
     let stored = StoredToken::single(token.id(), token.secret_hash(), now - hour, now - second);
     store.create_token(stored).await.unwrap();
     token
+}
+
+/// A client that resumes its TLS sessions and can tell.
+struct Resuming(tokio_rustls::TlsConnector);
+
+impl Resuming {
+    fn new(root: &str, chain: &str, key: &str) -> Self {
+        let pem = |text: &str| CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(pem(root).remove(0)).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(pem(chain), PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self(tokio_rustls::TlsConnector::from(Arc::new(tls)))
+    }
+
+    async fn connect(&self, address: &str) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        self.0.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+    }
 }
 
 /// For a client that never gets so far as to say anything.

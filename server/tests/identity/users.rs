@@ -1,8 +1,6 @@
 //! Users: certificates that are given, renewed and revoked.
 
 use rustls::HandshakeKind;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tonic::Streaming;
 use v1::UserRole;
 
@@ -151,23 +149,8 @@ async fn a_resumed_session_of_a_revoked_user_is_worth_nothing() {
         ..Default::default()
     };
     let answer = server.users().await.create_user(create).await.unwrap().into_inner();
-    let pem = |text: &str| CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(pem(&answer.root_certificate_pem).remove(0)).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(made.key_pem.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(pem(&answer.certificate_chain_pem), key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(tls));
-    let connect = async || {
-        let tcp = TcpStream::connect(&server.api).await.unwrap();
-        tls.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
-    };
+    let resuming = Resuming::new(&answer.root_certificate_pem, &answer.certificate_chain_pem, &made.key_pem);
+    let connect = async || resuming.connect(&server.api).await;
 
     let first = connect().await;
     assert_eq!(first.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));

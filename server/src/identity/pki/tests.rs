@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use longshore_model::identity::Identity;
+use longshore_tls::PeerCertificate;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
@@ -136,6 +137,15 @@ fn certificates_are_what_they_should_be() {
 fn an_expired_server_is_named_at_the_start() {
     let (dir, _) = initialised(&NewPki::default());
     let later = now() + jiff::SignedDuration::from_hours(24 * 366);
+    assert!(load(dir.path(), later).is_ok(), "one of our own can be renewed");
+    let earlier = now() - jiff::SignedDuration::from_hours(1);
+    assert!(matches!(load(dir.path(), earlier), Err(PkiError::NotValid { .. })), "whatever a wrong clock says");
+
+    // One that another authority has issued cannot.
+    let other =
+        Authority::found("other", now()).unwrap().authority.issue_server(&["localhost".to_owned()], now()).unwrap();
+    fs::write(dir.path().join("pki/server.crt"), &other.certificate).unwrap();
+    fs::write(dir.path().join("pki/server.key"), &other.key).unwrap();
     assert!(matches!(load(dir.path(), later), Err(PkiError::NotValid { .. })));
 }
 
