@@ -70,17 +70,16 @@ struct Book {
     last_version: u64,
     last_sequence: u64,
     /// The last word on each app that is here, acknowledged or not.
-    apps: BTreeMap<AppName, (AppState, Vec<InstanceState>)>,
+    apps: BTreeMap<AppName, AppReport>,
 }
 
 impl Book {
     fn put(&mut self, report: Report) -> bool {
-        if let Report::App(AppReport { app, status, .. }) = &report {
-            if status.state == AppState::Removed {
-                self.apps.remove(app);
+        if let Report::App(report) = &report {
+            if report.status.state == AppState::Removed {
+                self.apps.remove(&report.app);
             } else {
-                let instances = status.instances.iter().map(|instance| instance.state).collect();
-                self.apps.insert(app.clone(), (status.state, instances));
+                self.apps.insert(report.app.clone(), report.clone());
             }
         }
         let subject = report.subject();
@@ -194,13 +193,22 @@ impl Reporter {
         settled
     }
 
+    /// Keeps the last word on each of these apps once more, for a server that has forgotten it.
+    pub fn say_again(&self, apps: &[AppName]) {
+        let words: Vec<AppReport> = {
+            let book = self.book();
+            apps.iter().filter_map(|app| book.apps.get(app)).cloned().collect()
+        };
+        words.into_iter().for_each(|report| self.app(report));
+    }
+
     /// How many apps there are, how they are, and what the server has not acknowledged.
     #[must_use]
     pub fn census(&self) -> Census {
         let book = self.book();
         Census {
-            apps: book.apps.values().map(|(state, _)| *state).collect(),
-            instances: book.apps.values().flat_map(|(_, instances)| instances).copied().collect(),
+            apps: book.apps.values().map(|report| report.status.state).collect(),
+            instances: book.apps.values().flat_map(|report| &report.status.instances).map(|one| one.state).collect(),
             unacknowledged: book.kept.len(),
         }
     }

@@ -80,6 +80,10 @@ pub enum Command {
     Init(InitArgs),
     /// Serve until SIGTERM or SIGINT.
     Run(RunArgs),
+    /// Copy the database into a file, also while a server runs.
+    Backup(BackupArgs),
+    /// Make a data directory out of a backup; no server may run in it.
+    Restore(RestoreArgs),
     /// Show the settings that `run` would have, and where each comes from; fails if one of them is wrong.
     Config(RunArgs),
     /// Print a script that completes this command's words in a shell.
@@ -107,6 +111,37 @@ pub struct InitArgs {
     /// Trust domain of every identity; default: longshore- and eight random hexadecimal digits.
     #[arg(long)]
     pub trust_domain: Option<String>,
+}
+
+/// Flags of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Directory for everything that the server keeps.
+    #[arg(long, default_value = DEFAULT_DATA_DIR, env = "LONGSHORE_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// File to make; it must not exist, and only its owner may read it.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Put the certificate authority and the first admin's credentials into it too: whoever reads it can then be anybody.
+    #[arg(long)]
+    pub with_authority: bool,
+}
+
+/// Flags of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Directory for everything that the server keeps.
+    #[arg(long, default_value = DEFAULT_DATA_DIR, env = "LONGSHORE_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The backup.
+    #[arg(long, value_name = "FILE", required_unless_present = "accept", conflicts_with = "accept")]
+    pub from: Option<PathBuf>,
+    /// Put it in the place of a database that is there, which is kept under another name.
+    #[arg(long, requires = "from")]
+    pub force: bool,
+    /// Take what was restored as what shall be: from the next start on, nodes remove what it does not know.
+    #[arg(long)]
+    pub accept: bool,
 }
 
 impl From<&InitArgs> for NewPki {

@@ -126,9 +126,11 @@ impl Fleet {
         session: &SessionId,
         assignments: Vec<EncodedAssignment>,
         removing: &[AppName],
+        keep_others: bool,
     ) {
         let Some(outbox) = self.live(node).filter(|outbox| outbox.session() == session) else { return };
-        let full = v1::FullAssignments { revision: 1, assignments: assignments.into_iter().map(on_wire).collect() };
+        let assignments = assignments.into_iter().map(on_wire).collect();
+        let full = v1::FullAssignments { revision: 1, assignments, keep_others };
         let bytes = full.encoded_len();
         if bytes > MAX_FULL_SET {
             tracing::error!(%node, bytes, limit = MAX_FULL_SET, "the node's full set is too large to be sent");

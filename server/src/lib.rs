@@ -1,5 +1,6 @@
 //! The server.
 pub mod api;
+pub mod backup;
 pub mod config;
 pub mod controller;
 #[cfg(test)]

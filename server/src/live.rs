@@ -30,8 +30,8 @@ impl Observer for Live {
         for change in changes {
             match change {
                 Change::Job { job, tasks } => self.hub.changed(&job, tasks),
-                Change::Opened { node, session, assignments, removing } => {
-                    self.fleet.opened(&node, &session, assignments, &removing);
+                Change::Opened { node, session, assignments, removing, keep_others } => {
+                    self.fleet.opened(&node, &session, assignments, &removing, keep_others);
                     // The node's pending tasks can be assigned now.
                     self.wake.notify_one();
                 }

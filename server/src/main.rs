@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use clap::{CommandFactory as _, FromArgMatches};
 use jiff::Timestamp;
-use longshore_server::config::{self, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat};
+use longshore_server::backup;
+use longshore_server::config::{
+    self, BackupArgs, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, RestoreArgs,
+};
 use longshore_server::identity::pki;
 use longshore_server::serve::{Listeners, run};
 use longshore_settings::{Mistakes, Origins};
@@ -48,6 +51,8 @@ fn begin(command: Option<&Command>, origins: &Origins, mut mistakes: Mistakes) -
             Command::Init(args) => init(args),
             Command::Completion(args) => Ok(std::io::stdout().write_all(&args.script(CommandLine::command()))?),
             Command::Man(args) => Ok(args.write(CommandLine::command())?),
+            Command::Backup(args) => back_up(args),
+            Command::Restore(args) => restore(args),
             Command::Run(_) | Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
         },
         _ => Err(mistakes.into()),
@@ -71,6 +76,27 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
     pki::init(&args.data_dir, &args.into(), Timestamp::now())?;
     let admin = args.data_dir.join("admin");
     tracing::info!(credentials = %admin.display(), "made a certificate authority and the first admin's credentials");
+    Ok(())
+}
+
+fn back_up(args: &BackupArgs) -> anyhow::Result<()> {
+    backup::back_up(&args.data_dir, &args.to, args.with_authority, Timestamp::now())?;
+    tracing::info!(file = %args.to.display(), authority = args.with_authority, "backed up, and found whole");
+    Ok(())
+}
+
+fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    match &args.from {
+        Some(from) => {
+            let restored = backup::restore(from, &args.data_dir, args.force, Timestamp::now())?;
+            tracing::info!(taken = %restored.time, "restored; nodes keep what it does not know until `restore --accept`");
+            if !restored.has_authority {
+                tracing::warn!("the backup has no authority: bring `pki` and `admin` from where they are kept");
+            }
+        }
+        None if backup::accept(&args.data_dir)? => tracing::info!("accepted: nodes follow it from the next start on"),
+        None => tracing::info!("there was nothing to accept"),
+    }
     Ok(())
 }
 

@@ -51,7 +51,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// File in the data directory that tells where a running server listens.
 const ADDRESSES_FILE: &str = "addresses.json";
 /// File in the data directory that holds everything that is remembered.
-const STORE_FILE: &str = "longshore.db";
+pub(crate) const STORE_FILE: &str = "longshore.db";
 
 /// Why a server did not serve.
 #[derive(Debug, thiserror::Error)]

@@ -126,9 +126,15 @@ impl Session {
             Response::Welcome(_) => return Err(End::Protocol("a second Welcome came")),
             Response::Full(full) => {
                 self.revision.full(full.revision)?;
-                let read = inbound::assignments(full.assignments);
+                let mut read = inbound::assignments(full.assignments);
                 tracing::info!(apps = read.good.len(), "the full set of assignments is here");
                 read.refusals.into_iter().for_each(|report| link.context.reporter.task(report));
+                if full.keep_others {
+                    let kept = supervisor.keep(&mut read.good);
+                    tracing::warn!(?kept, "the server was restored from a backup: what it may not know stays as it is");
+                    link.context.reporter.say_again(&kept);
+                    read.unreadable.extend(kept);
+                }
                 supervisor.replace(read.good, &read.unreadable).await;
             }
             Response::Update(update) => {

@@ -134,6 +134,22 @@ impl Supervisor {
         }
     }
 
+    /// Takes out of a set that may be older than what this node runs what it has from a later assignment; returns that,
+    /// and everything else that the set does not name.
+    pub fn keep(&self, assignments: &mut Vec<Assignment>) -> Vec<AppName> {
+        let age = |assignment: &Assignment| (assignment.revision, assignment.attempt);
+        assignments.retain(|offered| {
+            let handle = self.workers.get(&offered.app);
+            handle.is_none_or(|handle| {
+                handle.orders.borrow().wanted.as_ref().is_none_or(|wanted| age(wanted) <= age(offered))
+            })
+        });
+        let mut kept: Vec<AppName> = self.workers.keys().chain(self.unclaimed.keys()).cloned().collect();
+        kept.retain(|app| assignments.iter().all(|offered| offered.app != *app));
+        kept.sort_unstable();
+        kept
+    }
+
     /// Takes a new or changed assignment.
     pub fn set(&mut self, assignment: Assignment) {
         if let Some(handle) = self.workers.get(&assignment.app) {

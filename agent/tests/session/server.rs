@@ -62,7 +62,7 @@ impl Peer {
     }
 
     pub(crate) async fn full(&self, assignments: Vec<v1::Assignment>) {
-        self.send(Response::Full(v1::FullAssignments { revision: 1, assignments })).await;
+        self.send(Response::Full(v1::FullAssignments { revision: 1, assignments, keep_others: false })).await;
     }
 
     pub(crate) async fn update(&self, revision: u64, set: Vec<v1::Assignment>, remove: Vec<String>) {

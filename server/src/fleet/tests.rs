@@ -51,8 +51,8 @@ fn the_full_set_comes_second_and_increments_follow_without_a_gap() {
     // The full set will hold it, since it was committed before.
     fleet.set(&node("shop-1"), assignment("early", &spec));
     assert_eq!(fleet.ask_for_logs(&node("shop-1"), v1::LogRequest::default()), Err(FleetError::NotConnected));
-    fleet.opened(&node("shop-1"), &session('b'), Vec::new(), &[]);
-    fleet.opened(&node("shop-1"), &session('a'), vec![assignment("till", &spec)], &[]);
+    fleet.opened(&node("shop-1"), &session('b'), Vec::new(), &[], false);
+    fleet.opened(&node("shop-1"), &session('a'), vec![assignment("till", &spec)], &[], false);
     fleet.set(&node("shop-1"), assignment("cam", &spec));
     fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
 
@@ -85,7 +85,7 @@ fn a_newer_session_fences_the_older_whose_end_does_not_remove_it() {
 fn an_agent_that_does_not_read_loses_its_session_and_nothing_waits_for_it() {
     let fleet = Arc::new(Fleet::default());
     let entry = enter(&fleet, "shop-1", 'a');
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[]);
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[], false);
     // Welcome and the full set have not been read either.
     for _ in 0..OUTBOX_LIMIT - 2 {
         fleet.unset(&node("shop-1"), &AppName::parse("till").unwrap());
@@ -107,7 +107,7 @@ fn however_many_apps_are_being_removed_a_session_opens() {
     let entry = enter(&fleet, "shop-1", 'a');
     let removing: Vec<AppName> =
         (0..2 * OUTBOX_LIMIT).map(|number| AppName::parse(&format!("till-{number}")).unwrap()).collect();
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &removing);
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &removing, false);
     assert_eq!(entry.outbox().ended(), None);
     assert!(matches!(take(&entry), Message::Welcome(_)));
     assert!(matches!(take(&entry), Message::Full(_)));
@@ -122,13 +122,13 @@ fn a_full_set_that_no_agent_takes_ends_the_session_until_apps_are_removed() {
     // As many of the largest specs as just do not fit.
     let spec = Bytes::from(vec![0; longshore_model::limits::MAX_SPEC]);
     let mut apps: Vec<_> = (0..MAX_FULL_SET / spec.len()).map(|n| assignment(&format!("till-{n}"), &spec)).collect();
-    fleet.opened(&node("shop-1"), &session('a'), apps.clone(), &[]);
+    fleet.opened(&node("shop-1"), &session('a'), apps.clone(), &[], false);
     assert_eq!(poll(&entry), Poll::Ready(Err(End::SetTooLarge)));
     assert!(!fleet.connected(&node("shop-1")), "nothing is assigned to it");
 
     apps.pop();
     let entry = enter(&fleet, "shop-1", 'b');
-    fleet.opened(&node("shop-1"), &session('b'), apps, &[]);
+    fleet.opened(&node("shop-1"), &session('b'), apps, &[], false);
     assert!(matches!(take(&entry), Message::Welcome(_)));
     assert!(matches!(take(&entry), Message::Full(_)));
 }
@@ -137,7 +137,7 @@ fn a_full_set_that_no_agent_takes_ends_the_session_until_apps_are_removed() {
 fn a_deleted_node_is_told_at_once() {
     let fleet = Arc::new(Fleet::default());
     let entry = enter(&fleet, "shop-1", 'a');
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[]);
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[], false);
     fleet.node_deleted(&node("shop-1"));
     assert_eq!(poll(&entry), Poll::Ready(Err(End::NodeDeleted)));
     assert!(fleet.is_empty());
@@ -147,7 +147,7 @@ fn a_deleted_node_is_told_at_once() {
 async fn a_drain_sends_a_last_word_and_waits_for_every_stream() {
     let fleet = Arc::new(Fleet::default());
     let opened = enter(&fleet, "shop-1", 'a');
-    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[]);
+    fleet.opened(&node("shop-1"), &session('a'), Vec::new(), &[], false);
     let opening = enter(&fleet, "shop-2", 'b');
     let mut drain = std::pin::pin!(fleet.drain());
     assert!(futures::poll!(&mut drain).is_pending());

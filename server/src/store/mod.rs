@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use self::sqlite::backup;
 pub use self::sqlite::{OpenError, SqliteStore, StoreMetrics};
 
 use async_trait::async_trait;
@@ -135,6 +136,9 @@ pub enum Change {
         assignments: Vec<EncodedAssignment>,
         /// Apps whose removal the node has not confirmed yet: it may never have heard of one, and then says so.
         removing: Vec<AppName>,
+        /// Whether the node shall leave alone what is not in the set: it comes from a restored database that nobody has
+        /// accepted yet.
+        keep_others: bool,
     },
     /// A node shall run this from now on.
     Set {

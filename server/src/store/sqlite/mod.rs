@@ -29,6 +29,7 @@ use super::{
 };
 
 mod apps;
+pub mod backup;
 mod batch;
 mod census;
 mod enrolment;

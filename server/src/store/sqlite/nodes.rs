@@ -8,7 +8,7 @@ use longshore_model::node::{Labels, Node, NodeInfo};
 use rusqlite::{OptionalExtension, params};
 
 use super::batch::Batch;
-use super::{no_node, rows};
+use super::{backup, no_node, rows};
 use crate::store::{Change, EncodedAssignment, StoreError, Terms};
 
 impl Batch<'_> {
@@ -104,7 +104,8 @@ impl Batch<'_> {
         let assignments = self.assignments(name)?;
         // The full set does not name them, and a node that never heard of one would never confirm that it is gone.
         let removing = self.removing(name)?;
-        self.tell_node(Change::Opened { node: name.clone(), session: session.clone(), assignments, removing });
+        let (node, session, keep_others) = (name.clone(), session.clone(), backup::held_since(self.sql)?.is_some());
+        self.tell_node(Change::Opened { node, session, assignments, removing, keep_others });
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use longshore_model::machine::{self, Receipt};
 use longshore_model::name::NodeName;
 use longshore_model::report::{AppReport, TaskReport};
 
+use super::backup;
 use super::batch::Batch;
 use crate::store::{NodeReport, StoreError};
 
@@ -45,7 +46,12 @@ impl Batch<'_> {
     fn app_report(&mut self, node: &NodeName, report: AppReport, now: Timestamp) -> Result<(), StoreError> {
         let AppReport { app: name, revision, attempt, status } = report;
         let row = self.app(&name, node)?;
-        let Some(known) = row.as_mut().map(|row| &mut row.app) else { return Ok(()) };
+        let Some(known) = row.as_mut().map(|row| &mut row.app) else {
+            if status.state != AppState::Removed && backup::held_since(self.sql)?.is_some() {
+                tracing::warn!(%node, app = %name, revision, "a node runs an app that the restored database does not know");
+            }
+            return Ok(());
+        };
         let is_current = revision >= known.revision && attempt >= known.attempt;
         // Revision 0: the node was told to remove an app of which it has no trace.
         let is_gone = status.state == AppState::Removed && (is_current || revision == 0);

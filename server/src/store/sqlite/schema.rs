@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
     include_str!("schema-5.sql"),
+    include_str!("schema-6.sql"),
 ];
 
 /// How long a connection waits for a lock: only a checkpoint or somebody's `sqlite3` shell can hold one for long.
@@ -75,6 +76,22 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "cache_size", -WRITER_CACHE)?;
     migrate(&mut connection)?;
     Ok(connection)
+}
+
+/// Opens a database that another process may be writing to, to copy it; it must exist. Not read-only: what a server that
+/// was killed has left in the log is then put into the database.
+pub(super) fn open_source(path: &Path) -> Result<Connection, OpenError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+/// Makes an empty database that only this user may read; it must not exist.
+pub(super) fn create(path: &Path) -> Result<Connection, OpenError> {
+    let made = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(path);
+    drop(made.map_err(|error| OpenError::File { path: path.to_owned(), error })?);
+    open_source(path)
 }
 
 /// Opens a connection that can only read; the database must exist.
