@@ -81,6 +81,8 @@ impl Which for Podman {
 
 pub struct OnEngine<W> {
     machine: Arc<Machine>,
+    /// How registries are reached, from the next start of the agent on.
+    pub registry: Mutex<RegistryConfig>,
     which: PhantomData<W>,
 }
 
@@ -122,13 +124,14 @@ impl<W: Which> Backend for OnEngine<W> {
             })
         };
         machine.enter();
-        Self { machine, which: PhantomData }
+        Self { machine, registry: Mutex::default(), which: PhantomData }
     }
 
     fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> DockerRuntime {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let address = self.machine.engine().address().parse().unwrap();
         let settings = Settings { data_dir: data_dir.to_owned(), node_uid: uid.to_owned(), address, rotation };
-        let runtime = DockerRuntime::open(settings, &RegistryConfig::default()).unwrap();
+        let runtime = DockerRuntime::open(settings, &registry).unwrap();
         apart(async {
             runtime.await_engine().await;
         });

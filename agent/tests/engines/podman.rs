@@ -2,6 +2,8 @@
 
 #[path = "../embedded/conformance.rs"]
 mod conformance;
+#[path = "images.rs"]
+mod images;
 #[path = "../embedded/life.rs"]
 mod life;
 #[path = "../embedded/limits.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_agent::runtime::{FoundState, Launch, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::failure::FailureReason;
-use longshore_model::spec::{Image, ImageSource, Protocol, PullPolicy};
+use longshore_model::spec::Protocol;
 use serde_json::json;
 
 use super::node::{Kind, Node, PATIENCE, free_port, http, port};
@@ -118,32 +118,5 @@ async fn an_engine_that_goes_away_and_comes_back_loses_no_app() {
     node.run(&again).await.unwrap();
     node.run(&next).await.unwrap();
     assert_eq!(node.runtime().list().await.unwrap().len(), 2);
-    node.end().await;
-}
-
-#[tokio::test]
-async fn an_image_that_somebody_removed_from_the_engine_is_fetched_again() {
-    let node = Node::new();
-    let launch = node.launch("a", DemoImage::new().layer(&[("own", node.uid.as_bytes())]), json!({})).await;
-    let digest = launch.image.digest.trim_start_matches("sha256:");
-    let path = format!("/v1.40/images/longshore.invalid/{}:{digest}?force=true", node.uid.to_lowercase());
-    let (status, answer) = node.backend.machine().engine().request("DELETE", &path, "");
-    assert_eq!(status, 200, "{answer}");
-    let error = node.runtime().create(&launch).await.unwrap_err();
-    assert_eq!(error.reason, FailureReason::ImageNotFound, "{error}");
-    node.runtime().pull(&launch.image, std::sync::Arc::new(|_| {})).await.unwrap();
-    node.run(&launch).await.unwrap();
-    node.end().await;
-}
-
-#[tokio::test]
-async fn an_image_for_another_machine_is_refused_before_it_is_fetched() {
-    let node = Node::new();
-    let archive = node.path().join("foreign.tar");
-    std::fs::write(&archive, DemoImage::new().architecture("s390x").docker_archive()).unwrap();
-    let source = ImageSource::Archive(archive.to_str().unwrap().to_owned());
-    let image = Image { source, pull_policy: Some(PullPolicy::Always) };
-    let error = node.runtime().resolve(&image).await.unwrap_err();
-    assert_eq!(error.reason, FailureReason::ArchitectureMismatch, "{error}");
     node.end().await;
 }
