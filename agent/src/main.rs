@@ -146,7 +146,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let link = Link {
         connect: Arc::new(move || {
             let (server, credentials) = (Arc::clone(&server), dialling.credentials());
-            Box::pin(async move { longshore_tls::connect(&server, &credentials, KeepAlive::default()).await })
+            Box::pin(async move { longshore_tls::connect_patiently(&server, &credentials, KeepAlive::default()).await })
         }),
         host_ip: Arc::new(move || node::address_towards(&address)),
         live: watch::Sender::new(None),

@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_secs(10);
 /// Shortest pause between two rounds when a deadline is due already: the store's clock and ours read the same, and what
 /// a round left undone it left for a reason.
 const MIN_SLEEP: Duration = Duration::from_millis(20);
+/// Shortest time from one round's end to the next: each looks at every task that waits, and thousands of nodes that
+/// connect together wake it thousands of times.
+const ROUND_SPACING: Duration = Duration::from_millis(20);
 /// Pauses while the store fails. There is one reconciler, so that nothing needs to be spread by chance.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
 
@@ -49,11 +52,13 @@ impl Controller {
                 Ok(deadline) => {
                     failures = 0;
                     let sleep = until(deadline, Timestamp::now());
+                    let spacing = tokio::time::sleep(ROUND_SPACING);
                     tokio::select! {
-                        () = shutdown.cancelled() => {}
+                        () = shutdown.cancelled() => return,
                         () = self.wake.notified() => {}
                         () = tokio::time::sleep(sleep) => {}
                     }
+                    spacing.await;
                 }
                 Err(StoreError::Closed) => return,
                 Err(error) => {
@@ -118,7 +123,7 @@ mod tests {
             tokio::time::sleep(BACKOFF.cap).await;
             let before = store.rounds();
             wake.notify_one();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(ROUND_SPACING * 2).await;
             shutdown.cancel();
             (while_failing, store.rounds() - before)
         };

@@ -10,10 +10,11 @@ use std::time::Duration;
 use longshore_tls::PeerCertificate;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::identity::caller::{Caller, Peer, PeerCredentials};
@@ -32,9 +33,15 @@ pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Life of a connection whose other end is not known: enough for an enrolment over a bad link. Without an end, anybody
 /// who can reach the agents' port could hold all of the server's descriptors.
 pub const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
-/// Handshakes under way at once: some 20 KB each, and more than a core finishes in a third of a second. The rest waits
-/// in the kernel's queue.
-pub const MAX_HANDSHAKES: usize = 1024;
+/// Handshakes under way at once: some 20 KB each, and about what a core finishes in a quarter of a second, so that in a
+/// storm those that were begun end long before their deadline, and no work is thrown away.
+pub const MAX_HANDSHAKES: usize = 512;
+/// Connections that wait for their turn to shake hands, or have said nothing yet: a descriptor and some 2 KB each. Silent
+/// ones take no turn, so that nobody keeps others out by keeping quiet.
+pub const MAX_WAITING: usize = 4096;
+/// Connections that the kernel completes for us beyond those; it takes its own `net.core.somaxconn` where that is less.
+/// With the usual 1024, most of a fleet that dials at once would be dropped and would try again after seconds.
+pub const LISTEN_BACKLOG: u32 = 16_384;
 /// Pause after `accept` failed: without descriptors it fails again at once, and a loop would take a whole core.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Finished handshakes that wait to be served: serving starts a task and no more.
@@ -47,7 +54,7 @@ pub struct Accepting {
     pub tls: watch::Receiver<Arc<ServerConfig>>,
     /// Whose certificates count.
     pub trust_domain: Arc<str>,
-    /// Time for a handshake.
+    /// Time for a client's first bytes, and again for the handshake once it is its turn.
     pub handshake_timeout: Duration,
     /// Time for HTTP/2's first bytes.
     pub preface_timeout: Duration,
@@ -72,6 +79,19 @@ impl Accepting {
     }
 }
 
+/// Listens on an address, with room for a fleet that dials at one moment.
+///
+/// # Errors
+///
+/// The address is in use or not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that is started again takes its port back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
 /// Accepts connections until the stream that is returned is dropped; the listener is closed then.
 #[must_use]
 pub fn accept(listener: TcpListener, accepting: Accepting) -> ReceiverStream<io::Result<Connection>> {
@@ -81,15 +101,17 @@ pub fn accept(listener: TcpListener, accepting: Accepting) -> ReceiverStream<io:
 }
 
 async fn accept_loop(listener: TcpListener, accepting: Accepting, ready: mpsc::Sender<io::Result<Connection>>) {
+    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
             () = ready.closed() => return,
-            accepted = next(&listener, &handshakes) => accepted,
+            accepted = next(&listener, &waiting) => accepted,
         };
         match accepted {
-            Ok((tcp, address, permit)) => {
-                tokio::spawn(shake_hands(tcp, address, accepting.clone(), ready.clone(), permit));
+            Ok((tcp, address, place)) => {
+                let arrived = Arrived { tcp, address, place, handshakes: Arc::clone(&handshakes) };
+                tokio::spawn(shake_hands(arrived, accepting.clone(), ready.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
@@ -101,40 +123,57 @@ async fn accept_loop(listener: TcpListener, accepting: Accepting, ready: mpsc::S
 
 async fn next(
     listener: &TcpListener,
-    handshakes: &Arc<Semaphore>,
+    waiting: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(handshakes).acquire_owned().await.map_err(io::Error::other)?;
+    let place = Arc::clone(waiting).acquire_owned().await.map_err(io::Error::other)?;
     let (tcp, address) = listener.accept().await?;
-    Ok((tcp, address, permit))
+    Ok((tcp, address, place))
+}
+
+/// A TCP connection that has said nothing yet.
+struct Arrived {
+    tcp: TcpStream,
+    address: SocketAddr,
+    /// Its place among those that wait.
+    place: OwnedSemaphorePermit,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Arrived {
+    /// Waits for the client's first bytes, then for its turn, first come, first served, and shakes hands.
+    async fn shake_hands(
+        self,
+        tls: &watch::Receiver<Arc<ServerConfig>>,
+        patience: Duration,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let Self { tcp, place, handshakes, .. } = self;
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        tcp.set_nodelay(true)?;
+        // Not `readable`, which may answer too early.
+        tokio::time::timeout(patience, tcp.peek(&mut [0; 1])).await.map_err(late)??;
+        let _turn = handshakes.acquire_owned().await.map_err(io::Error::other)?;
+        drop(place);
+        let tls = TlsAcceptor::from(Arc::clone(&tls.borrow()));
+        tokio::time::timeout(patience, tls.accept(tcp)).await.map_err(late)?
+    }
 }
 
 /// Makes a TCP connection one that can be served; one that cannot be is closed.
-async fn shake_hands(
-    tcp: TcpStream,
-    address: SocketAddr,
-    accepting: Accepting,
-    ready: mpsc::Sender<io::Result<Connection>>,
-    permit: OwnedSemaphorePermit,
-) {
-    let handshake = async {
-        tcp.set_nodelay(true)?;
-        let tls = Arc::clone(&accepting.tls.borrow());
-        TlsAcceptor::from(tls).accept(tcp).await
-    };
-    let tls = match tokio::time::timeout(accepting.handshake_timeout, handshake).await {
-        Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => {
-            accepting.metrics.handshake_failed();
-            tracing::debug!(%address, %error, "TLS handshake failed");
-            return;
-        }
-        Err(_) => {
+async fn shake_hands(arrived: Arrived, accepting: Accepting, ready: mpsc::Sender<io::Result<Connection>>) {
+    let address = arrived.address;
+    let tls = match arrived.shake_hands(&accepting.tls, accepting.handshake_timeout).await {
+        Ok(tls) => tls,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             accepting.metrics.handshake_timed_out();
             tracing::debug!(%address, "TLS handshake took too long");
             return;
         }
+        Err(error) => {
+            accepting.metrics.handshake_failed();
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            return;
+        }
     };
-    drop(permit);
     let credentials = credentials(tls.get_ref().1.peer_certificates(), &accepting.trust_domain);
     // One that has expired already (a resumed session says so to nobody) is answered call by call for a while, so that
     // its owner is told why.

@@ -24,7 +24,7 @@ use crate::identity::authority::AuthorityError;
 use crate::identity::own::{OwnCertificate, OwnError};
 use crate::identity::users::Users;
 use crate::identity::{AccessLayer, Authority, Enrollment};
-use crate::listen::{Accepting, ConnectionMetrics, accept};
+use crate::listen::{self, Accepting, ConnectionMetrics, accept};
 use crate::live::Live;
 use crate::metrics::{self, Sources};
 use crate::retention;
@@ -114,13 +114,12 @@ impl Listeners {
     /// An address is in use or not this machine's.
     pub async fn bind(config: &Config) -> Result<Self, ServeError> {
         Addresses::forget(&config.data_dir);
-        let bind =
-            async |address| TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source });
+        let bind = |address| listen::bind(address).map_err(|source| ServeError::Bind { address, source });
         let metrics = match config.metrics_listen {
-            Some(address) => Some(bind(address).await?),
+            Some(address) => Some(bind(address)?),
             None => None,
         };
-        Ok(Self { api: bind(config.api_listen).await?, agents: bind(config.agent_listen).await?, metrics })
+        Ok(Self { api: bind(config.api_listen)?, agents: bind(config.agent_listen)?, metrics })
     }
 }
 

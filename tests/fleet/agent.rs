@@ -59,7 +59,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(&mut self, agent: &Agent) -> Result<(), Failure> {
-        let channel = longshore_tls::connect(&agent.server, &agent.credentials, KeepAlive::default()).await?;
+        let channel = longshore_tls::connect_patiently(&agent.server, &agent.credentials, KeepAlive::default()).await?;
         let (requests, outbound) = mpsc::channel(QUEUE);
         self.requests = Some(requests);
         self.send(Request::Hello(hello())).await?;

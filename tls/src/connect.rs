@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::credentials::Credentials;
-use crate::dial::{ConnectError, Dialer};
+use crate::dial::{ConnectError, DIAL_TIMEOUT, Dialer, PATIENT_DIAL_TIMEOUT};
 use crate::pin::{Pin, PinVerifier};
 use crate::{ALPN_H2, provider};
 
@@ -37,7 +37,20 @@ impl Default for KeepAlive {
 ///
 /// A malformed address, nobody there, or one side's refusal of the other.
 pub async fn connect(address: &str, credentials: &Credentials, keep_alive: KeepAlive) -> Result<Channel, ConnectError> {
-    open(address, credentials.client(), keep_alive).await
+    open(address, credentials.client(), keep_alive, DIAL_TIMEOUT).await
+}
+
+/// As [`connect`], for those of whom thousands may dial at once: each attempt is given [`PATIENT_DIAL_TIMEOUT`].
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn connect_patiently(
+    address: &str,
+    credentials: &Credentials,
+    keep_alive: KeepAlive,
+) -> Result<Channel, ConnectError> {
+    open(address, credentials.client(), keep_alive, PATIENT_DIAL_TIMEOUT).await
 }
 
 /// Connects without a certificate of one's own to a server whose chain holds the certificate of this pin: for
@@ -55,11 +68,16 @@ pub async fn connect_pinned(address: &str, pin: Pin) -> Result<Channel, ConnectE
         .with_custom_certificate_verifier(Arc::new(PinVerifier::new(pin, provider)))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    open(address, Arc::new(config), KeepAlive::default()).await
+    open(address, Arc::new(config), KeepAlive::default(), DIAL_TIMEOUT).await
 }
 
-async fn open(address: &str, config: Arc<ClientConfig>, keep_alive: KeepAlive) -> Result<Channel, ConnectError> {
-    let dialer = Dialer::new(address, config)?;
+async fn open(
+    address: &str,
+    config: Arc<ClientConfig>,
+    keep_alive: KeepAlive,
+    timeout: Duration,
+) -> Result<Channel, ConnectError> {
+    let dialer = Dialer::new(address, config, timeout)?;
     let uri = |scheme: &str| {
         format!("{scheme}://{address}").parse::<Uri>().map_err(|_| ConnectError::Address(address.to_owned()))
     };

@@ -20,6 +20,9 @@ use crate::credentials::CredentialError;
 /// How long one attempt may take, from the name's resolution to the server's first byte: longer than the server's own
 /// deadline for handshakes, so that a busy server is not given up too early.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for those of whom thousands may dial at once: a storm of ten thousand takes some ten seconds of a server with two
+/// cores, and whoever gives up in the queue makes it longer.
+pub const PATIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes read before a connection counts as made; the server's SETTINGS frame fits.
 const FIRST_BYTES: usize = 128;
 
@@ -38,10 +41,12 @@ pub enum ConnectError {
         source: Arc<io::Error>,
     },
     /// Somebody may be there, but did not answer in time.
-    #[error("{address} did not answer within {} s", DIAL_TIMEOUT.as_secs())]
+    #[error("{address} did not answer within {} s", within.as_secs())]
     TimedOut {
         /// Where.
         address: String,
+        /// How long it was waited for.
+        within: Duration,
     },
     /// We refuse the server: its certificate is of another authority, for another name, expired, or not the pinned one.
     #[error("{address} is not the server that was expected")]
@@ -93,11 +98,12 @@ pub(crate) struct Dialer {
     address: Arc<str>,
     name: ServerName<'static>,
     tls: TlsConnector,
+    timeout: Duration,
 }
 
 impl Dialer {
     /// Checks the address, `host:port` or `[v6]:port`.
-    pub(crate) fn new(address: &str, config: Arc<ClientConfig>) -> Result<Self, ConnectError> {
+    pub(crate) fn new(address: &str, config: Arc<ClientConfig>, timeout: Duration) -> Result<Self, ConnectError> {
         let bad = || ConnectError::Address(address.to_owned());
         let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
         let host = match host.strip_prefix('[') {
@@ -107,16 +113,16 @@ impl Dialer {
         };
         if port.parse::<u16>().is_ok_and(|port| port != 0) {
             let name = ServerName::try_from(host.to_owned()).map_err(|_| bad())?;
-            Ok(Self { address: address.into(), name, tls: TlsConnector::from(config) })
+            Ok(Self { address: address.into(), name, tls: TlsConnector::from(config), timeout })
         } else {
             Err(bad())
         }
     }
 
     async fn dial(self) -> Result<Dialled, ConnectError> {
-        match tokio::time::timeout(DIAL_TIMEOUT, self.attempt()).await {
+        match tokio::time::timeout(self.timeout, self.attempt()).await {
             Ok(result) => result,
-            Err(_) => Err(ConnectError::TimedOut { address: self.address.to_string() }),
+            Err(_) => Err(ConnectError::TimedOut { address: self.address.to_string(), within: self.timeout }),
         }
     }
 
