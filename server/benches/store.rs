@@ -211,5 +211,5 @@ fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
         version: 1,
         warnings: Vec::new(),
     };
-    Ok(NewJob { job, spec: Bytes::from(vec![0; SPEC]), nodes: nodes.to_vec(), request: None })
+    Ok(NewJob { job, spec: Bytes::from(vec![0; SPEC]), nodes: nodes.to_vec(), request: None, cause: None })
 }

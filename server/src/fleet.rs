@@ -286,6 +286,7 @@ fn on_wire(assignment: EncodedAssignment) -> v1::Assignment {
         attempt: assignment.attempt,
         order: v1::Order::from(assignment.order).into(),
         app_spec: assignment.spec,
+        request_id: assignment.cause.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

@@ -246,7 +246,7 @@ impl Listening {
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_LIST)
-            .layer(ObserveLayer(self.calls))
+            .layer(ObserveLayer(self.calls, Arc::default()))
             .layer(CallLayer)
             .layer(access)
             // Only those who may call are told what serves them.

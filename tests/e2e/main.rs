@@ -18,5 +18,6 @@ mod images;
 mod jobs;
 mod metrics;
 mod network;
+mod requests;
 mod security;
 mod storms;

@@ -55,6 +55,10 @@ pub(super) fn assignments(wire: Vec<v1::Assignment>) -> Assignments {
         let app = AppName::parse(&assignment.app_name);
         let job = JobId::parse(&assignment.job_id);
         let (attempt, order) = (assignment.attempt, assignment.order);
+        if order != i32::from(v1::Order::Keep) {
+            let (app, job, request_id) = (&assignment.app_name, &assignment.job_id, &assignment.request_id);
+            tracing::info!(app, job, attempt, request_id, order = ?assignment.order(), "assigned");
+        }
         match Assignment::read(assignment) {
             Ok(assignment) => read.good.push(assignment),
             Err(violations) => {
@@ -109,6 +113,7 @@ mod tests {
             attempt: 2,
             order: v1::Order::Deploy.into(),
             app_spec: bytes::Bytes::from_static(b"\xff\xff"),
+            request_id: String::new(),
         };
         let read = assignments(vec![wire]);
         assert!(read.good.is_empty());

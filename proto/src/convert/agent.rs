@@ -22,6 +22,7 @@ impl From<&Assignment> for v1::Assignment {
             attempt: assignment.attempt,
             order: v1::Order::from(assignment.order).into(),
             app_spec: encode_spec(&assignment.spec),
+            request_id: String::new(),
         }
     }
 }

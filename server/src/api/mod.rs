@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod observe;
 mod pages;
 pub mod reflection;
+pub mod request_id;
 mod scan;
 pub(crate) mod status;
 pub mod users;
@@ -43,7 +44,7 @@ fn optional_name<T: FromWire<String>>(text: String, field: &str, bad: &mut Viola
 
 /// What a request says beside its effect; an empty etag stands for any.
 fn terms(etag: String, validate_only: bool) -> Terms {
-    Terms { etag: Some(etag).filter(|etag| !etag.is_empty()), validate_only }
+    Terms { etag: Some(etag).filter(|etag| !etag.is_empty()), validate_only, cause: request_id::current() }
 }
 
 fn job_id(text: String) -> Result<JobId, tonic::Status> {

@@ -85,7 +85,7 @@ pub(super) async fn make(
         (Some(order), Some(warnings), Some(nodes), Some(spec)) if bad.0.is_empty() => {
             let app = app_name(&order.spec.name, &id).map_err(|error| status::internal(&error))?;
             let job = queued(order, id, app, nodes.len(), warnings, creator, now);
-            return Ok(NewJob { job, spec, nodes, request: None });
+            return Ok(NewJob { job, spec, nodes, request: None, cause: super::request_id::current() });
         }
         _ => bad,
     };

@@ -1,4 +1,4 @@
-//! Counts and times every call.
+//! Names, counts and times every call.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -19,6 +19,10 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use super::request_id;
+use crate::ids::Ids;
 
 /// What a call counts as that asks for nothing known: names out of requests must not become labels.
 const UNKNOWN: &str = "unknown";
@@ -102,15 +106,18 @@ fn name_of(code: Code) -> &'static str {
     }
 }
 
-/// Counts and times every call that comes through; it must be outside of whatever refuses calls.
+/// Names, counts and times every call that comes through; it must be outside of whatever refuses calls.
+///
+/// A call's identifier is in every line that is logged while it is handled, in the answer's headers, and in the details of
+/// an error. Of a stream that holds for its beginning.
 #[derive(Clone, Debug, Default)]
-pub struct ObserveLayer(pub CallMetrics);
+pub struct ObserveLayer(pub CallMetrics, pub Arc<Ids>);
 
 impl<S> Layer<S> for ObserveLayer {
     type Service = ObserveService<S>;
 
     fn layer(&self, inner: S) -> ObserveService<S> {
-        ObserveService { inner, metrics: self.0.clone() }
+        ObserveService { inner, metrics: self.0.clone(), ids: Arc::clone(&self.1) }
     }
 }
 
@@ -119,6 +126,7 @@ impl<S> Layer<S> for ObserveLayer {
 pub struct ObserveService<S> {
     inner: S,
     metrics: CallMetrics,
+    ids: Arc<Ids>,
 }
 
 impl<S> Service<Request<Body>> for ObserveService<S>
@@ -138,10 +146,18 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (begun, metrics) = (Instant::now(), self.metrics.clone());
         let method = metrics.method(request.uri().path());
-        let call = self.inner.call(request);
+        let id = request_id::given(request.headers()).map_or_else(|| self.ids.text(), str::to_owned);
+        let span = tracing::info_span!("call", %method, request_id = id);
+        let call = span.in_scope(|| self.inner.call(request));
         Box::pin(async move {
-            let response = call.await?;
+            let mut response = request_id::scope(id.clone(), call.instrument(span)).await?;
             metrics.count(method, begun, &response);
+            if let Some(status) = response.extensions().get::<Status>() {
+                response = request_id::into_details(status, &id).into_http();
+            }
+            if let Some(value) = request_id::value(&id) {
+                response.headers_mut().insert(request_id::HEADER, value);
+            }
             Ok(response)
         })
     }

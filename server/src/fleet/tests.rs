@@ -29,6 +29,7 @@ fn assignment(app: &str, spec: &Bytes) -> EncodedAssignment {
         attempt: 1,
         order: Order::Deploy,
         spec: spec.clone(),
+        cause: None,
     }
 }
 

@@ -41,6 +41,8 @@ pub struct NewJob {
     pub nodes: Vec<NodeName>,
     /// Set when the request may come again.
     pub request: Option<RequestKey>,
+    /// What the call that asks for it is called, for the logs of the nodes that it reaches.
+    pub cause: Option<String>,
 }
 
 /// How long a request to create a job is remembered.
@@ -64,6 +66,8 @@ pub struct Terms {
     pub etag: Option<String>,
     /// Decide and answer, but change nothing.
     pub validate_only: bool,
+    /// What the call that asks for it is called, for the logs of the nodes that it reaches.
+    pub cause: Option<String>,
 }
 
 impl Terms {
@@ -114,6 +118,8 @@ pub struct EncodedAssignment {
     pub order: Order,
     /// The spec, shared by all nodes of the job.
     pub spec: Bytes,
+    /// What the call is called that created the job, or last retried or resumed it.
+    pub cause: Option<Arc<str>>,
 }
 
 /// Something that was committed.

@@ -9,7 +9,7 @@ use longshore_model::task::TaskState;
 use super::{Bed, Factory, at, enroll, enrolling, info, is_not_found, lines, node_name, progress, token};
 use crate::store::{Enrolled, Enrolling, Store, StoreError, StoredToken, Terms};
 
-const VALIDATE: Terms = Terms { etag: None, validate_only: true };
+const VALIDATE: Terms = Terms { etag: None, validate_only: true, cause: None };
 
 /// A token for so many machines, each of which needs approval.
 fn guarded(id: &str, uses: u32) -> StoredToken {
@@ -201,7 +201,7 @@ pub(crate) async fn a_machine_is_denied(factory: &dyn Factory) {
 pub(crate) async fn an_approval_is_for_the_machine_that_was_looked_at(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     bed.store.create_token(guarded("t", 2)).await.unwrap();
-    let seen = |machine: &PendingNode| Terms { etag: Some(machine.etag()), validate_only: false };
+    let seen = |machine: &PendingNode| Terms { etag: Some(machine.etag()), ..Terms::default() };
     let first = wait(&*bed.store, machine("a", 1), 1).await;
     bed.store.deny(&node_name("a"), seen(&first), at(2)).await.unwrap();
     let second = wait(&*bed.store, machine("a", 2), 3).await;

@@ -59,7 +59,7 @@ macro_rules! conformance_suite {
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found, everything_is_counted;
             retention: old_jobs_are_forgotten, what_is_needed_is_kept, a_creation_that_may_come_again_is_kept;
             terms: a_request_that_comes_again_is_answered_as_before, requests_are_forgotten_after_a_day,
-                what_has_changed_is_left_alone, what_is_only_validated_is_left_alone;
+                what_has_changed_is_left_alone, what_is_only_validated_is_left_alone, nodes_are_told_which_call_it_was;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
             enrolment: tokens_are_spent_once, tokens_are_refused, a_token_for_its_name_enrols_a_node_anew,
@@ -173,7 +173,7 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
         warnings: vec!["mind the gap".to_owned()],
     };
     let nodes = nodes.iter().map(|name| node_name(name)).collect();
-    NewJob { job, spec: spec_bytes(number), nodes, request: None }
+    NewJob { job, spec: spec_bytes(number), nodes, request: None, cause: Some(format!("call-{number}")) }
 }
 
 /// The encoded spec of a job of [`new_job`].

@@ -8,7 +8,7 @@ use longshore_model::node::Labels;
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, RequestKey, app_name, at, job_id, lines, new_job, node_name, progress};
-use crate::store::{JobRequest, NewJob, REQUEST_LIFETIME, StoreError, Terms};
+use crate::store::{Change, JobRequest, NewJob, REQUEST_LIFETIME, StoreError, Terms};
 
 fn key(caller: &str, id: &str, body: u8) -> RequestKey {
     RequestKey { caller: caller.to_owned(), id: id.to_owned(), body: [body; 32] }
@@ -18,11 +18,11 @@ fn asked(number: u32, key: RequestKey) -> NewJob {
     NewJob { request: Some(key), ..new_job(number, &["a"], 0) }
 }
 
-const VALIDATE: Terms = Terms { etag: None, validate_only: true };
+const VALIDATE: Terms = Terms { etag: None, validate_only: true, cause: None };
 const STOP: JobRequest = JobRequest::Stop { cancel_in_flight: false };
 
 fn seen(etag: String) -> Terms {
-    Terms { etag: Some(etag), validate_only: false }
+    Terms { etag: Some(etag), ..Terms::default() }
 }
 
 pub(crate) async fn a_request_that_comes_again_is_answered_as_before(factory: &dyn Factory) {
@@ -127,4 +127,27 @@ pub(crate) async fn what_is_only_validated_is_left_alone(factory: &dyn Factory) 
     assert_eq!([bed.job(1).await, bed.job(2).await], jobs);
     assert_eq!(bed.node("a").await, node);
     assert_eq!(bed.store.remove_app(&app, None, Terms::default(), at(4)).await.unwrap(), 1);
+}
+
+pub(crate) async fn nodes_are_told_which_call_it_was(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    let cause = |changes: Vec<Change>| -> Vec<Option<String>> {
+        let set = changes.into_iter().filter_map(|change| match change {
+            Change::Set { assignment, .. } => Some(assignment.cause.map(|cause| cause.to_string())),
+            _ => None,
+        });
+        set.collect()
+    };
+    bed.store.create_job(new_job(1, &["a"], 0)).await.unwrap();
+    bed.assign_all(1).await;
+    assert_eq!(cause(bed.seen.take()), [Some("call-1".to_owned())]);
+    bed.report("a", progress(1, 1, TaskState::Failed), 2).await;
+    let terms = Terms { cause: Some("again".to_owned()), ..Terms::default() };
+    bed.store.request(&job_id(1), JobRequest::Retry, terms, at(3)).await.unwrap();
+    bed.assign_all(4).await;
+    assert_eq!(cause(bed.seen.take()), [Some("again".to_owned())]);
+    drop(bed);
+    let bed = Bed::open(factory);
+    let full = bed.open_session("a", 1).await;
+    assert_eq!(full[0].cause.as_deref(), Some("again"), "a restart does not lose it");
 }

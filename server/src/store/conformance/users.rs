@@ -80,12 +80,12 @@ pub(crate) async fn a_revoked_user_is_forgotten_with_their_certificate(factory: 
     bed.store.create_user(user("b", Role::Viewer, 0), Terms::default()).await.unwrap();
     bed.seen.take();
     let etag = all(&bed).await[0].etag();
-    let revoked = bed.store.revoke_user("a", Terms { etag: Some(etag.clone()), validate_only: false }, at(5)).await;
+    let revoked = bed.store.revoke_user("a", Terms { etag: Some(etag.clone()), ..Terms::default() }, at(5)).await;
     let revoked = revoked.unwrap();
     assert_eq!(revoked.revoke_time, Some(at(5)));
     assert_eq!(lines(&bed.seen.take()), ["user a viewer revoked"]);
     assert_eq!(bed.store.revoke_user("a", Terms::default(), at(9)).await.unwrap(), revoked);
-    let outdated = Terms { etag: Some(etag), validate_only: false };
+    let outdated = Terms { etag: Some(etag), ..Terms::default() };
     let outdated = bed.store.revoke_user("a", outdated, at(9)).await.unwrap_err();
     assert!(matches!(outdated, StoreError::Changed { .. }), "{outdated:?}");
     let unknown = bed.store.revoke_user("x", Terms::default(), at(9)).await.unwrap_err();

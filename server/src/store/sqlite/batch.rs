@@ -28,6 +28,8 @@ pub(super) struct JobEntry {
     pub(super) job: Arc<Job>,
     /// Its encoded spec.
     pub(super) spec: Bytes,
+    /// What the call is called that created it, or last retried or resumed it.
+    pub(super) cause: Option<Arc<str>>,
     /// Tasks that this batch has loaded.
     tasks: BTreeMap<NodeName, TaskEntry>,
 }
@@ -102,12 +104,14 @@ impl<'b> Batch<'b> {
                 .prepare_cached(concat!(
                     "SELECT ",
                     rows::job_columns!(),
-                    ", job_spec.encoded FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
+                    ", job_spec.encoded, job_spec.cause FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
                 ))?
-                .query_row([id.as_str()], |row| Ok((rows::job(row)?, row.get::<_, Vec<u8>>(22)?)))
+                .query_row([id.as_str()], |row| {
+                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(22)?, row.get::<_, Option<String>>(23)?))
+                })
                 .optional()?;
-            if let Some(((key, job), spec)) = loaded {
-                self.add_job(key, Arc::new(job), spec.into());
+            if let Some(((key, job), spec, cause)) = loaded {
+                self.add_job(key, Arc::new(job), spec.into(), cause.map(Arc::from));
             }
         }
         let entry = self.jobs.0.get_mut(id).ok_or_else(|| super::no_job(id))?;
@@ -116,9 +120,9 @@ impl<'b> Batch<'b> {
     }
 
     /// Takes over a job whose row has been written.
-    pub(super) fn add_job(&mut self, key: i64, job: Arc<Job>, spec: Bytes) {
+    pub(super) fn add_job(&mut self, key: i64, job: Arc<Job>, spec: Bytes, cause: Option<Arc<str>>) {
         self.used.insert(job.id.clone());
-        self.jobs.0.insert(job.id.clone(), JobEntry { key, job, spec, tasks: BTreeMap::new() });
+        self.jobs.0.insert(job.id.clone(), JobEntry { key, job, spec, cause, tasks: BTreeMap::new() });
     }
 
     /// Drops what is in memory of a job whose rows were deleted.

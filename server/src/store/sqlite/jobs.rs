@@ -26,7 +26,7 @@ const NOT_SUCCEEDED: &str = "state <> 7";
 impl Batch<'_> {
     /// Stores a job and its tasks.
     pub(super) fn create_job(&mut self, new: NewJob) -> Result<Arc<Job>, StoreError> {
-        let NewJob { mut job, spec, mut nodes, request } = new;
+        let NewJob { mut job, spec, mut nodes, request, cause } = new;
         if let Some(request) = &request
             && let Some(id) = read::creation(self.sql, request, job.create_time)?
         {
@@ -49,11 +49,11 @@ impl Batch<'_> {
             job.clock = Clock::Running(rows::rounded(deadline));
         }
         let job = Arc::new(job);
-        let key = self.insert_job(&job, &spec)?;
+        let key = self.insert_job(&job, &spec, cause.as_deref())?;
         if let Some(request) = &request {
             self.insert_creation(request, key, job.create_time)?;
         }
-        self.add_job(key, job.clone(), spec);
+        self.add_job(key, job.clone(), spec, cause.map(Arc::from));
         let mut insert = self.sql.prepare_cached(
             "INSERT INTO task (job, node, attempt, state, cancel_requested, update_time) VALUES (?1, ?2, 1, 0, 0, ?3)",
         )?;
@@ -79,7 +79,7 @@ impl Batch<'_> {
         Ok(job)
     }
 
-    fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8]) -> Result<i64, StoreError> {
+    fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8], cause: Option<&str>) -> Result<i64, StoreError> {
         self.sql
             .prepare_cached(
                 "INSERT INTO job (id, app, max_parallel, timeout, create_time, creator, warnings, control, round, \
@@ -96,11 +96,9 @@ impl Batch<'_> {
                 rows::to_json(&job.warnings)?,
             ])?;
         let key = self.sql.last_insert_rowid();
-        self.sql.prepare_cached("INSERT INTO job_spec (job, model, encoded) VALUES (?1, ?2, ?3)")?.execute(params![
-            key,
-            rows::to_json(&job.spec)?,
-            spec
-        ])?;
+        self.sql
+            .prepare_cached("INSERT INTO job_spec (job, model, encoded, cause) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![key, rows::to_json(&job.spec)?, spec, cause])?;
         Ok(key)
     }
 
@@ -161,6 +159,10 @@ impl Batch<'_> {
         let changed = decide(Arc::make_mut(job))?;
         if !matches!(request, JobRequest::Stop { .. }) {
             self.tell_assignable();
+            let entry = self.job(id)?;
+            entry.cause = terms.cause.as_deref().map(Arc::from);
+            let (key, cause) = (entry.key, terms.cause.as_deref());
+            self.sql.prepare_cached("UPDATE job_spec SET cause = ?2 WHERE job = ?1")?.execute(params![key, cause])?;
         }
         self.job_changed(id);
         self.take_changed(id, tasks, &changed, now)?;
@@ -244,7 +246,7 @@ impl Batch<'_> {
         let Some((job, task)) = self.task(id, node)? else { return Ok(()) };
         let (name, attempt) = (job.app.clone(), task.attempt);
         let entry = self.job(id)?;
-        let (key, spec) = (entry.key, entry.spec.clone());
+        let (key, spec, cause) = (entry.key, entry.spec.clone(), entry.cause.clone());
         let row = self.app(&name, node)?;
         let (revision, status) = match row.take() {
             // The same job runs the same spec: an agent that has it at this revision already has nothing to do.
@@ -265,20 +267,20 @@ impl Batch<'_> {
         *row = Some(AppRow { app, job_key: key });
         self.app_changed(&name, node);
         let assignment =
-            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Deploy, spec };
+            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Deploy, spec, cause };
         self.tell_node(Change::Set { node: node.clone(), assignment });
         Ok(())
     }
 
     fn cancel(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
         let entry = self.job(id)?;
-        let (name, spec) = (entry.job.app.clone(), entry.spec.clone());
+        let (name, spec, cause) = (entry.job.app.clone(), entry.spec.clone(), entry.cause.clone());
         let Some(AppRow { app, .. }) = self.app(&name, node)?.as_ref().filter(|row| row.app.job == *id) else {
             return Ok(());
         };
         let (revision, attempt) = (app.revision, app.attempt);
         let assignment =
-            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Cancel, spec };
+            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Cancel, spec, cause };
         self.tell_node(Change::Set { node: node.clone(), assignment });
         Ok(())
     }

@@ -134,11 +134,13 @@ impl Batch<'_> {
                     attempt: row.get(3)?,
                     order: Order::of(rows::state(row, 4)?, row.get(5)?),
                     spec: bytes::Bytes::new(),
+                    cause: None,
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
         for assignment in &mut assignments {
-            assignment.spec = self.job(&assignment.job)?.spec.clone();
+            let entry = self.job(&assignment.job)?;
+            (assignment.spec, assignment.cause) = (entry.spec.clone(), entry.cause.clone());
         }
         Ok(assignments)
     }
