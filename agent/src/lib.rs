@@ -12,6 +12,7 @@ pub mod enroll;
 pub mod environment;
 pub mod host_path;
 pub mod identity;
+pub mod keyring;
 pub mod ledger;
 pub mod metrics;
 pub mod node;

@@ -12,6 +12,7 @@ use longshore_agent::clock::Clock;
 use longshore_agent::config::{self, Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
 use longshore_agent::data_dir::{DataDir, Enrolment};
 use longshore_agent::identity::Identity;
+use longshore_agent::keyring::ServerKeyring;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::Reporter;
@@ -130,7 +131,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let (reporter, measures) = (Reporter::default(), RuntimeMetrics::default());
     let server: Arc<str> = enrolment.server.as_str().into();
     let Some(runtime) = runtime(&arguments, &data, &enrolment, &shutdown).await? else { return Ok(()) };
+    let live = watch::Sender::new(None);
     let context = Arc::new(Context {
+        keyring: Arc::new(ServerKeyring::new(live.subscribe())),
         runtime: Arc::new(Measured::new(runtime, measures.clone())),
         ledger: Ledger::open(data.ledger())?,
         reporter: reporter.clone(),
@@ -149,7 +152,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             Box::pin(async move { longshore_tls::connect_patiently(&server, &credentials, KeepAlive::default()).await })
         }),
         host_ip: Arc::new(move || node::address_towards(&address)),
-        live: watch::Sender::new(None),
+        live,
         context,
     };
     if let Some(listener) = metrics_listener {

@@ -7,7 +7,7 @@ use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, Res
 pub(crate) fn spec(image: &str) -> AppSpec {
     AppSpec {
         name: "till".to_owned(),
-        image: Image { source: ImageSource::Reference(image.to_owned()), pull_policy: None },
+        image: Image { source: ImageSource::Reference(image.to_owned()), pull_policy: None, credential: None },
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),

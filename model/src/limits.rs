@@ -85,3 +85,13 @@ pub const MAX_ENV_NAME: usize = 256;
 pub const MIN_CPU: u32 = 10;
 /// Smallest directory in memory: one page.
 pub const MIN_MEMORY_DIR: u64 = 4096;
+/// Bytes of the registry that a credential is for: a host name and a repository of the greatest length.
+pub const MAX_REGISTRY: usize = 512;
+/// Bytes of a registry's user name.
+pub const MAX_USERNAME: usize = 255;
+/// Bytes of a registry's password: tokens of cloud registries are long.
+pub const MAX_PASSWORD: usize = 16 * 1024;
+/// Bytes of the authorities that a credential brings: a handful of certificates.
+pub const MAX_CA_PEM: usize = 64 * 1024;
+/// Registry credentials of a server: all are looked at when an image is pulled, and a fleet has a few.
+pub const MAX_REGISTRY_CREDENTIALS: usize = 1000;

@@ -59,6 +59,8 @@ pub struct Image {
     pub source: ImageSource,
     /// When to fetch a reference; `None` leaves it to [`Image::effective_pull_policy`].
     pub pull_policy: Option<PullPolicy>,
+    /// Name of the registry credential to read a reference with; `None` leaves it to [`crate::registry::choose`].
+    pub credential: Option<String>,
 }
 
 /// The place of an image.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::host_path;
 use crate::limits;
-use crate::name::check_label;
+use crate::name::{CredentialName, check_label};
 use crate::order::JobOrder;
 use crate::quantity;
 use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
@@ -107,6 +107,9 @@ fn image(image: &Image, path: Path<'_>, bad: &mut Violations) {
                 );
                 bad.add(path.field("reference"), description);
             }
+            if let Some(Err(error)) = image.credential.as_deref().map(CredentialName::parse) {
+                bad.add(path.field("credential"), error.to_string());
+            }
         }
         ImageSource::Archive(file) => {
             match host_path::normalise(file) {
@@ -119,6 +122,9 @@ fn image(image: &Image, path: Path<'_>, bad: &mut Violations) {
                     path.field("pull_policy"),
                     "is for references; an archive is on the node already, leave it out",
                 );
+            }
+            if image.credential.is_some() {
+                bad.add(path.field("credential"), "is for references; an archive needs none, leave it out");
             }
         }
     }

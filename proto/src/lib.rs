@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod convert;
+mod redacted;
 
 /// The generated messages, clients and servers of package `longshore.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]

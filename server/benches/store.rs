@@ -182,7 +182,11 @@ async fn report(store: &Arc<SqliteStore>, names: &[NodeName], id: &JobId) -> Res
 fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
     let spec = AppSpec {
         name: "web".to_owned(),
-        image: Image { source: ImageSource::Reference("registry.test/web:1".to_owned()), pull_policy: None },
+        image: Image {
+            source: ImageSource::Reference("registry.test/web:1".to_owned()),
+            pull_policy: None,
+            credential: None,
+        },
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),

@@ -9,14 +9,14 @@ use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
-use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
 use crate::store::{
     Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError,
-    StoredToken, Terms,
+    StoredCredential, StoredToken, Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -202,6 +202,32 @@ impl Store for FailingStore {
 
     async fn census(&self) -> Result<Census, StoreError> {
         self.answer(Census { jobs: Vec::new(), tasks: Vec::new(), nodes: 0 })
+    }
+
+    async fn create_credential(
+        &self,
+        _: StoredCredential,
+        _: Option<RequestKey>,
+        _: bool,
+        _: Timestamp,
+    ) -> Result<StoredCredential, StoreError> {
+        self.nothing()
+    }
+
+    async fn credential(&self, _: &CredentialName) -> Result<StoredCredential, StoreError> {
+        self.nothing()
+    }
+
+    async fn credentials(&self, _: Option<&CredentialName>, _: usize) -> Result<Page<StoredCredential>, StoreError> {
+        self.nothing()
+    }
+
+    async fn replace_credential(&self, _: StoredCredential, _: u64, _: bool) -> Result<StoredCredential, StoreError> {
+        self.nothing()
+    }
+
+    async fn delete_credential(&self, _: &CredentialName, _: Terms) -> Result<(), StoreError> {
+        self.nothing()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

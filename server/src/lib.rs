@@ -17,4 +17,5 @@ pub mod serve;
 pub mod services;
 pub mod session;
 pub mod store;
+pub mod vault;
 mod version;

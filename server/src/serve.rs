@@ -30,6 +30,7 @@ use crate::metrics::{self, Sources};
 use crate::retention;
 use crate::services::{Backstage, Services};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::vault::Vault;
 use crate::version::name_version;
 
 /// Time for everything to end after a signal; what has not ended then is cut off.
@@ -146,8 +147,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     };
     let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(&sources.store);
     let users = remember_users(&*store, &live, &authority).await?;
+    let vault = Arc::new(Vault::new(&config.data_dir));
     let Services { people, agents, backstage } =
-        Services::new(Arc::clone(&store), live, config.pki.pin, Arc::clone(&authority))?;
+        Services::new(Arc::clone(&store), live, config.pki.pin, Arc::clone(&authority), vault)?;
 
     let enrollment = Enrollment::new(Arc::clone(&store), authority);
     let enrollment = EnrollmentServiceServer::new(enrollment).max_decoding_message_size(MAX_ENROLL_REQUEST);

@@ -9,6 +9,7 @@ use longshore_proto::v1::agent_service_server::AgentServiceServer;
 use longshore_proto::v1::app_service_server::AppServiceServer;
 use longshore_proto::v1::job_service_server::JobServiceServer;
 use longshore_proto::v1::node_service_server::NodeServiceServer;
+use longshore_proto::v1::registry_credential_service_server::RegistryCredentialServiceServer;
 use longshore_proto::v1::user_service_server::UserServiceServer;
 use longshore_tls::Pin;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::api::apps::AppApi;
+use crate::api::credentials::CredentialApi;
 use crate::api::jobs::JobApi;
 use crate::api::nodes::NodeApi;
 use crate::api::users::UserApi;
@@ -28,6 +30,7 @@ use crate::ids::Ids;
 use crate::live::Live;
 use crate::session::AgentApi;
 use crate::store::Store;
+use crate::vault::Vault;
 
 /// Bytes of a message from people, other than a new job.
 const MAX_API_MESSAGE: usize = 4 * 1024 * 1024;
@@ -66,6 +69,7 @@ pub struct Backstage {
 impl Services {
     /// Makes the services over a store that tells `live` of its commits. `pin` is that of the server's root certificate,
     /// `authority` certifies nodes and users.
+    /// `vault` keeps passwords.
     ///
     /// Whoever serves them must put the caller's [`longshore_model::identity::Identity`] into the request's extensions,
     /// and check the caller's role.
@@ -78,6 +82,7 @@ impl Services {
         live: Arc<Live>,
         pin: Pin,
         authority: Arc<Authority>,
+        vault: Arc<Vault>,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let context = Context { store: Arc::clone(&store), live: Arc::clone(&live), ids: Arc::new(Ids::default()) };
         let health = HealthReporter::new();
@@ -88,15 +93,19 @@ impl Services {
             logs: Arc::clone(&live.logs),
             ids: Arc::clone(&context.ids),
             authority: Arc::clone(&authority),
+            vault: Arc::clone(&vault),
             closing: closing.clone(),
         };
         let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_JOB_MESSAGE);
         let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin });
         let users = UserServiceServer::new(UserApi { context: context.clone(), authority });
+        let credentials = CredentialApi { context: context.clone(), vault };
+        let credentials = RegistryCredentialServiceServer::new(credentials);
         let apps = AppServiceServer::new(AppApi(context));
         let people = Routes::new(jobs)
             .add_service(nodes.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(users.max_decoding_message_size(MAX_USER_MESSAGE))
+            .add_service(credentials.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(apps.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
         Ok(Self {
@@ -161,7 +170,9 @@ mod tests {
         let store = Arc::new(FailingStore::default());
         let pin = Pin::of(&b"the root certificate".as_slice().into());
         let authority = Arc::new(Authority::found("test", jiff::Timestamp::now()).unwrap().authority);
-        let services = Services::new(Arc::<FailingStore>::clone(&store), Arc::default(), pin, authority).unwrap();
+        let vault = Arc::new(Vault::new(std::path::Path::new("/nonexistent")));
+        let services =
+            Services::new(Arc::<FailingStore>::clone(&store), Arc::default(), pin, authority, vault).unwrap();
         store.end();
         let shutdown = CancellationToken::new();
         let run = services.backstage.run(shutdown.clone());

@@ -12,6 +12,7 @@ fn from_registry(reference: String) -> v1::AppSpec {
         image: Some(v1::Image {
             source: Some(v1::image::Source::Reference(reference)),
             pull_policy: v1::PullPolicy::Unspecified.into(),
+            ..Default::default()
         }),
         ..app("", &["sleep"])
     }

@@ -11,6 +11,13 @@ use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig}
 use oci_client::secrets::RegistryAuth;
 use serde_json::json;
 
+/// Who may use a registry with passwords.
+pub const USERNAME: &str = "robot";
+/// The password; it stands nowhere else, so that it can be searched for.
+pub const PASSWORD: &str = "canary-Pq7>?~rT";
+/// Its bcrypt hash.
+const PASSWORD_HASH: &str = "$2b$05$NNNNNNNNNNNNNNNNNNNNNuXJtWy0y.lGoQ.tHrbNH9WrXPsbyrAdS";
+
 /// A registry of one test alone.
 #[derive(Debug)]
 pub struct Registry {
@@ -18,6 +25,7 @@ pub struct Registry {
     address: String,
     authority: Vec<u8>,
     directory: tempfile::TempDir,
+    auth: RegistryAuth,
 }
 
 impl Drop for Registry {
@@ -27,7 +35,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    /// Starts it on a free port of loopback; `with_passwords` refuses everybody.
+    /// Starts it on a free port of loopback; `with_passwords` refuses everybody but [`USERNAME`].
     ///
     /// # Panics
     ///
@@ -46,7 +54,7 @@ impl Registry {
         });
         if with_passwords {
             let passwords = directory.path().join("passwords");
-            fs::write(&passwords, "nobody:$2y$05$abcdefghijklmnopqrstuuQhEXvWiHzGkDgVZGnwaWXVYiSpSLE3S\n").unwrap();
+            fs::write(&passwords, format!("{USERNAME}:{PASSWORD_HASH}\n")).unwrap();
             config["auth"] = json!({ "htpasswd": { "realm": "test", "path": passwords } });
         }
         // JSON is YAML, which the registry reads.
@@ -71,7 +79,12 @@ impl Registry {
             .expect("the registry ended instead of listening");
         // Somebody must read on, or the registry would end at its next line.
         std::thread::spawn(move || log.for_each(drop));
-        Self { child, address, authority, directory }
+        let auth = if with_passwords {
+            RegistryAuth::Basic(USERNAME.to_owned(), PASSWORD.to_owned())
+        } else {
+            RegistryAuth::Anonymous
+        };
+        Self { child, address, authority, directory, auth }
     }
 
     /// Ends it; what it holds stays until it is dropped.
@@ -88,6 +101,11 @@ impl Registry {
     /// Where it keeps its configuration, keys and blobs.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The whole reference of an image in it.
@@ -107,14 +125,16 @@ impl Registry {
         let parts = image.parts();
         let reference: Reference = self.reference(name).parse().unwrap();
         self.push_parts(&reference, &parts).await;
-        push_document(&self.client(), &reference, parts.manifest.content, parts.manifest.media_type).await;
+        let client = self.client();
+        client.store_auth_if_needed(reference.resolve_registry(), &self.auth).await;
+        push_document(&client, &reference, parts.manifest.content, parts.manifest.media_type).await;
         parts.manifest.digest
     }
 
     /// Pushes what an image's manifest speaks of.
     pub async fn push_parts(&self, reference: &Reference, parts: &Parts) {
         let client = self.client();
-        client.store_auth_if_needed(reference.resolve_registry(), &RegistryAuth::Anonymous).await;
+        client.store_auth_if_needed(reference.resolve_registry(), &self.auth).await;
         for blob in parts.layers.iter().chain([&parts.config]) {
             client.push_blob(reference, blob.content.clone(), &blob.digest).await.unwrap();
         }

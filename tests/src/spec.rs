@@ -9,6 +9,7 @@ pub fn app(archive: &str, args: &[&str]) -> v1::AppSpec {
         image: Some(v1::Image {
             source: Some(v1::image::Source::Archive(archive.to_owned())),
             pull_policy: v1::PullPolicy::Unspecified.into(),
+            ..Default::default()
         }),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
         instances: 1,

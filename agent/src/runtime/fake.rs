@@ -34,7 +34,8 @@ use longshore_model::task::PullProgress;
 use tokio::sync::watch;
 
 use super::{
-    Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
+    Access, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime,
+    RuntimeError,
 };
 use crate::clock::Clock;
 use crate::{capability, node};
@@ -214,7 +215,7 @@ impl Runtime for FakeRuntime {
         self.capabilities.clone()
     }
 
-    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+    async fn resolve(&self, image: &Image, _: &Access) -> Result<ResolvedImage, RuntimeError> {
         let script = Script::of(image);
         script.fails_at("resolve")?;
         let node = node::architecture();
@@ -225,7 +226,7 @@ impl Runtime for FakeRuntime {
         Ok(ResolvedImage { digest: format!("sha256:{:064}", 0), image: image.clone() })
     }
 
-    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+    async fn pull(&self, image: &ResolvedImage, _: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
         let script = Script::of(&image.image);
         let step = script.duration("pull") / PULL_STEPS;
         for done in 0..=PULL_STEPS {

@@ -18,7 +18,9 @@ use longshore_model::name::AppName;
 use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
 
-use super::{Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError};
+use super::{
+    Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
+};
 
 type Operation = [(&'static str, &'static str); 2];
 
@@ -99,12 +101,12 @@ impl Runtime for Measured {
         self.inner.capabilities()
     }
 
-    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-        self.metrics.time("resolve", self.inner.resolve(image)).await
+    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
+        self.metrics.time("resolve", self.inner.resolve(image, access)).await
     }
 
-    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
-        self.metrics.time("pull", self.inner.pull(image, self.metrics.counting(progress))).await
+    async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
+        self.metrics.time("pull", self.inner.pull(image, access, self.metrics.counting(progress))).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -17,6 +17,7 @@ use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
+mod access;
 pub mod docker;
 pub mod embedded;
 mod failure;
@@ -30,6 +31,7 @@ mod mounts;
 mod removed;
 mod volumes;
 
+pub use access::{Access, Keyring, RegistryCredential};
 pub use logs::Rotation;
 
 /// One instance of an app on this node.
@@ -144,10 +146,11 @@ pub trait Runtime: Send + Sync + 'static {
     fn capabilities(&self) -> Vec<String>;
 
     /// Finds the image by its pull policy and checks that it is for this node's architecture; fetches no layer.
-    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError>;
+    /// A registry is shown the credential that `access` gives, which is asked for only when a registry is.
+    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError>;
 
     /// Fetches and unpacks what is missing of the image.
-    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError>;
+    async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError>;
 
     /// Makes the container; nothing of the app runs yet. One that the instance has already is not touched, and an error.
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError>;

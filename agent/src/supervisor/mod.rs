@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::ledger::{Entry, Ledger, LedgerError, Wish};
 use crate::ports::PortTable;
 use crate::reporter::{Reporter, Settled};
-use crate::runtime::{Found, Runtime, RuntimeError};
+use crate::runtime::{Found, Keyring, Runtime, RuntimeError};
 use plan::App;
 use worker::Worker;
 
@@ -28,6 +28,8 @@ use worker::Worker;
 pub struct Context {
     /// Runs the containers.
     pub runtime: Arc<dyn Runtime>,
+    /// Knows what images are read with.
+    pub keyring: Arc<dyn Keyring>,
     /// Remembers.
     pub ledger: Ledger,
     /// Takes the reports.

@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::plan::{App, ContainerState, Ending, Next};
 use super::{Context, Orders, status};
 use crate::ledger::LedgerError;
-use crate::runtime::{FoundState, InstanceKey, Launch, ProgressSink, ResolvedImage, Runtime, RuntimeError};
+use crate::runtime::{Access, FoundState, InstanceKey, Launch, ProgressSink, ResolvedImage, Runtime, RuntimeError};
 use crate::{capability, environment, host_path, node, ports};
 
 /// How long a container may take to end by itself before it is killed.
@@ -145,7 +145,8 @@ impl Worker {
             return self.stumbled(error);
         }
         let (runtime, spec) = (Arc::clone(&self.context.runtime), Arc::clone(&self.app.entry.assignment.spec));
-        match self.unless_overtaken(async move { runtime.resolve(&spec.image).await }).await {
+        let access = self.access();
+        match self.unless_overtaken(async move { runtime.resolve(&spec.image, &access).await }).await {
             None => {}
             Some(Ok(image)) => {
                 self.app.resolved = Some(image);
@@ -172,12 +173,18 @@ impl Worker {
         Ok(())
     }
 
+    /// The app's way to what its image is read with.
+    fn access(&self) -> Access {
+        Access::of(self.app.entry.assignment.app.clone(), Arc::clone(&self.context.keyring))
+    }
+
     async fn pull(&mut self, image: ResolvedImage) {
         self.reach(TaskState::Pulling);
         let progress = self.progress();
         let (runtime, wanted) = (Arc::clone(&self.context.runtime), image.clone());
         let sink = Arc::clone(&progress.sink);
-        let pulled = self.unless_overtaken(async move { runtime.pull(&wanted, sink).await }).await;
+        let access = self.access();
+        let pulled = self.unless_overtaken(async move { runtime.pull(&wanted, &access, sink).await }).await;
         drop(progress);
         match pulled {
             None => {}

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use longshore_agent::runtime::Access;
 use longshore_agent::runtime::{InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError};
 use longshore_demo_image::DemoImage;
 use longshore_model::app::{BoundPort, InstanceExit};
@@ -102,12 +103,16 @@ impl<B: Backend> Node<B> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         let archive = self.path().join(format!("image-{run}.tar"));
         fs::write(&archive, image.oci_archive()).unwrap();
-        let image = Image { source: ImageSource::Archive(archive.to_str().unwrap().to_owned()), pull_policy: None };
+        let image = Image {
+            source: ImageSource::Archive(archive.to_str().unwrap().to_owned()),
+            pull_policy: None,
+            credential: None,
+        };
         let mut whole = json!({ "name": "t", "image": image });
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let spec: AppSpec = serde_json::from_value(whole).unwrap();
-        let image = self.runtime().resolve(&image).await.unwrap();
-        self.runtime().pull(&image, Arc::new(|_| {})).await.unwrap();
+        let image = self.runtime().resolve(&image, &Access::anonymous()).await.unwrap();
+        self.runtime().pull(&image, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
         Launch { instance: self.key(app), revision: 7, run, image, spec: Arc::new(spec), env: vec![], ports: vec![] }
     }
 

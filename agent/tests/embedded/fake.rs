@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use longshore_agent::runtime::Access;
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::runtime::{Launch, Runtime};
 use longshore_model::spec::{AppSpec, Image, ImageSource};
@@ -27,10 +28,14 @@ impl Bench for Fake {
             Does::Prints => "exit=0",
             Does::Fails => "exit=3",
         };
-        let image = Image { source: ImageSource::Reference(format!("fake/app:1?{script}")), pull_policy: None };
+        let image = Image {
+            source: ImageSource::Reference(format!("fake/app:1?{script}")),
+            pull_policy: None,
+            credential: None,
+        };
         let spec: AppSpec = serde_json::from_value(json!({ "name": "t", "image": image })).unwrap();
-        let image = self.0.resolve(&image).await.unwrap();
-        self.0.pull(&image, Arc::new(|_| {})).await.unwrap();
+        let image = self.0.resolve(&image, &Access::anonymous()).await.unwrap();
+        self.0.pull(&image, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
         Launch { instance: key(app), revision: 7, run: 1, image, spec: Arc::new(spec), env: vec![], ports: vec![] }
     }
 

@@ -36,6 +36,7 @@ impl Agent {
         let directory = tempfile::tempdir().unwrap();
         let machine = Machine::new(Timestamp::now());
         let context = Arc::new(Context {
+            keyring: Arc::new(longshore_agent::keyring::ServerKeyring::new(watch::Sender::new(None).subscribe())),
             runtime: Arc::new(FakeRuntime::new(machine.clone())),
             ledger: Ledger::open(directory.path().join("ledger")).unwrap(),
             reporter: Reporter::default(),

@@ -104,6 +104,13 @@ impl AgentService for Service {
         Ok(tonic::Response::new(v1::UploadLogsResponse {}))
     }
 
+    async fn fetch_registry_credential(
+        &self,
+        _: tonic::Request<v1::FetchRegistryCredentialRequest>,
+    ) -> Result<tonic::Response<v1::FetchRegistryCredentialResponse>, Status> {
+        Ok(tonic::Response::new(v1::FetchRegistryCredentialResponse::default()))
+    }
+
     async fn renew_certificate(
         &self,
         _request: tonic::Request<v1::RenewCertificateRequest>,

@@ -126,6 +126,7 @@ fn context(ledger: PathBuf, machine: &Machine) -> Arc<Context> {
 
 fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
     Arc::new(Context {
+        keyring: Arc::new(longshore_agent::keyring::ServerKeyring::new(watch::Sender::new(None).subscribe())),
         runtime: Arc::new(runtime),
         ledger: Ledger::open(ledger).unwrap(),
         reporter: Reporter::default(),
@@ -156,7 +157,7 @@ pub(crate) fn assignment(spec: AppSpec) -> Assignment {
 pub(crate) fn spec(image: &str) -> AppSpec {
     AppSpec {
         name: "till".to_owned(),
-        image: Image { source: ImageSource::Reference(image.to_owned()), pull_policy: None },
+        image: Image { source: ImageSource::Reference(image.to_owned()), pull_policy: None, credential: None },
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),

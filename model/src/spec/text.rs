@@ -16,6 +16,8 @@ pub(super) struct Image {
     archive: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pull_policy: Option<PullPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,7 +67,7 @@ impl TryFrom<Image> for super::Image {
             ImageSource::Reference,
             ImageSource::Archive,
         )?;
-        Ok(Self { source, pull_policy: text.pull_policy })
+        Ok(Self { source, pull_policy: text.pull_policy, credential: text.credential })
     }
 }
 
@@ -75,7 +77,7 @@ impl From<super::Image> for Image {
             ImageSource::Reference(reference) => (Some(reference), None),
             ImageSource::Archive(path) => (None, Some(path)),
         };
-        Self { reference, archive, pull_policy: image.pull_policy }
+        Self { reference, archive, pull_policy: image.pull_policy, credential: image.credential }
     }
 }
 

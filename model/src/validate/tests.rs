@@ -9,6 +9,7 @@ fn spec() -> AppSpec {
         name: "till".to_owned(),
         image: Image {
             source: ImageSource::Reference("registry.example.com/shop/till:1.4.2".to_owned()),
+            credential: None,
             pull_policy: None,
         },
         command: Vec::new(),
@@ -142,7 +143,11 @@ fn images_are_references_or_archives() {
         assert_eq!(archive(text), ["spec.image.archive"], "{text}");
     }
     let policy = fields(|spec| {
-        spec.image = Image { source: ImageSource::Archive("/a.tar".to_owned()), pull_policy: Some(PullPolicy::Never) };
+        spec.image = Image {
+            source: ImageSource::Archive("/a.tar".to_owned()),
+            pull_policy: Some(PullPolicy::Never),
+            credential: None,
+        };
     });
     assert_eq!(policy, ["spec.image.pull_policy"]);
 }

@@ -213,7 +213,11 @@ fn report(job: &JobId, attempt: u32, state: TaskState, done: u64) -> TaskReport 
 fn spec() -> AppSpec {
     AppSpec {
         name: "till".to_owned(),
-        image: Image { source: ImageSource::Reference("example.com/till:1".to_owned()), pull_policy: None },
+        image: Image {
+            source: ImageSource::Reference("example.com/till:1".to_owned()),
+            pull_policy: None,
+            credential: None,
+        },
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),

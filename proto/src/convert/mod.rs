@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::limits;
-use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::validate::{Path, Violations, cut};
 
 mod agent;
 mod app;
 mod job;
 mod node;
+mod registry;
 mod spec;
 mod task;
 mod user;
@@ -23,6 +24,7 @@ mod user;
 pub use agent::task_report;
 pub use app::{LogLine, app};
 pub use node::node;
+pub use registry::registry_credential;
 pub use spec::{decode_spec, encode_spec};
 
 /// Something that can be read from its wire form.
@@ -128,7 +130,7 @@ macro_rules! names {
     )*};
 }
 
-names!(NodeName, AppName, JobId, SessionId);
+names!(NodeName, AppName, JobId, SessionId, CredentialName);
 
 impl FromWire<prost_types::Timestamp> for Timestamp {
     fn from_wire(wire: prost_types::Timestamp, path: Path<'_>, bad: &mut Violations) -> Option<Self> {

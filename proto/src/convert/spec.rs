@@ -96,7 +96,8 @@ impl From<&Image> for v1::Image {
             ImageSource::Archive(path) => v1::image::Source::Archive(path.clone()),
         };
         let policy = image.pull_policy.map_or(v1::PullPolicy::Unspecified, v1::PullPolicy::from);
-        Self { source: Some(source), pull_policy: policy.into() }
+        let credential = image.credential.clone().unwrap_or_default();
+        Self { source: Some(source), pull_policy: policy.into(), credential }
     }
 }
 
@@ -112,7 +113,8 @@ impl FromWire<v1::Image> for Image {
             v1::image::Source::Reference(reference) => ImageSource::Reference(reference),
             v1::image::Source::Archive(path) => ImageSource::Archive(path),
         };
-        Some(Self { source, pull_policy: pull_policy? })
+        let credential = Some(wire.credential).filter(|name| !name.is_empty());
+        Some(Self { source, pull_policy: pull_policy?, credential })
     }
 }
 

@@ -57,7 +57,8 @@ fn image() -> impl Strategy<Value = Image> {
     let source =
         prop_oneof![any::<String>().prop_map(ImageSource::Reference), any::<String>().prop_map(ImageSource::Archive),];
     let policy = option::of(select(vec![PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never]));
-    (source, policy).prop_map(|(source, pull_policy)| Image { source, pull_policy })
+    let credential = option::of(".{1,20}");
+    (source, policy, credential).prop_map(|(source, pull_policy, credential)| Image { source, pull_policy, credential })
 }
 
 fn env() -> impl Strategy<Value = EnvVar> {

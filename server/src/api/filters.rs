@@ -6,6 +6,7 @@ use longshore_model::app::{App, Desired};
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
 use longshore_model::node::Node;
+use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
 use longshore_model::user::User;
 use longshore_model::validate::{Path, Violations};
@@ -134,6 +135,15 @@ pub(super) const USERS: &[Field] = &[
     Field { name: "revoke_time", kind: Kind::Time },
 ];
 
+/// Fields of registry credentials.
+pub(super) const CREDENTIALS: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field { name: "registry", kind: Kind::Text },
+    Field { name: "username", kind: Kind::Text },
+    Field { name: "create_time", kind: Kind::Time },
+    Field { name: "update_time", kind: Kind::Time },
+];
+
 /// Reads a request's filter.
 pub(super) fn read(text: &str, fields: &[Field], bad: &mut Violations) -> Filter {
     Filter::parse(text, fields).unwrap_or_else(|error| {
@@ -243,6 +253,18 @@ pub(super) fn user<'a>(user: &'a User, field: &str) -> Value<'a> {
     }
 }
 
+/// What a registry credential has in a field; `registry` is the text of its own.
+pub(super) fn credential<'a>(credential: &'a RegistryCredential, registry: &'a str, field: &str) -> Value<'a> {
+    match field {
+        "name" => Value::Text(credential.name.as_str()),
+        "registry" => Value::Text(registry),
+        "username" => Value::Text(&credential.username),
+        "create_time" => Value::Time(credential.create_time),
+        "update_time" => Value::Time(credential.update_time),
+        _ => Value::Unset,
+    }
+}
+
 /// What an app has in a field.
 pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
     match field {
@@ -300,6 +322,7 @@ mod tests {
             ("EnrollmentToken", TOKENS),
             ("PendingNode", PENDING_NODES),
             ("User", USERS),
+            ("RegistryCredential", CREDENTIALS),
         ];
         for (name, fields) in lists {
             for field in fields {

@@ -8,6 +8,7 @@ use longshore_proto::convert::FromWire;
 
 pub mod apps;
 pub mod calls;
+pub mod credentials;
 mod enrolment;
 mod filters;
 pub mod health;

@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::limits::{MAX_PAGE, MAX_SPEC};
-use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::name::{AppName, CredentialName, JobId, NodeName};
 use longshore_model::node::Node;
 use longshore_model::order::JobOrder;
+use longshore_model::registry;
 use longshore_model::selector::Selector;
+use longshore_model::spec::Image;
 use longshore_model::targets::Targets;
 use longshore_model::validate::{self, Path, Violations};
 use longshore_proto::convert::{FromWire, encode_spec};
@@ -34,7 +36,13 @@ pub(super) fn request_key(
     caller: &str,
     bad: &mut Violations,
 ) -> Option<RequestKey> {
-    let mut id = std::mem::take(&mut request.request_id);
+    let id = read_request_id(&mut request.request_id, bad)?;
+    Some(RequestKey { caller: caller.to_owned(), id, body: Sha256::digest(request.encode_to_vec()).into() })
+}
+
+/// Takes a request's identifier out of it; `None` when it has none, or one that is wrong.
+pub(super) fn read_request_id(field: &mut String, bad: &mut Violations) -> Option<String> {
+    let mut id = std::mem::take(field);
     if id.is_empty() {
         return None;
     }
@@ -43,7 +51,7 @@ pub(super) fn request_key(
         return None;
     }
     id.make_ascii_lowercase();
-    Some(RequestKey { caller: caller.to_owned(), id, body: Sha256::digest(request.encode_to_vec()).into() })
+    Some(id)
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -77,6 +85,9 @@ pub(super) async fn make(
         }
     };
     let nodes = resolve(store, &targets, &mut bad).await.map_err(status::store)?;
+    if let Some(order) = &order {
+        check_credential(store, &order.spec.image, &mut bad).await.map_err(status::store)?;
+    }
     let spec = order.as_ref().map(|order| encode_spec(&order.spec));
     if let Some(spec) = spec.as_ref().filter(|spec| spec.len() > MAX_SPEC) {
         bad.add(Path::Root.field("spec"), format!("is {} bytes long; at most {MAX_SPEC} are allowed", spec.len()));
@@ -90,6 +101,23 @@ pub(super) async fn make(
         _ => bad,
     };
     Err(status::invalid(bad))
+}
+
+/// Checks that a credential that is asked for by name is there, and is for this image. Which one an image gets that names
+/// none is decided at each pull: it may be made after the job.
+async fn check_credential(store: &dyn Store, image: &Image, bad: &mut Violations) -> Result<(), StoreError> {
+    let Some(Ok(name)) = image.credential.as_deref().map(CredentialName::parse) else { return Ok(()) };
+    let found = match store.credential(&name).await {
+        Ok(stored) => vec![stored],
+        Err(StoreError::NotFound { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    if let Err(error) = registry::choose(image, found, |stored| &stored.credential) {
+        let spec = Path::Root.field("spec");
+        let image = spec.field("image");
+        bad.add(image.field("credential"), error.to_string());
+    }
+    Ok(())
 }
 
 /// The value, or its violations among the others.

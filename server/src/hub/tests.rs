@@ -15,7 +15,7 @@ use super::*;
 fn job(version: u64) -> Arc<Job> {
     let spec = AppSpec {
         name: "till".to_owned(),
-        image: Image { source: ImageSource::Reference("till:1".to_owned()), pull_policy: None },
+        image: Image { source: ImageSource::Reference("till:1".to_owned()), pull_policy: None, credential: None },
         command: Vec::new(),
         args: Vec::new(),
         env: Vec::new(),

@@ -18,11 +18,12 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 35] = [
+const TABLE: [(&str, Access); 41] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", PEOPLE),
+    ("/longshore.v1.AgentService/FetchRegistryCredential", NODES),
     ("/longshore.v1.AgentService/OpenSession", NODES),
     ("/longshore.v1.AgentService/RenewCertificate", NODES),
     ("/longshore.v1.AgentService/UploadLogs", NODES),
@@ -52,6 +53,12 @@ const TABLE: [(&str, Access); 35] = [
     ("/longshore.v1.NodeService/ListPendingNodes", ADMINS),
     // Labels decide where jobs go: they are the fleet's layout, not a job's business.
     ("/longshore.v1.NodeService/UpdateNodeLabels", ADMINS),
+    // Who names a credential in a job needs to see which there are; nobody sees a password.
+    ("/longshore.v1.RegistryCredentialService/CreateRegistryCredential", ADMINS),
+    ("/longshore.v1.RegistryCredentialService/DeleteRegistryCredential", ADMINS),
+    ("/longshore.v1.RegistryCredentialService/GetRegistryCredential", OPERATORS),
+    ("/longshore.v1.RegistryCredentialService/ListRegistryCredentials", OPERATORS),
+    ("/longshore.v1.RegistryCredentialService/UpdateRegistryCredential", ADMINS),
     ("/longshore.v1.UserService/CreateUser", ADMINS),
     ("/longshore.v1.UserService/ListUsers", ADMINS),
     // Everybody their own.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use longshore_model::name::NodeName;
+use longshore_model::name::{AppName, NodeName};
 use longshore_model::node::NodeInfo;
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
@@ -21,7 +21,9 @@ use crate::identity::Authority;
 use crate::identity::caller::Caller;
 use crate::ids::Ids;
 use crate::store::{Store, StoreError};
+use crate::vault::Vault;
 
+mod credentials;
 pub mod logs;
 mod reports;
 mod stream;
@@ -41,6 +43,7 @@ pub struct AgentApi {
     pub(crate) logs: Arc<LogDesk>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) vault: Arc<Vault>,
     /// Records of ended sessions that are still being written.
     pub(crate) closing: TaskTracker,
 }
@@ -112,6 +115,17 @@ impl AgentService for AgentApi {
         tracing::info!(%node, %until, "certificate renewed");
         let certificate_chain_pem = self.authority.chain(&certificate);
         Ok(Response::new(v1::RenewCertificateResponse { certificate_chain_pem }))
+    }
+
+    async fn fetch_registry_credential(
+        &self,
+        request: Request<v1::FetchRegistryCredentialRequest>,
+    ) -> Result<Response<v1::FetchRegistryCredentialResponse>, Status> {
+        let node = status::calling_node(&request)?;
+        // A connection may be older than its node's deletion.
+        self.still_enrolled(&node, request.extensions().get::<Caller>()).await?;
+        let app = AppName::read_field(request.into_inner().app_name, "app_name").map_err(status::invalid)?;
+        Ok(Response::new(self.credential_for(&node, &app).await?))
     }
 }
 

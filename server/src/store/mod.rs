@@ -20,8 +20,9 @@ use longshore_model::assignment::Order;
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
-use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::registry::RegistryCredential;
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::Task;
 use longshore_model::user::User;
@@ -250,6 +251,15 @@ pub enum Enrolled {
     Waits(PendingNode),
 }
 
+/// A registry credential as the store keeps it: the password is sealed by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCredential {
+    /// What everybody may know of it.
+    pub credential: RegistryCredential,
+    /// The sealed password.
+    pub sealed: Vec<u8>,
+}
+
 /// Answers whether a node has a session now; called on a blocking thread.
 pub type Connected = Arc<dyn Fn(&NodeName) -> bool + Send + Sync>;
 
@@ -287,7 +297,7 @@ pub enum StoreError {
     /// There already is one.
     #[error("there already is a {kind} {name:?}")]
     AlreadyExists {
-        /// job, node.
+        /// job, node, registry credential.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -298,7 +308,7 @@ pub enum StoreError {
     /// It is not as the caller saw it.
     #[error("the {kind} {name:?} has changed since it was read; read it again")]
     Changed {
-        /// job, node.
+        /// job, node, registry credential.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -331,7 +341,7 @@ pub enum StoreError {
     /// There are as many as there may be.
     #[error("there are {limit} of the kind {kind} already, which is the limit")]
     TooMany {
-        /// enrolment token, pending node.
+        /// enrolment token, pending node, registry credential.
         kind: &'static str,
         /// The limit.
         limit: u32,
@@ -502,6 +512,36 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts what there is. It reads a short row of every job, so that it takes longer the more are kept.
     async fn census(&self) -> Result<Census, StoreError>;
+
+    /// Keeps a registry credential; a request that has come before is answered with the one that it made, as it is now.
+    async fn create_credential(
+        &self,
+        new: StoredCredential,
+        request: Option<RequestKey>,
+        validate_only: bool,
+        now: Timestamp,
+    ) -> Result<StoredCredential, StoreError>;
+
+    /// One registry credential.
+    async fn credential(&self, name: &CredentialName) -> Result<StoredCredential, StoreError>;
+
+    /// Registry credentials by name, after `after`.
+    async fn credentials(
+        &self,
+        after: Option<&CredentialName>,
+        limit: usize,
+    ) -> Result<Page<StoredCredential>, StoreError>;
+
+    /// Puts a changed credential in the place of its version `seen`; [`StoreError::Changed`] if that is not the current.
+    async fn replace_credential(
+        &self,
+        new: StoredCredential,
+        seen: u64,
+        validate_only: bool,
+    ) -> Result<StoredCredential, StoreError>;
+
+    /// Deletes a registry credential.
+    async fn delete_credential(&self, name: &CredentialName, terms: Terms) -> Result<(), StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

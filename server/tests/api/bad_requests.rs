@@ -274,6 +274,43 @@ async fn apps(world: &World, answers: &mut Answers) {
     }
 }
 
+async fn credentials(world: &World, answers: &mut Answers) {
+    let mut credentials = world.credentials("user/admin/bob");
+    for text in TEXTS {
+        let credential = v1::RegistryCredential {
+            name: owned(text),
+            registry: owned(text),
+            username: owned(text),
+            ca_certificate_pem: owned(text),
+            ..Default::default()
+        };
+        let create = v1::CreateRegistryCredentialRequest {
+            registry_credential: Some(credential.clone()),
+            request_id: owned(text),
+            ..Default::default()
+        };
+        let result = credentials.create_registry_credential(create.clone()).await;
+        answers.of("CreateRegistryCredential", &create, result);
+        let update_mask = Some(prost_types::FieldMask { paths: vec![owned(text)] });
+        let update = v1::UpdateRegistryCredentialRequest {
+            registry_credential: Some(credential),
+            update_mask,
+            ..Default::default()
+        };
+        let result = credentials.update_registry_credential(update.clone()).await;
+        answers.of("UpdateRegistryCredential", &update, result);
+        let get = v1::GetRegistryCredentialRequest { name: owned(text) };
+        answers.of("GetRegistryCredential", &get, credentials.get_registry_credential(get.clone()).await);
+        let delete = v1::DeleteRegistryCredentialRequest { name: owned(text), ..Default::default() };
+        answers.of("DeleteRegistryCredential", &delete, credentials.delete_registry_credential(delete.clone()).await);
+        let list = v1::ListRegistryCredentialsRequest { page_size: -1, page_token: owned(text), filter: owned(text) };
+        answers.of("ListRegistryCredentials", &list, credentials.list_registry_credentials(list.clone()).await);
+        let fetch = v1::FetchRegistryCredentialRequest { app_name: owned(text) };
+        let result = world.agent_service("shop-1").fetch_registry_credential(fetch.clone()).await;
+        answers.of("FetchRegistryCredential", &fetch, result);
+    }
+}
+
 #[tokio::test]
 async fn no_bad_request_is_the_servers_fault() {
     let world = World::start().await;
@@ -285,13 +322,18 @@ async fn no_bad_request_is_the_servers_fault() {
     nodes(&world, &mut answers).await;
     apps(&world, &mut answers).await;
     users(&world, &mut answers).await;
+    credentials(&world, &mut answers).await;
     assert_eq!(answers.wrong, Vec::<String>::new());
 
     let set = FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
     let services = set.file.iter().flat_map(|file| &file.service);
-    let people =
-        services.filter(|service| ["JobService", "NodeService", "AppService", "UserService"].contains(&service.name()));
-    let calls: BTreeSet<&str> = people.flat_map(|service| &service.method).map(|method| method.name()).collect();
+    let people = services.filter(|service| {
+        ["JobService", "NodeService", "AppService", "UserService", "RegistryCredentialService"]
+            .contains(&service.name())
+    });
+    let mut calls: BTreeSet<&str> = people.flat_map(|service| &service.method).map(|method| method.name()).collect();
+    // The one call of agents that a text decides.
+    calls.insert("FetchRegistryCredential");
     let called: BTreeSet<&str> = answers.refused.keys().copied().collect();
     assert_eq!(called, calls, "every call refused something");
     let refused: usize = answers.refused.values().sum();

@@ -16,6 +16,7 @@ use longshore_server::identity::Authority;
 use longshore_server::live::Live;
 use longshore_server::services::{Backstage, Services};
 use longshore_server::store::{Enrolling, SqliteStore, Store, StoredToken};
+use longshore_server::vault::Vault;
 use longshore_tls::Pin;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -33,6 +34,7 @@ use v1::job_service_client::JobServiceClient;
 use v1::node_service_client::NodeServiceClient;
 use v1::open_session_request::Message as ToServer;
 use v1::open_session_response::Message as FromServer;
+use v1::registry_credential_service_client::RegistryCredentialServiceClient;
 use v1::user_service_client::UserServiceClient;
 
 /// Header from which the harness takes the caller's identity, as a certificate's URI without its scheme and domain.
@@ -67,7 +69,7 @@ pub struct World {
     people: SocketAddr,
     agents: SocketAddr,
     /// Kept until the end of the test.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Drop for World {
@@ -84,14 +86,15 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("longshore.db"), observer).unwrap());
         let pin = Pin::of(&b"the root certificate".as_slice().into());
         let authority = Arc::new(Authority::found("test", jiff::Timestamp::now()).unwrap().authority);
-        let services = Services::new(Arc::clone(&store), Arc::clone(&live), pin, authority).unwrap();
+        let vault = Arc::new(Vault::new(dir.path()));
+        let services = Services::new(Arc::clone(&store), Arc::clone(&live), pin, authority, vault).unwrap();
         let shutdown = CancellationToken::new();
         let people = serve(services.people, shutdown.clone()).await;
         let agents = serve(services.agents, shutdown.clone()).await;
         let backstage = services.backstage.clone();
         let until = shutdown.clone();
         tokio::spawn(async move { services.backstage.run(until).await });
-        Self { store, live, backstage, shutdown, people, agents, _dir: dir }
+        Self { store, live, backstage, shutdown, people, agents, dir }
     }
 
     pub fn channel(&self) -> Channel {
@@ -112,6 +115,15 @@ impl World {
 
     pub fn apps(&self) -> AppServiceClient<InterceptedService<Channel, As>> {
         AppServiceClient::with_interceptor(self.channel(), As("user/operator/ann".to_owned()))
+    }
+
+    pub fn credentials(&self, who: &str) -> RegistryCredentialServiceClient<InterceptedService<Channel, As>> {
+        RegistryCredentialServiceClient::with_interceptor(self.channel(), As(who.to_owned()))
+    }
+
+    /// The directory of the server.
+    pub fn directory(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// The agents' service, as a node of this name sees it.

@@ -18,7 +18,7 @@ use longshore_model::task::PullProgress;
 
 use super::engine::{self, Engine};
 use crate::runtime::image::{Digest, ImageStore};
-use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
+use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 
 /// Longest time until an engine has taken in an image: a large one on a slow disk.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -40,7 +40,7 @@ impl Images {
     }
 
     /// As [`crate::runtime::Runtime::resolve`].
-    pub(super) async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+    pub(super) async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
         let mut known = None;
         if image.effective_pull_policy() != PullPolicy::Always
             && let Some(digest) = self.store.remembered(image).await?
@@ -48,11 +48,16 @@ impl Images {
         {
             known = Some(digest);
         }
-        self.store.find(image, known).await
+        self.store.find(image, known, access).await
     }
 
     /// As [`crate::runtime::Runtime::pull`].
-    pub(super) async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+    pub(super) async fn pull(
+        &self,
+        image: &ResolvedImage,
+        access: &Access,
+        progress: ProgressSink,
+    ) -> Result<(), RuntimeError> {
         if self.config(&image.digest).await?.is_none() {
             let totals = Arc::new(std::sync::Mutex::new(0));
             let (seen, sink) = (Arc::clone(&totals), Arc::clone(&progress));
@@ -61,7 +66,7 @@ impl Images {
                 sink(pull);
             });
             let name = self.name(&image.digest)?;
-            let archive = self.store.export(image, name, counting).await?;
+            let archive = self.store.export(image, name, access, counting).await?;
             self.load(archive).await?;
             if self.config(&image.digest).await?.is_none() {
                 return Err(RuntimeError {

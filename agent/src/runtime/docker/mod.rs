@@ -21,8 +21,8 @@ use super::image::{ImageStore, RegistryConfig};
 use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
-    Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError, failure, files,
-    removed, volumes,
+    Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError, failure,
+    files, removed, volumes,
 };
 use crate::capability;
 use crate::durable;
@@ -213,12 +213,12 @@ impl Runtime for DockerRuntime {
         always.into_iter().chain(offered).map(str::to_owned).collect()
     }
 
-    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-        self.containers.images.resolve(image).await
+    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
+        self.containers.images.resolve(image, access).await
     }
 
-    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
-        self.containers.images.pull(image, progress).await
+    async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
+        self.containers.images.pull(image, access, progress).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

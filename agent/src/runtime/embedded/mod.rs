@@ -16,7 +16,9 @@ use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
 use super::image::{ImageStore, RegistryConfig};
-use super::{Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError};
+use super::{
+    Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
+};
 use super::{failure, files, layout, logs, mounts, removed, volumes};
 use crate::capability;
 
@@ -116,12 +118,12 @@ impl Runtime for EmbeddedRuntime {
         words
     }
 
-    async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-        self.images.resolve(image).await
+    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
+        self.images.resolve(image, access).await
     }
 
-    async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
-        self.images.pull(image, progress).await
+    async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
+        self.images.pull(image, access, progress).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -11,8 +11,8 @@ use super::digest::{Digest, HashingReader};
 use super::disk::{Disk, ImageRecord};
 use super::error::ImageError;
 use super::flight::{Interest, Progress};
-use super::{ImageStore, compression, name};
-use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
+use super::{ImageStore, compression, credential_for, name};
+use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 
 /// Size of a tar's blocks.
 const BLOCK: u64 = 512;
@@ -52,11 +52,16 @@ impl ImageStore {
         &self,
         image: &ResolvedImage,
         tag: String,
+        access: &Access,
         progress: ProgressSink,
     ) -> Result<File, RuntimeError> {
         let digest: Digest = image.digest.parse()?;
         let flight = self.shared.images.enter(&digest).await;
-        let (record, layers) = self.layers_of(&digest, &image.image.source).await?;
+        let (record, layers) = {
+            let source = &image.image.source;
+            let credential = credential_for(source, access).await?;
+            self.layers_of(&digest, source, credential).await?
+        };
         let progress = Arc::new(Progress::new(progress, record.layers.iter().map(|layer| layer.size).sum()));
         let interest = Interest::default();
         let (layers, progress, watched) = (&layers, &progress, &interest);

@@ -36,8 +36,8 @@ use self::digest::HashingReader;
 use self::disk::{Disk, ImageRecord, LayerRecord};
 use self::error::ImageError;
 use self::flight::{Flights, Interest, Progress, Watch};
-use self::registry::{Reference, Registries, parse_reference};
-use crate::runtime::{ProgressSink, ResolvedImage, RuntimeError};
+use self::registry::{Reference, Registries, Visit, parse_reference};
+use crate::runtime::{Access, ProgressSink, RegistryCredential, ResolvedImage, RuntimeError};
 
 /// Layers fetched and unpacked at a time, over all pulls of the node: more would only share the same disk and line.
 const MAX_LAYERS_AT_ONCE: usize = 3;
@@ -60,7 +60,7 @@ struct Shared {
 /// Where the layers of a pull come from.
 enum Layers {
     Archive(Archive, ArchivedImage),
-    Registry(Reference),
+    Registry(Reference, Visit),
 }
 
 impl ImageStore {
@@ -88,13 +88,18 @@ impl ImageStore {
     /// # Errors
     ///
     /// With the reason that says who is at fault, and a sentence.
-    pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
+    pub async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
         let known = self.known(&name(&image.source)?).await?;
-        self.find(image, known).await
+        self.find(image, known, access).await
     }
 
     /// As [`ImageStore::resolve`]; `known` is what the image meant when it was pulled last, if the node still has it.
-    pub(crate) async fn find(&self, image: &Image, known: Option<Digest>) -> Result<ResolvedImage, RuntimeError> {
+    pub(crate) async fn find(
+        &self,
+        image: &Image,
+        known: Option<Digest>,
+        access: &Access,
+    ) -> Result<ResolvedImage, RuntimeError> {
         let policy = image.effective_pull_policy();
         let known = known.filter(|_| policy != PullPolicy::Always);
         let digest = match &image.source {
@@ -108,7 +113,11 @@ impl ImageStore {
                     let message = format!("the image {text} is not on this node, and its pull policy is Never");
                     return Err(ImageError::NotFound(message).into());
                 }
-                (None, _) => self.resolve_reference(&parse_reference(text)?).await?,
+                (None, _) => {
+                    let reference = parse_reference(text)?;
+                    let credential = access.credential().await?;
+                    self.resolve_reference(&reference, credential).await?
+                }
             },
         };
         Ok(ResolvedImage { digest: digest.to_string(), image: image.clone() })
@@ -121,13 +130,22 @@ impl ImageStore {
     /// # Errors
     ///
     /// With the reason that says who is at fault, and a sentence. Nothing half done is left to be mistaken for whole.
-    pub async fn pull(&self, image: &ResolvedImage, progress: ProgressSink) -> Result<(), RuntimeError> {
+    pub async fn pull(
+        &self,
+        image: &ResolvedImage,
+        access: &Access,
+        progress: ProgressSink,
+    ) -> Result<(), RuntimeError> {
         let digest: Digest = image.digest.parse()?;
         let name = name(&image.image.source)?;
         let _flight = self.shared.images.enter(&digest).await;
         let (record, is_new) = match self.image(&digest).await? {
             Some(record) => (record, false),
-            None => (self.pull_layers(&digest, &image.image.source, Arc::clone(&progress)).await?, true),
+            None => {
+                let source = &image.image.source;
+                let credential = credential_for(source, access).await?;
+                (self.pull_layers(&digest, source, credential, Arc::clone(&progress)).await?, true)
+            }
         };
         let total = record.layers.iter().map(|layer| layer.size).sum();
         self.blocking(move |disk| {
@@ -190,8 +208,13 @@ impl ImageStore {
         self.blocking(move |disk| Ok(open_archive(disk, &path)?.1.digest)).await
     }
 
-    async fn resolve_reference(&self, reference: &Reference) -> Result<Digest, ImageError> {
-        let record = self.shared.registries.resolve(reference, manifest::node_architecture()).await?;
+    async fn resolve_reference(
+        &self,
+        reference: &Reference,
+        credential: Option<RegistryCredential>,
+    ) -> Result<Digest, ImageError> {
+        let visit = self.shared.registries.visit(reference, credential).await?;
+        let record = visit.resolve(reference, manifest::node_architecture()).await?;
         self.blocking(move |disk| {
             disk.keep_resolved(&record)?;
             Ok(record.digest)
@@ -203,9 +226,10 @@ impl ImageStore {
         &self,
         digest: &Digest,
         source: &ImageSource,
+        credential: Option<RegistryCredential>,
         sink: ProgressSink,
     ) -> Result<ImageRecord, ImageError> {
-        let (record, layers) = self.layers_of(digest, source).await?;
+        let (record, layers) = self.layers_of(digest, source, credential).await?;
         let total = record.layers.iter().map(|layer| layer.size).sum();
         let progress = Arc::new(Progress::new(sink, total));
         let pulls = record.layers.iter().enumerate();
@@ -215,7 +239,12 @@ impl ImageStore {
         Ok(record)
     }
 
-    async fn layers_of(&self, digest: &Digest, source: &ImageSource) -> Result<(ImageRecord, Layers), ImageError> {
+    async fn layers_of(
+        &self,
+        digest: &Digest,
+        source: &ImageSource,
+        credential: Option<RegistryCredential>,
+    ) -> Result<(ImageRecord, Layers), ImageError> {
         match source {
             ImageSource::Archive(path) => {
                 let (path, digest) = (PathBuf::from(path), digest.clone());
@@ -234,7 +263,8 @@ impl ImageStore {
                 let record = self.blocking(move |disk| disk.resolved(&digest)).await?;
                 let record =
                     record.ok_or_else(|| ImageError::NotFound(format!("the image {text} was not resolved")))?;
-                Ok((record, Layers::Registry(reference)))
+                let visit = self.shared.registries.visit(&reference, credential).await?;
+                Ok((record, Layers::Registry(reference, visit)))
             }
         }
     }
@@ -284,12 +314,12 @@ impl ImageStore {
                 let progress = Arc::clone(progress);
                 Ok(Box::new(watch.reader(archive.layer(archived)?, move |bytes| progress.add(bytes))))
             }
-            Layers::Registry(reference) => {
+            Layers::Registry(reference, visit) => {
                 let Some(packed) = &layer.packed else {
                     return Err(ImageError::Invalid("the image was resolved from an archive".to_owned()));
                 };
                 let file = self.blocking(Disk::scratch_file).await?;
-                let file = self.shared.registries.layer(reference, packed, layer.size, file, progress).await?;
+                let file = visit.layer(reference, packed, layer.size, file, progress).await?;
                 Ok(Box::new(watch.reader(file, |_| {})))
             }
         }
@@ -304,6 +334,14 @@ impl ImageStore {
         tokio::task::spawn_blocking(move || work(&shared.disk))
             .await
             .map_err(|error| ImageError::io("finish work on an image", error.into()))?
+    }
+}
+
+/// What a source is read with: archives need nothing.
+async fn credential_for(source: &ImageSource, access: &Access) -> Result<Option<RegistryCredential>, RuntimeError> {
+    match source {
+        ImageSource::Reference(_) => access.credential().await,
+        ImageSource::Archive(_) => Ok(None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Images in registries, over TLS, without credentials.
+//! Images in registries, over TLS, with a credential or without.
 
 use std::fs::File;
 use std::future::Future;
@@ -22,6 +22,7 @@ use super::disk::{ImageRecord, LayerRecord};
 use super::error::ImageError;
 use super::flight::Progress;
 use super::manifest::{self, Descriptor, Document, MAX_DOCUMENT};
+use crate::runtime::RegistryCredential;
 
 /// Time to reach a registry.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,41 +73,88 @@ impl Registries {
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, ImageError> {
         let mut authorities = Vec::new();
         for bundle in &config.ca_pems {
-            let before = authorities.len();
-            for certificate in CertificateDer::pem_slice_iter(bundle) {
-                let certificate = certificate.map_err(|error| {
-                    ImageError::io("read the registry authorities", io::Error::other(error.to_string()))
-                })?;
-                let data = certificate.as_ref().to_vec();
-                authorities.push(Certificate { encoding: CertificateEncoding::Der, data });
-            }
-            if authorities.len() == before {
-                let error = io::Error::other("a file has no certificate");
-                return Err(ImageError::io("read the registry authorities", error));
-            }
+            authorities.extend(certificates(bundle)?);
         }
         Ok(Self { authorities, client: OnceLock::new() })
     }
 
-    /// The client, made at the first use: it needs the system's authorities, which a node that only knows archives may
-    /// not have.
-    fn client(&self) -> Result<&Client, ImageError> {
+    /// What a registry is asked through, by whoever has this credential.
+    ///
+    /// With a credential it is a client of its own, which takes password and tokens with it when it is dropped; nothing of
+    /// an older password is left to be used again.
+    pub(crate) async fn visit(
+        &self,
+        reference: &Reference,
+        credential: Option<RegistryCredential>,
+    ) -> Result<Visit, ImageError> {
+        let (client, auth, known_as) = match credential {
+            None => (self.anonymous()?.clone(), RegistryAuth::Anonymous, None),
+            Some(credential) => {
+                let RegistryCredential { name, registry, username, password, ca_certificate_pem } = credential;
+                // The server has looked, too; a password goes nowhere else, whoever is mistaken.
+                if registry.fits(reference).is_none() {
+                    let message = format!("the registry credential {name} is for {registry}, not for {reference}");
+                    return Err(ImageError::AccessDenied(message));
+                }
+                let mut authorities = self.authorities.clone();
+                if !ca_certificate_pem.is_empty() {
+                    authorities.extend(certificates(ca_certificate_pem.as_bytes())?);
+                }
+                let auth = RegistryAuth::Basic(username, password.reveal().to_owned());
+                (client(authorities)?, auth, Some(name))
+            }
+        };
+        // Blobs are fetched with what is known by then.
+        client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
+        Ok(Visit { client, auth, known_as })
+    }
+
+    /// The client of those without a credential, made at the first use: it needs the system's authorities, which a node
+    /// that only knows archives may not have.
+    fn anonymous(&self) -> Result<&Client, ImageError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let config = ClientConfig {
-            extra_root_certificates: self.authorities.clone(),
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(STALL_TIMEOUT),
-            user_agent: concat!("longshore-agent/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| {
-            ImageError::Unreachable(format!("this node cannot verify any registry: {}", deepest(&error)))
-        })?;
+        let client = client(self.authorities.clone())?;
         Ok(self.client.get_or_init(|| client))
     }
+}
 
+fn client(authorities: Vec<Certificate>) -> Result<Client, ImageError> {
+    let config = ClientConfig {
+        extra_root_certificates: authorities,
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        read_timeout: Some(STALL_TIMEOUT),
+        user_agent: concat!("longshore-agent/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    Client::try_from(config)
+        .map_err(|error| ImageError::Unreachable(format!("this node cannot verify any registry: {}", deepest(&error))))
+}
+
+/// The certificates of a PEM bundle, of which there must be one.
+fn certificates(bundle: &[u8]) -> Result<Vec<Certificate>, ImageError> {
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(bundle) {
+        let certificate = certificate
+            .map_err(|error| ImageError::io("read the registry authorities", io::Error::other(error.to_string())))?;
+        found.push(Certificate { encoding: CertificateEncoding::Der, data: certificate.as_ref().to_vec() });
+    }
+    if found.is_empty() {
+        return Err(ImageError::io("read the registry authorities", io::Error::other("a file has no certificate")));
+    }
+    Ok(found)
+}
+
+/// One pull's way to a registry.
+pub(crate) struct Visit {
+    client: Client,
+    auth: RegistryAuth,
+    /// Name of the credential, for messages.
+    known_as: Option<String>,
+}
+
+impl Visit {
     /// Finds the image for a node of this architecture, and what its layers are; fetches no layer.
     pub(crate) async fn resolve(&self, reference: &Reference, node: &str) -> Result<ImageRecord, ImageError> {
         let mut place = reference.clone();
@@ -142,8 +190,8 @@ impl Registries {
     }
 
     async fn fetch_manifest(&self, reference: &Reference) -> Result<(Digest, Document), Failure> {
-        let fetch = self.client()?.pull_manifest_raw(reference, &RegistryAuth::Anonymous, MANIFEST_TYPES);
-        let (body, _) = fetch.await.map_err(|error| classify(reference, &error))?;
+        let fetch = self.client.pull_manifest_raw(reference, &self.auth, MANIFEST_TYPES);
+        let (body, _) = fetch.await.map_err(|error| classify(reference, self.known_as.as_deref(), &error))?;
         // The client has read all of it by now; a registry that sends far more is cut off by the timeout.
         manifest::check_size("the image's manifest", body.len() as u64, MAX_DOCUMENT)?;
         let digest = Digest::of(&body);
@@ -165,8 +213,8 @@ impl Registries {
 
     async fn fetch_config(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
         let digest = descriptor.digest.to_string();
-        let stream = self.client()?.pull_blob_stream(reference, digest.as_str()).await;
-        let mut stream = stream.map_err(|error| classify(reference, &error))?;
+        let stream = self.client.pull_blob_stream(reference, digest.as_str()).await;
+        let mut stream = stream.map_err(|error| classify(reference, self.known_as.as_deref(), &error))?;
         let mut content = Vec::new();
         while let Some(bytes) = stream.next().await {
             content.extend_from_slice(&bytes.map_err(|error| broken_off(reference, &error))?);
@@ -213,8 +261,8 @@ impl Registries {
         file.rewind().await.map_err(write)?;
         let name = digest.to_string();
         // The stream checks the digest before its end.
-        let stream = self.client()?.pull_blob_stream(reference, name.as_str()).await;
-        let mut stream = stream.map_err(|error| classify(reference, &error))?;
+        let stream = self.client.pull_blob_stream(reference, name.as_str()).await;
+        let mut stream = stream.map_err(|error| classify(reference, self.known_as.as_deref(), &error))?;
         while let Some(bytes) = stream.next().await {
             let bytes = bytes.map_err(|error| broken_off(reference, &error))?;
             manifest::check_size("a layer", *counted + bytes.len() as u64, size)?;
@@ -261,14 +309,20 @@ impl Tries {
 }
 
 /// What a registry's answer means.
-fn classify(reference: &Reference, error: &OciDistributionError) -> Failure {
+fn classify(reference: &Reference, known_as: Option<&str>, error: &OciDistributionError) -> Failure {
     use OciDistributionError as Oci;
     let registry = reference.registry();
     let not_found = || ImageError::NotFound(format!("the registry {registry} has no image {reference}"));
     let denied = || {
-        ImageError::AccessDenied(format!(
-            "the registry {registry} does not let everyone read {reference}, or there is no such image"
-        ))
+        ImageError::AccessDenied(match known_as {
+            Some(name) => format!(
+                "the registry {registry} does not let the registry credential {name} read {reference}: its user name or \
+                 password is wrong, it has no right to, or there is no such image"
+            ),
+            None => {
+                format!("the registry {registry} does not let everyone read {reference}, or there is no such image")
+            }
+        })
     };
     let unreachable = |why: &str| ImageError::Unreachable(format!("the registry {registry} {why}"));
     let (error, passing) = match error {

@@ -10,6 +10,7 @@ use longshore_demo_image::{Compression, DemoImage, PROGRAM, multi_platform_archi
 use longshore_model::failure::FailureReason;
 
 use super::*;
+use crate::runtime::Access;
 
 struct Bench {
     store: ImageStore,
@@ -30,13 +31,13 @@ impl Bench {
     }
 
     async fn deploy(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-        let resolved = self.store.resolve(image).await?;
-        self.store.pull(&resolved, Arc::new(|_| {})).await?;
+        let resolved = self.store.resolve(image, &Access::anonymous()).await?;
+        self.store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await?;
         Ok(resolved)
     }
 
     async fn refusal(&self, bytes: &[u8]) -> RuntimeError {
-        let error = self.store.resolve(&self.archive(bytes)).await.unwrap_err();
+        let error = self.store.resolve(&self.archive(bytes), &Access::anonymous()).await.unwrap_err();
         assert_eq!(names(&self.dir.path().join("images/layers")), [""; 0], "{error}");
         error
     }
@@ -47,7 +48,7 @@ fn open(dir: &tempfile::TempDir) -> ImageStore {
 }
 
 fn image(path: &Path, pull_policy: Option<PullPolicy>) -> Image {
-    Image { source: ImageSource::Archive(path.to_str().unwrap().to_owned()), pull_policy }
+    Image { source: ImageSource::Archive(path.to_str().unwrap().to_owned()), pull_policy, credential: None }
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -123,10 +124,10 @@ async fn what_is_no_image_is_refused() {
         assert_eq!(bench.refusal(bytes).await.reason, FailureReason::ImageInvalid);
     }
 
-    let missing = bench.store.resolve(&image(Path::new("/no/such.tar"), None)).await.unwrap_err();
+    let missing = bench.store.resolve(&image(Path::new("/no/such.tar"), None), &Access::anonymous()).await.unwrap_err();
     assert_eq!(missing.reason, FailureReason::ImageNotFound);
     assert_eq!(missing.message, "there is no image archive /no/such.tar on this node");
-    let directory = bench.store.resolve(&image(bench.dir.path(), None)).await.unwrap_err();
+    let directory = bench.store.resolve(&image(bench.dir.path(), None), &Access::anonymous()).await.unwrap_err();
     assert_eq!(directory.reason, FailureReason::ImageInvalid);
 }
 
@@ -155,24 +156,25 @@ async fn an_image_outlives_its_archive_and_the_agent() {
 
     let store = open(&bench.dir);
     assert_eq!(names(&bench.dir.path().join("images/tmp")), [""; 0]);
-    assert_eq!(store.resolve(&archive).await.unwrap(), resolved);
-    store.pull(&resolved, Arc::new(|_| {})).await.unwrap();
+    assert_eq!(store.resolve(&archive, &Access::anonymous()).await.unwrap(), resolved);
+    store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
     assert_eq!(store.layer_dirs(&resolved.digest).await.unwrap().len(), 1);
     let always = image(Path::new(path), Some(PullPolicy::Always));
-    assert_eq!(store.resolve(&always).await.unwrap_err().reason, FailureReason::ImageNotFound);
+    assert_eq!(store.resolve(&always, &Access::anonymous()).await.unwrap_err().reason, FailureReason::ImageNotFound);
 }
 
 #[tokio::test]
 async fn layers_are_shared_and_pulls_run_once() {
     let bench = Bench::new();
     let archive = bench.archive(&DemoImage::new().layer(&[("a", b"a")]).layer(&[("a", b"a")]).oci_archive());
-    let resolved = bench.store.resolve(&archive).await.unwrap();
+    let resolved = bench.store.resolve(&archive, &Access::anonymous()).await.unwrap();
     let seen = Arc::new(Mutex::new(Vec::<PullProgress>::new()));
     let sink: ProgressSink = {
         let seen = Arc::clone(&seen);
         Arc::new(move |progress| seen.lock().unwrap().push(progress))
     };
-    let pulls = (0..8).map(|_| bench.store.pull(&resolved, Arc::clone(&sink)));
+    let access = Access::anonymous();
+    let pulls = (0..8).map(|_| bench.store.pull(&resolved, &access, Arc::clone(&sink)));
     futures::future::try_join_all(pulls).await.unwrap();
 
     assert_eq!(names(&bench.dir.path().join("images/layers")).len(), 2);
@@ -183,9 +185,9 @@ async fn layers_are_shared_and_pulls_run_once() {
 
     // A pull that nobody waits for frees what it held.
     let other = bench.archive(&DemoImage::new().layer(&[("b", b"b")]).docker_archive());
-    let resolved = bench.store.resolve(&other).await.unwrap();
-    drop(futures::poll!(Box::pin(bench.store.pull(&resolved, Arc::new(|_| {})))));
-    bench.store.pull(&resolved, Arc::new(|_| {})).await.unwrap();
+    let resolved = bench.store.resolve(&other, &Access::anonymous()).await.unwrap();
+    drop(futures::poll!(Box::pin(bench.store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})))));
+    bench.store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
 }
 
 #[tokio::test]
@@ -193,12 +195,19 @@ async fn what_was_never_pulled_is_not_there() {
     let bench = Bench::new();
     let digest = Digest::of(b"x").to_string();
     assert_eq!(bench.store.config(&digest).await.unwrap_err().reason, FailureReason::ImageNotFound);
-    let image =
-        Image { source: ImageSource::Reference("localhost:1/x:1".to_owned()), pull_policy: Some(PullPolicy::Never) };
-    let error = bench.store.resolve(&image).await.unwrap_err();
+    let image = Image {
+        source: ImageSource::Reference("localhost:1/x:1".to_owned()),
+        pull_policy: Some(PullPolicy::Never),
+        credential: None,
+    };
+    let error = bench.store.resolve(&image, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageNotFound);
-    let image = Image { source: ImageSource::Reference("Not A Reference".to_owned()), pull_policy: None };
-    assert_eq!(bench.store.resolve(&image).await.unwrap_err().reason, FailureReason::ImageInvalid);
+    let image =
+        Image { source: ImageSource::Reference("Not A Reference".to_owned()), pull_policy: None, credential: None };
+    assert_eq!(
+        bench.store.resolve(&image, &Access::anonymous()).await.unwrap_err().reason,
+        FailureReason::ImageInvalid
+    );
 }
 
 /// An overlay that is gone when dropped.

@@ -103,7 +103,7 @@ fn order(spec: AppSpec, targets: Targets) -> JobOrder {
 fn spec(name: &str, image: &str, args: Vec<String>, network: Network) -> AppSpec {
     AppSpec {
         name: name.to_owned(),
-        image: Image { source: ImageSource::Archive(image.to_owned()), pull_policy: None },
+        image: Image { source: ImageSource::Archive(image.to_owned()), pull_policy: None, credential: None },
         command: Vec::new(),
         args,
         env: Vec::new(),

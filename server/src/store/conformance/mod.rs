@@ -136,7 +136,11 @@ pub(super) fn session_id(number: u32) -> SessionId {
 pub(super) fn spec() -> AppSpec {
     AppSpec {
         name: "web".to_owned(),
-        image: Image { source: ImageSource::Reference("registry.test/web:1".to_owned()), pull_policy: None },
+        image: Image {
+            source: ImageSource::Reference("registry.test/web:1".to_owned()),
+            pull_policy: None,
+            credential: None,
+        },
         command: Vec::new(),
         args: vec!["serve".to_owned()],
         env: Vec::new(),

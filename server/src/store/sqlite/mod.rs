@@ -14,7 +14,7 @@ use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
-use longshore_model::name::{AppName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 use longshore_model::user::User;
@@ -25,13 +25,14 @@ use self::rows::rounded;
 use self::writer::Writer;
 use super::{
     Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store,
-    StoreError, StoredToken, Terms,
+    StoreError, StoredCredential, StoredToken, Terms,
 };
 
 mod apps;
 pub mod backup;
 mod batch;
 mod census;
+mod credentials;
 mod enrolment;
 mod jobs;
 mod metrics;
@@ -345,6 +346,48 @@ impl Store for SqliteStore {
 
     async fn census(&self) -> Result<Census, StoreError> {
         self.readers.read(census::census).await
+    }
+
+    async fn create_credential(
+        &self,
+        mut new: StoredCredential,
+        request: Option<RequestKey>,
+        validate_only: bool,
+        now: Timestamp,
+    ) -> Result<StoredCredential, StoreError> {
+        new.credential.create_time = rounded(new.credential.create_time);
+        new.credential.update_time = rounded(new.credential.update_time);
+        let now = rounded(now);
+        self.writer.write(move |batch| batch.create_credential(new, request.as_ref(), validate_only, now)).await
+    }
+
+    async fn credential(&self, name: &CredentialName) -> Result<StoredCredential, StoreError> {
+        let name = name.clone();
+        self.readers.read(move |sql| credentials::one(sql, &name)).await
+    }
+
+    async fn credentials(
+        &self,
+        after: Option<&CredentialName>,
+        limit: usize,
+    ) -> Result<Page<StoredCredential>, StoreError> {
+        let after = after.cloned();
+        self.readers.read(move |sql| credentials::many(sql, after.as_ref(), limit)).await
+    }
+
+    async fn replace_credential(
+        &self,
+        mut new: StoredCredential,
+        seen: u64,
+        validate_only: bool,
+    ) -> Result<StoredCredential, StoreError> {
+        new.credential.update_time = rounded(new.credential.update_time);
+        self.writer.write(move |batch| batch.replace_credential(new, seen, validate_only)).await
+    }
+
+    async fn delete_credential(&self, name: &CredentialName, terms: Terms) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.delete_credential(&name, &terms)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -70,14 +70,14 @@ impl Readers {
     }
 }
 
-fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
+pub(super) fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
     let more = items.len() > limit;
     items.truncate(limit);
     Page { items, more }
 }
 
 /// One more than was asked for, to see whether there are more.
-fn one_more(limit: usize) -> i64 {
+pub(super) fn one_more(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
 }
 

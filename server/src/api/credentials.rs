@@ -1,0 +1,316 @@
+//! RegistryCredentialService.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use longshore_model::limits::{MAX_CA_PEM, MAX_PAGE};
+use longshore_model::name::CredentialName;
+use longshore_model::registry::{RegistryCredential, Scope, check_password, check_username};
+use longshore_model::secret::Secret;
+use longshore_model::validate::{Path, Violations, quoted};
+use longshore_proto::convert::{self, FromWire};
+use longshore_proto::v1;
+use prost::Message;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tonic::{Request, Response, Status};
+use v1::registry_credential_service_server::RegistryCredentialService;
+
+use super::pages::{self, Listing};
+use super::scan::Scan;
+use super::{Context, filters, new_job, status, terms};
+use crate::store::{RequestKey, StoreError, StoredCredential};
+use crate::vault::{Vault, VaultError};
+
+const RESOURCE: &str = "registry_credential";
+const PASSWORD: &str = "password";
+/// What a mask can name.
+const MASKABLE: [&str; 4] = ["registry", "username", "ca_certificate_pem", PASSWORD];
+
+/// RegistryCredentialService.
+pub struct CredentialApi {
+    /// What it works with.
+    pub context: Context,
+    /// Seals the passwords.
+    pub vault: Arc<Vault>,
+}
+
+/// The place that a credential's password is sealed for. Everything that decides to whom it is sent is part of it.
+fn place(credential: &RegistryCredential) -> [String; 5] {
+    [
+        "registry credential".to_owned(),
+        credential.name.to_string(),
+        credential.registry.to_string(),
+        credential.username.clone(),
+        credential.ca_certificate_pem.clone(),
+    ]
+}
+
+fn seal(vault: &Vault, credential: &RegistryCredential, password: &Secret) -> Result<Vec<u8>, VaultError> {
+    vault.seal(&place(credential).each_ref().map(String::as_str), password)
+}
+
+/// The password of a credential.
+///
+/// # Errors
+///
+/// The key is gone, or the row was tampered with.
+pub(crate) fn open(vault: &Vault, stored: &StoredCredential) -> Result<Secret, VaultError> {
+    vault.open(&place(&stored.credential).each_ref().map(String::as_str), &stored.sealed)
+}
+
+fn registry(text: &str, bad: &mut Violations) -> Option<Scope> {
+    let path = Path::Root.field(RESOURCE);
+    Scope::parse(text).map_err(|error| bad.add(path.field("registry"), format!("{} {error}", quoted(text)))).ok()
+}
+
+fn authorities(pem: &str, bad: &mut Violations) {
+    let resource = Path::Root.field(RESOURCE);
+    let path = resource.field("ca_certificate_pem");
+    if pem.is_empty() {
+        return;
+    }
+    if pem.len() > MAX_CA_PEM {
+        return bad.add(path, format!("is {} bytes long; at most {MAX_CA_PEM} are allowed", pem.len()));
+    }
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let whole = certificate
+            .ok()
+            .filter(|der| x509_parser::parse_x509_certificate(der).is_ok_and(|(rest, _)| rest.is_empty()));
+        if whole.is_none() {
+            return bad.add(path, format!("has a certificate that cannot be read, after {count} that can"));
+        }
+        count += 1;
+    }
+    if count == 0 {
+        bad.add(path, "has no certificate; -----BEGIN CERTIFICATE----- is expected");
+    }
+    if pem.contains("PRIVATE KEY") {
+        bad.add(path, "has a private key, which belongs to the registry alone; give the certificate only");
+    }
+}
+
+/// The fields that an update is about.
+fn masked(request: &v1::UpdateRegistryCredentialRequest, bad: &mut Violations) -> Vec<&'static str> {
+    let new = request.registry_credential.clone().unwrap_or_default();
+    let Some(mask) = &request.update_mask else {
+        let given = [&new.registry, &new.username, &new.ca_certificate_pem, &request.password];
+        return MASKABLE
+            .into_iter()
+            .zip(given)
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(field, _)| field)
+            .collect();
+    };
+    let mut fields = Vec::new();
+    for (index, named) in mask.paths.iter().enumerate() {
+        match MASKABLE.into_iter().find(|field| field == named) {
+            Some(field) => fields.push(field),
+            None => {
+                let mask = Path::Root.field("update_mask");
+                let description = format!("{} is not one of {}", quoted(named), MASKABLE.join(", "));
+                bad.add(mask.field("paths").index(index), description);
+            }
+        }
+    }
+    if fields.is_empty() {
+        bad.add(
+            Path::Root.field("update_mask"),
+            format!("names nothing to change; it can name {}", MASKABLE.join(", ")),
+        );
+    }
+    fields
+}
+
+impl CredentialApi {
+    /// Works with the key file on a thread that may block.
+    async fn with_vault<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let vault = Arc::clone(&self.vault);
+        let done = tokio::task::spawn_blocking(move || work(&vault)).await;
+        done.map_err(|error| status::internal(&error))?.map_err(|error| status::internal(&error))
+    }
+
+    /// The credential as it shall be after an update.
+    async fn changed(
+        &self,
+        request: v1::UpdateRegistryCredentialRequest,
+        fields: &[&str],
+        stored: StoredCredential,
+    ) -> Result<StoredCredential, Status> {
+        let new = request.registry_credential.unwrap_or_default();
+        let mut bad = Violations::default();
+        let mut credential = stored.credential.clone();
+        let resource = Path::Root.field(RESOURCE);
+        if fields.contains(&"registry")
+            && let Some(scope) = registry(&new.registry, &mut bad)
+        {
+            credential.registry = scope;
+        }
+        if fields.contains(&"username") {
+            check_username(&new.username, resource.field("username"), &mut bad);
+            credential.username = new.username;
+        }
+        if fields.contains(&"ca_certificate_pem") {
+            authorities(&new.ca_certificate_pem, &mut bad);
+            credential.ca_certificate_pem = new.ca_certificate_pem;
+        }
+        let password = fields.contains(&PASSWORD).then(|| Secret::new(request.password));
+        if let Some(password) = &password {
+            check_password(password.reveal(), Path::Root.field(PASSWORD), &mut bad);
+        }
+        bad.or(()).map_err(status::invalid)?;
+        credential.update_time = Timestamp::now();
+        credential.version += 1;
+        let sealed = {
+            let credential = credential.clone();
+            self.with_vault(move |vault| {
+                let password = password.map_or_else(|| open(vault, &stored), Ok)?;
+                seal(vault, &credential, &password)
+            })
+            .await?
+        };
+        Ok(StoredCredential { credential, sealed })
+    }
+}
+
+fn answer(stored: &StoredCredential) -> Option<v1::RegistryCredential> {
+    Some(convert::registry_credential(&stored.credential))
+}
+
+#[async_trait]
+impl RegistryCredentialService for CredentialApi {
+    async fn create_registry_credential(
+        &self,
+        request: Request<v1::CreateRegistryCredentialRequest>,
+    ) -> Result<Response<v1::CreateRegistryCredentialResponse>, Status> {
+        let caller = status::caller(&request)?.to_string();
+        let mut request = request.into_inner();
+        let validate_only = std::mem::take(&mut request.validate_only);
+        let mut bad = Violations::default();
+        let request_id = new_job::read_request_id(&mut request.request_id, &mut bad);
+        let content = request.encode_to_vec();
+        let given = request.registry_credential.unwrap_or_default();
+        let resource = Path::Root.field(RESOURCE);
+        let name = CredentialName::from_wire(given.name, resource.field("name"), &mut bad);
+        let scope = registry(&given.registry, &mut bad);
+        check_username(&given.username, resource.field("username"), &mut bad);
+        authorities(&given.ca_certificate_pem, &mut bad);
+        let password = Secret::new(request.password);
+        check_password(password.reveal(), Path::Root.field(PASSWORD), &mut bad);
+        let (Some(name), Some(registry), true) = (name, scope, bad.0.is_empty()) else {
+            return Err(status::invalid(bad));
+        };
+        let now = Timestamp::now();
+        let credential = RegistryCredential {
+            name,
+            registry,
+            username: given.username,
+            ca_certificate_pem: given.ca_certificate_pem,
+            create_time: now,
+            update_time: now,
+            version: 1,
+        };
+        let (new, request) = if validate_only {
+            // Nothing that is only checked makes a key.
+            (StoredCredential { credential, sealed: Vec::new() }, None)
+        } else {
+            self.with_vault(move |vault| {
+                let sealed = seal(vault, &credential, &password)?;
+                let key = |id| Ok(RequestKey { caller, id, body: vault.fingerprint(&content)? });
+                Ok((StoredCredential { credential, sealed }, request_id.map(key).transpose()?))
+            })
+            .await?
+        };
+        let store = &self.context.store;
+        let made = store.create_credential(new, request, validate_only, now).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(name = %made.credential.name, registry = %made.credential.registry, "registry credential created");
+        }
+        Ok(Response::new(v1::CreateRegistryCredentialResponse { registry_credential: answer(&made) }))
+    }
+
+    async fn list_registry_credentials(
+        &self,
+        request: Request<v1::ListRegistryCredentialsRequest>,
+    ) -> Result<Response<v1::ListRegistryCredentialsResponse>, Status> {
+        let request = request.into_inner();
+        let texts = [request.filter.as_str()];
+        let listing = Listing::new("ListRegistryCredentials", &texts);
+        let mut bad = Violations::default();
+        let size = pages::size(request.page_size, &mut bad);
+        let after = listing.cursor(&request.page_token, |cursor| CredentialName::parse(cursor).ok(), &mut bad);
+        let filter = filters::read(&request.filter, filters::CREDENTIALS, &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        let batch = if filter.is_empty() { size } else { MAX_PAGE };
+        let mut scan = Scan::new(size, after);
+        while scan.goes_on() {
+            let page = self.context.store.credentials(scan.after(), batch).await.map_err(status::store)?;
+            scan.take(
+                page,
+                |stored| stored.credential.name.clone(),
+                |stored| {
+                    let registry = stored.credential.registry.to_string();
+                    filter.matches(|field| filters::credential(&stored.credential, &registry, field))
+                },
+            );
+        }
+        let (found, last) = scan.finish();
+        let mut items: Vec<_> = found.iter().map(|stored| convert::registry_credential(&stored.credential)).collect();
+        let token = pages::close(&mut items, false, |item| listing.token(&item.name));
+        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        Ok(Response::new(v1::ListRegistryCredentialsResponse { registry_credentials: items, next_page_token }))
+    }
+
+    async fn get_registry_credential(
+        &self,
+        request: Request<v1::GetRegistryCredentialRequest>,
+    ) -> Result<Response<v1::GetRegistryCredentialResponse>, Status> {
+        let name = CredentialName::read_field(request.into_inner().name, "name").map_err(status::invalid)?;
+        let stored = self.context.store.credential(&name).await.map_err(status::store)?;
+        Ok(Response::new(v1::GetRegistryCredentialResponse { registry_credential: answer(&stored) }))
+    }
+
+    async fn update_registry_credential(
+        &self,
+        request: Request<v1::UpdateRegistryCredentialRequest>,
+    ) -> Result<Response<v1::UpdateRegistryCredentialResponse>, Status> {
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let given = request.registry_credential.clone().unwrap_or_default();
+        let mut bad = Violations::default();
+        let resource = Path::Root.field(RESOURCE);
+        let name = CredentialName::from_wire(given.name, resource.field("name"), &mut bad);
+        let fields = masked(&request, &mut bad);
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let stored = self.context.store.credential(&name).await.map_err(status::store)?;
+        let seen = stored.credential.version;
+        if !given.etag.is_empty() && given.etag != stored.credential.etag() {
+            let error = StoreError::Changed { kind: "registry credential", name: name.to_string() };
+            return Err(status::store(error));
+        }
+        let new = self.changed(request, &fields, stored).await?;
+        let changed = self.context.store.replace_credential(new, seen, validate_only).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(%name, ?fields, "registry credential changed");
+        }
+        Ok(Response::new(v1::UpdateRegistryCredentialResponse { registry_credential: answer(&changed) }))
+    }
+
+    async fn delete_registry_credential(
+        &self,
+        request: Request<v1::DeleteRegistryCredentialRequest>,
+    ) -> Result<Response<v1::DeleteRegistryCredentialResponse>, Status> {
+        let v1::DeleteRegistryCredentialRequest { name, etag, validate_only } = request.into_inner();
+        let name = CredentialName::read_field(name, "name").map_err(status::invalid)?;
+        self.context.store.delete_credential(&name, terms(etag, validate_only)).await.map_err(status::store)?;
+        if !validate_only {
+            tracing::info!(%name, "registry credential deleted");
+        }
+        Ok(Response::new(v1::DeleteRegistryCredentialResponse {}))
+    }
+}

@@ -1,0 +1,171 @@
+//! Registry credentials: reads and writes.
+
+use jiff::Timestamp;
+use longshore_model::limits::MAX_REGISTRY_CREDENTIALS;
+use longshore_model::name::CredentialName;
+use longshore_model::registry::{RegistryCredential, Scope};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::batch::Batch;
+use super::{read, rows};
+use crate::store::{Page, REQUEST_LIFETIME, RequestKey, StoreError, StoredCredential, Terms};
+
+const COLUMNS: &str = "name, registry, username, ca_pem, sealed, create_time, update_time, version";
+
+fn credential(row: &Row<'_>) -> rusqlite::Result<StoredCredential> {
+    let registry = row.get_ref(1)?.as_str()?;
+    Ok(StoredCredential {
+        credential: RegistryCredential {
+            name: rows::name(row, 0)?,
+            registry: Scope::parse(registry).map_err(|error| rows::unreadable(1, error))?,
+            username: row.get(2)?,
+            ca_certificate_pem: row.get(3)?,
+            create_time: rows::time(row, 5)?,
+            update_time: rows::time(row, 6)?,
+            version: rows::unsigned(row, 7)?,
+        },
+        sealed: row.get(4)?,
+    })
+}
+
+fn missing(name: &CredentialName) -> StoreError {
+    StoreError::NotFound { kind: "registry credential", name: name.to_string() }
+}
+
+pub(super) fn one(sql: &Connection, name: &CredentialName) -> Result<StoredCredential, StoreError> {
+    sql.prepare_cached(&format!("SELECT {COLUMNS} FROM registry_credential WHERE name = ?1"))?
+        .query_row([name.as_str()], credential)
+        .optional()?
+        .ok_or_else(|| missing(name))
+}
+
+pub(super) fn many(
+    sql: &Connection,
+    after: Option<&CredentialName>,
+    limit: usize,
+) -> Result<Page<StoredCredential>, StoreError> {
+    let items = sql
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM registry_credential WHERE name > ?1 ORDER BY name LIMIT ?2"))?
+        .query_map(params![after.map_or("", CredentialName::as_str), read::one_more(limit)], credential)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(read::page(items, limit))
+}
+
+impl Batch<'_> {
+    /// Keeps a new credential, or finds the one that the same request made.
+    pub(super) fn create_credential(
+        &mut self,
+        new: StoredCredential,
+        request: Option<&RequestKey>,
+        validate_only: bool,
+        now: Timestamp,
+    ) -> Result<StoredCredential, StoreError> {
+        if let Some(request) = request
+            && let Some(made) = self.made_by(request, now)?
+        {
+            return Ok(made);
+        }
+        let name = new.credential.name.clone();
+        if self.sql.prepare_cached("SELECT 1 FROM registry_credential WHERE name = ?1")?.exists([name.as_str()])? {
+            return Err(StoreError::AlreadyExists { kind: "registry credential", name: name.to_string() });
+        }
+        let count: i64 = self.sql.query_row("SELECT count(*) FROM registry_credential", [], |row| row.get(0))?;
+        if usize::try_from(count).is_ok_and(|count| count >= MAX_REGISTRY_CREDENTIALS) {
+            return Err(StoreError::TooMany {
+                kind: "registry credential",
+                limit: u32::try_from(MAX_REGISTRY_CREDENTIALS).unwrap_or(u32::MAX),
+            });
+        }
+        if validate_only {
+            return Ok(new);
+        }
+        let request = request.map(|key| (key, now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX)));
+        let StoredCredential { credential, sealed } = &new;
+        self.sql
+            .prepare_cached(&format!(
+                "INSERT INTO registry_credential ({COLUMNS}, caller, request, body, request_expiry) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+            ))?
+            .execute(params![
+                name.as_str(),
+                credential.registry.to_string(),
+                credential.username,
+                credential.ca_certificate_pem,
+                sealed,
+                rows::micros(credential.create_time),
+                rows::micros(credential.update_time),
+                rows::signed(credential.version),
+                request.map(|(key, _)| &key.caller),
+                request.map(|(key, _)| &key.id),
+                request.map(|(key, _)| key.body),
+                request.map(|(_, end)| rows::micros(end)),
+            ])?;
+        Ok(new)
+    }
+
+    fn made_by(&self, request: &RequestKey, now: Timestamp) -> Result<Option<StoredCredential>, StoreError> {
+        // One whose time is over stands for nothing any more.
+        self.sql
+            .prepare_cached(
+                "UPDATE registry_credential SET caller = NULL, request = NULL, body = NULL, request_expiry = NULL \
+                 WHERE caller = ?1 AND request = ?2 AND request_expiry <= ?3",
+            )?
+            .execute(params![request.caller, request.id, rows::micros(now)])?;
+        let reused = || StoreError::RequestReused(request.id.clone());
+        if read::creation(self.sql, request, now)?.is_some() {
+            return Err(reused());
+        }
+        let found: Option<(StoredCredential, [u8; 32])> = self
+            .sql
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS}, body FROM registry_credential WHERE caller = ?1 AND request = ?2"
+            ))?
+            .query_row([&request.caller, &request.id], |row| Ok((credential(row)?, row.get(8)?)))
+            .optional()?;
+        match found {
+            Some((_, body)) if body != request.body => Err(reused()),
+            found => Ok(found.map(|(made, _)| made)),
+        }
+    }
+
+    /// Puts a changed credential in the place of the version that it was made from.
+    pub(super) fn replace_credential(
+        &mut self,
+        new: StoredCredential,
+        seen: u64,
+        validate_only: bool,
+    ) -> Result<StoredCredential, StoreError> {
+        let StoredCredential { credential, sealed } = &new;
+        let current = one(self.sql, &credential.name)?.credential;
+        if (current.version, current.create_time) != (seen, credential.create_time) {
+            return Err(StoreError::Changed { kind: "registry credential", name: credential.name.to_string() });
+        }
+        if validate_only {
+            return Ok(new);
+        }
+        self.sql
+            .prepare_cached(
+                "UPDATE registry_credential SET registry = ?2, username = ?3, ca_pem = ?4, sealed = ?5, \
+                 update_time = ?6, version = ?7 WHERE name = ?1",
+            )?
+            .execute(params![
+                credential.name.as_str(),
+                credential.registry.to_string(),
+                credential.username,
+                credential.ca_certificate_pem,
+                sealed,
+                rows::micros(credential.update_time),
+                rows::signed(credential.version),
+            ])?;
+        Ok(new)
+    }
+
+    /// Deletes a credential.
+    pub(super) fn delete_credential(&mut self, name: &CredentialName, terms: &Terms) -> Result<(), StoreError> {
+        terms.admit(&one(self.sql, name)?.credential.etag(), "registry credential", name.as_str())?;
+        if !terms.validate_only {
+            self.sql.prepare_cached("DELETE FROM registry_credential WHERE name = ?1")?.execute([name.as_str()])?;
+        }
+        Ok(())
+    }
+}
