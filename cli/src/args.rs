@@ -1,9 +1,14 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use longshore_settings::Program;
 
 use crate::commands;
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::output::Format;
 
 /// Deploys containers to fleets of edge machines in batches.
@@ -19,8 +24,31 @@ pub(crate) struct Args {
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output: Format,
 
+    /// YAML file of settings: server, credentials, output [default: ~/.config/longshore/config.yaml, if it is there].
+    #[arg(long, global = true, value_name = "FILE", env = "LONGSHORE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// Reads the command line, the variables and the file of settings.
+    ///
+    /// # Errors
+    ///
+    /// What clap says of a command line that is none, or all mistakes in the settings at once.
+    pub(crate) fn read(
+        line: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, clap::Error> {
+        let default_file = connection::directory().join("config.yaml");
+        let reading = Program { command: Self::command(), settings_of: None, default_file }.read(line, variable)?;
+        match reading.matches {
+            Some(matches) if reading.mistakes.0.is_empty() => Self::from_arg_matches(&matches),
+            _ => Err(Self::command().error(ErrorKind::InvalidValue, reading.mistakes)),
+        }
+    }
 }
 
 /// What to do.
@@ -54,10 +82,41 @@ pub(crate) enum Command {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot read its input shall fail")]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    fn read(file: &str, words: &[&str], variables: &[(&str, &str)]) -> Result<Args, clap::Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.yaml");
+        std::fs::write(&path, file).unwrap();
+        let line = ["longshore", "--config", path.to_str().unwrap()];
+        let line = line.iter().chain(words).map(|&word| OsString::from(word));
+        let found = |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).into());
+        Args::read(line, found)
+    }
+
+    #[test]
+    fn flags_come_before_variables_before_the_file() {
+        let file = "server: file:1\ncredentials: /file\noutput: json\n";
+        let args =
+            read(file, &["node", "list", "--server", "flag:1"], &[("LONGSHORE_CREDENTIALS", "/variable")]).unwrap();
+        assert_eq!(args.connection.server, "flag:1");
+        assert_eq!(args.connection.credentials(), PathBuf::from("/variable"));
+        assert_eq!(args.output, Format::Json);
+        assert_eq!(read("", &["version"], &[]).unwrap().connection.server, "localhost:7440");
+    }
+
+    #[test]
+    fn every_mistake_is_told_as_wrong_usage() {
+        let error = read("servr: a\noutput: xml\n", &["node", "list"], &[]).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(":1:1: there is no setting \"servr\"") && text.contains(":2:1: output \"xml\""),
+            "{text}"
+        );
+        assert!(error.use_stderr());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -22,11 +22,7 @@ impl Connection {
     pub(crate) fn credentials(&self) -> PathBuf {
         match &self.credentials {
             Some(directory) => directory.clone(),
-            None => {
-                let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-                let home = || std::env::home_dir().unwrap_or_default().join(".config");
-                config.unwrap_or_else(home).join("longshore")
-            }
+            None => directory(),
         }
     }
 
@@ -48,6 +44,13 @@ impl Connection {
         }
         shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
     }
+}
+
+/// Where a person's credentials and settings are, unless they say otherwise.
+pub(crate) fn directory() -> PathBuf {
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::home_dir().unwrap_or_default().join(".config");
+    config.unwrap_or_else(home).join("longshore")
 }
 
 /// This program as it was called, so that advice can be copied: `longshore`, or a path where it is not on PATH.

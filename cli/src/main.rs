@@ -20,14 +20,12 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::Args;
 use crate::exit::Exit;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::read(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(args) => args,
         Err(error) => return output::usage(&error).into(),
     };

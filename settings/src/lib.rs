@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{Resettable, ValueParser};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -67,7 +68,7 @@ impl Program {
         let settings = self.settings();
         let is_setting = |arg: &Arg| settings.iter().any(|setting| setting.get_id() == arg.get_id());
         let lenient = each_arg(self.command.clone(), &|arg| if is_setting(&arg) { as_text(arg) } else { arg });
-        let given = lenient.try_get_matches_from(&line)?;
+        let given = lenient.try_get_matches_from(&line).map_err(|error| self.in_full(error, &line))?;
         let (words, given) = deepest(&given);
 
         let mut mistakes = Mistakes::default();
@@ -91,6 +92,13 @@ impl Program {
             whole.try_get_matches_from(program.chain(words.into_iter().map(OsString::from))).ok()
         };
         Ok(Reading { matches, origins, mistakes })
+    }
+
+    /// The answer to one who asks for help, with the defaults and variables that reading has set aside.
+    fn in_full(&self, error: clap::Error, line: &[OsString]) -> clap::Error {
+        let asks = [ErrorKind::DisplayHelp, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+        let in_full = || self.command.clone().try_get_matches_from(line).err();
+        asks.contains(&error.kind()).then(in_full).flatten().unwrap_or(error)
     }
 
     fn settings(&self) -> Vec<Arg> {

@@ -181,3 +181,14 @@ fn what_is_shown_can_be_read_again_and_hides_secrets() {
     let origins = again.try_read("run").unwrap().origins;
     assert!(matches!(origins.get("dir").unwrap().origin, Origin::File { line: 3, .. }));
 }
+
+#[test]
+fn help_names_defaults_and_variables() {
+    let world = World::new("", &[]);
+    for words in ["run --help", "run -h"] {
+        let help = world.try_read(words).unwrap_err().to_string();
+        for word in ["[env: T_DIR=", "[default: /data]", "[possible values: red, blue]"] {
+            assert!(help.contains(word), "{word} is not in {help}");
+        }
+    }
+}
