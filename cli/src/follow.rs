@@ -32,7 +32,8 @@ pub(crate) enum Followed {
 
 /// Follows a job and shows how it goes on, until it is at rest or somebody presses Ctrl-C.
 ///
-/// A broken watch is begun again, with pauses that grow.
+/// A broken watch is taken up where it broke off, with pauses that grow. A server that does not know that place any more,
+/// because its database was put back to an older state, tells everything anew.
 pub(crate) async fn follow(client: &mut Client, job_id: &str, output: &mut Output) -> Result<Followed, Error> {
     let mut view = View::default();
     let result = tokio::select! {
@@ -64,6 +65,10 @@ async fn watch_until_rest(
         let status = match ended {
             Ok(()) if view.is_at_rest() => return Ok(()),
             Ok(()) => Status::unavailable("the server ended the watch"),
+            Err(status) if status.code() == Code::OutOfRange && !view.cursor.is_empty() => {
+                *view = View::default();
+                continue;
+            }
             Err(status) if is_lasting(status.code()) => return Err(status.into()),
             Err(status) => status,
         };
@@ -92,7 +97,8 @@ async fn watch(
     output: &mut Output,
     has_spoken: &mut bool,
 ) -> Result<(), Status> {
-    let mut messages = client.jobs.watch_job(WatchJobRequest { job_id: job_id.to_owned() }).await?.into_inner();
+    let request = WatchJobRequest { job_id: job_id.to_owned(), cursor: view.cursor.clone() };
+    let mut messages = client.jobs.watch_job(request).await?.into_inner();
     let mut clock = tokio::time::interval(REDRAW);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -27,6 +27,8 @@ pub(crate) struct View {
     pub(crate) job: Option<Job>,
     /// By node name.
     pub(crate) tasks: BTreeMap<String, Task>,
+    /// Stands for all that was heard: a watch goes on from it.
+    pub(crate) cursor: String,
     /// How far a large job was when that was told last.
     told_step: u32,
 }
@@ -36,6 +38,7 @@ impl View {
     pub(crate) fn take(&mut self, message: WatchJobResponse) -> Vec<String> {
         let each = message.tasks.len().max(self.tasks.len()) <= MAX_TOLD_TASKS;
         let mut lines = Vec::new();
+        self.cursor = message.cursor;
         for task in message.tasks {
             if tells(self.tasks.get(&task.node_name), &task, each) {
                 lines.push(format!("{}: {}", task.node_name, describe(&task)));
@@ -67,7 +70,8 @@ impl View {
 
     /// The job and its tasks as one message, for JSON.
     pub(crate) fn message(&self) -> WatchJobResponse {
-        WatchJobResponse { job: self.job.clone(), tasks: self.tasks.values().cloned().collect() }
+        let (job, tasks) = (self.job.clone(), self.tasks.values().cloned().collect());
+        WatchJobResponse { job, tasks, cursor: self.cursor.clone() }
     }
 
     /// At most `height` lines that show how the job stands: one for the job, then tasks, those that matter most first

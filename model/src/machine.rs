@@ -175,6 +175,7 @@ pub fn stop(job: &mut Job, tasks: &mut [Task], cancel: bool, now: Timestamp) -> 
             if task.state.class() == TaskClass::Active && !task.cancel_requested {
                 task.cancel_requested = true;
                 task.update_time = now;
+                task.version = job.version + 1;
                 changed.push(Changed { index, effect: AppEffect::Cancel });
             }
         }
@@ -326,6 +327,7 @@ fn keep_late(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestamp
     };
     remember(task, event);
     job.version += 1;
+    task.version = job.version;
     Receipt::Late
 }
 
@@ -336,6 +338,7 @@ fn update_pull(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timesta
     task.pull = report.pull;
     task.update_time = now;
     job.version += 1;
+    task.version = job.version;
     Receipt::Counted(AppEffect::None)
 }
 
@@ -355,7 +358,8 @@ fn remember(task: &mut Task, event: TaskEvent) {
     task.history.push(event);
 }
 
-/// Moves a task along one arrow of the table, and the job's counts with it.
+/// Moves a task along one arrow of the table, and the job's counts with it. The task gets the version that [`settle`],
+/// which must follow, gives the job.
 fn enter(job: &mut Job, task: &mut Task, to: TaskState, now: Timestamp) {
     debug_assert!(task.state.arrow(to).is_some(), "no arrow from {} to {to}", task.state);
     *job.counts.of(task.state.class()) -= 1;
@@ -363,6 +367,7 @@ fn enter(job: &mut Job, task: &mut Task, to: TaskState, now: Timestamp) {
     task.state = to;
     task.update_time = now;
     task.end_time = to.is_end().then_some(now);
+    task.version = job.version + 1;
 }
 
 /// Brings clock, end time and version in line with the state that the tasks now give.

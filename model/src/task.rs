@@ -29,6 +29,8 @@ pub struct Task {
     pub update_time: Timestamp,
     /// When this attempt ended.
     pub end_time: Option<Timestamp>,
+    /// The job's version with which it last changed: whoever knows the job as of that version knows the task.
+    pub version: u64,
     /// Earlier attempts and late reports, newest last, at most [`crate::limits::MAX_TASK_HISTORY`].
     pub history: Vec<TaskEvent>,
 }

@@ -15,7 +15,7 @@ use longshore_model::task::Task;
 use longshore_model::user::User;
 
 use crate::store::{
-    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Store, StoreError,
+    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen, Store, StoreError,
     StoredCredential, StoredToken, Terms,
 };
 
@@ -81,7 +81,11 @@ impl Store for FailingStore {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn job_with_tasks(&self, _: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
+    fn epoch(&self) -> i64 {
+        0
+    }
+
+    async fn job_with_tasks(&self, _: &JobId, _: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
         self.nothing()
     }
 

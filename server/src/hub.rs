@@ -2,14 +2,20 @@
 //!
 //! A watcher subscribes first and reads the store once after that; from then on it lives off what commits tell. Its
 //! memory is bounded by the number of the job's tasks: only the newest state of each waits for it, however slow it is.
+//!
+//! Tasks are told in the order of their last changes: by the version of the job that brought the change, then by node. So
+//! one [`Seen`] says exactly what a watcher was told and what it was not, in the middle of a snapshot and behind any
+//! backlog, and another watch can go on from there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_model::job::Job;
 use longshore_model::name::{JobId, NodeName};
 use longshore_model::task::Task;
 use tokio::sync::Notify;
+
+use crate::store::Seen;
 
 /// Watchers of all jobs together.
 pub const MAX_WATCHERS: usize = 1_000;
@@ -60,10 +66,23 @@ pub enum Interest {
 pub struct News {
     /// The job.
     pub job: Arc<Job>,
-    /// Tasks that changed since the news before, each in its newest state.
+    /// Tasks that changed since the news before, each in its newest state, in the order of their changes.
     pub tasks: Vec<Arc<Task>>,
+    /// What has been told with these news and those before.
+    pub seen: Seen,
     /// Whether further tasks are waiting already.
     pub more: bool,
+}
+
+/// What was read of a job to begin a watch with.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Its tasks, or those of them that are news.
+    pub tasks: Vec<Task>,
+    /// The version of the job that the watcher knows already.
+    pub known: Option<u64>,
 }
 
 impl Hub {
@@ -129,21 +148,31 @@ struct Pending {
     /// The newest that is known; `news` says whether the watcher has seen it.
     job: Option<Arc<Job>>,
     news: bool,
-    /// Changed tasks, with the version of the job that brought each.
-    tasks: HashMap<NodeName, (u64, Arc<Task>)>,
-    /// Their names in the order in which they first changed, so that none is overtaken for ever.
-    order: VecDeque<NodeName>,
+    /// Changed tasks in the order of their changes. One that changes again goes to the end: it may be told later, but no
+    /// later than it stops changing.
+    tasks: BTreeMap<(u64, NodeName), Arc<Task>>,
+    /// The version of each that waits.
+    versions: HashMap<NodeName, u64>,
     /// Version of the job that the watcher began with: what comes with it or an older one is no news.
     floor: u64,
     closed: bool,
 }
 
 impl Pending {
-    fn put(&mut self, version: u64, task: Arc<Task>) {
-        if !self.tasks.contains_key(&task.node) {
-            self.order.push_back(task.node.clone());
+    fn put(&mut self, task: Arc<Task>) {
+        if let Some(older) = self.versions.insert(task.node.clone(), task.version) {
+            self.tasks.remove(&(older, task.node.clone()));
         }
-        self.tasks.insert(task.node.clone(), (version, task));
+        self.tasks.insert((task.version, task.node.clone()), task);
+    }
+
+    fn take(&mut self, limit: usize) -> Vec<Arc<Task>> {
+        let taken = limit.min(self.tasks.len());
+        let tasks: Vec<_> = std::iter::from_fn(|| self.tasks.pop_first()).take(taken).map(|(_, task)| task).collect();
+        for task in &tasks {
+            self.versions.remove(&task.node);
+        }
+        tasks
     }
 }
 
@@ -155,7 +184,7 @@ impl Watcher {
         }
         if self.interest == Interest::JobAndTasks {
             for task in tasks {
-                pending.put(job.version, Arc::clone(task));
+                pending.put(Arc::clone(task));
             }
         }
         pending.job = Some(Arc::clone(job));
@@ -188,32 +217,43 @@ impl Subscription {
     /// # Errors
     ///
     /// [`HubError::TooManyTasks`] when there is no room for the job's tasks.
-    pub fn begin(&mut self, job: Arc<Job>, tasks: Vec<Task>) -> Result<(), HubError> {
-        {
+    pub fn begin(&mut self, snapshot: Snapshot) -> Result<(), HubError> {
+        let Snapshot { job, tasks, known } = snapshot;
+        if self.watcher.interest == Interest::JobAndTasks {
+            // However few are news now, all of them may change before the watcher reads.
+            let count = usize::try_from(job.counts.total()).unwrap_or(usize::MAX).max(tasks.len());
             let mut inner = self.hub.inner();
-            if inner.tasks + tasks.len() > MAX_WATCHED_TASKS {
+            if inner.tasks.saturating_add(count) > MAX_WATCHED_TASKS {
                 return Err(HubError::TooManyTasks);
             }
-            inner.tasks += tasks.len();
-            self.tasks += tasks.len();
+            inner.tasks += count;
+            self.tasks += count;
         }
         let mut pending = self.watcher.pending();
-        let mut newer = std::mem::take(&mut pending.tasks);
-        pending.order.clear();
-        newer.retain(|_, (version, _)| *version > job.version);
+        let newer = std::mem::take(&mut pending.tasks);
+        pending.versions.clear();
         pending.floor = job.version;
         for task in tasks {
-            let (version, task) = newer.remove(&task.node).unwrap_or_else(|| (job.version, Arc::new(task)));
-            pending.put(version, task);
+            pending.put(Arc::new(task));
+        }
+        for task in newer.into_values().filter(|task| task.version > job.version) {
+            pending.put(task);
         }
         if pending.job.as_ref().is_none_or(|known| known.version < job.version) {
             pending.job = Some(job);
         }
-        pending.news = true;
+        pending.news = pending.job.as_ref().map(|job| job.version) != known;
         Ok(())
     }
 
-    /// Waits for news: the job as it now is, and at most `limit` tasks that changed.
+    /// The job, when nothing is waiting to be told: the watcher has seen all of this version.
+    #[must_use]
+    pub fn idle(&self) -> Option<Arc<Job>> {
+        let pending = self.watcher.pending();
+        pending.job.clone().filter(|_| !pending.news && pending.tasks.is_empty())
+    }
+
+    /// Waits for news: the job as it now is, and at most `limit` tasks that changed, at least one.
     ///
     /// Loses nothing when it is dropped.
     ///
@@ -234,15 +274,18 @@ impl Subscription {
         if pending.closed {
             return Err(HubError::Closed);
         }
-        if !pending.news && pending.order.is_empty() {
+        if !pending.news && pending.tasks.is_empty() {
             return Ok(None);
         }
         let Some(job) = pending.job.clone() else { return Ok(None) };
-        let count = limit.min(pending.order.len());
-        let names: Vec<NodeName> = pending.order.drain(..count).collect();
-        let tasks = names.iter().filter_map(|name| pending.tasks.remove(name)).map(|(_, task)| task).collect();
+        let tasks = pending.take(limit.max(1));
         pending.news = false;
-        Ok(Some(News { job, tasks, more: !pending.order.is_empty() }))
+        let more = !pending.tasks.is_empty();
+        let seen = match tasks.last().filter(|_| more) {
+            Some(last) => Seen::up_to(last),
+            None => Seen::all_of(job.version),
+        };
+        Ok(Some(News { job, tasks, seen, more }))
     }
 }
 

@@ -171,3 +171,18 @@ async fn enroll(store: &SqliteStore, node: &NodeName, now: Timestamp) {
     };
     store.enroll(request, now).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_was_seen_of_a_database_is_no_place_to_go_on_from_in_a_restored_one() {
+    let (from, now) = (data_dir(), Timestamp::now());
+    let epoch = |data_dir: &Path| open(data_dir, Arc::new(Live::default())).epoch();
+    let original = epoch(from.path());
+    assert_eq!(epoch(from.path()), original, "a restart keeps it");
+    let out = tempfile::tempdir().unwrap();
+    let (file, target) = (out.path().join("backup"), out.path().join("server"));
+    backup::back_up(from.path(), &file, true, now).unwrap();
+    backup::restore(&file, &target, false, now).unwrap();
+    let restored = epoch(&target);
+    assert_ne!(restored, original);
+    assert_eq!(epoch(&target), restored);
+}

@@ -54,8 +54,13 @@ async fn max_parallel_holds_back_the_rest() {
             ..Default::default()
         })
         .await;
-    let mut watch =
-        client.jobs.clone().watch_job(v1::WatchJobRequest { job_id: job.job_id.clone() }).await.unwrap().into_inner();
+    let mut watch = client
+        .jobs
+        .clone()
+        .watch_job(v1::WatchJobRequest { job_id: job.job_id.clone(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     let mut last = None;
     while let Some(message) = watch.message().await.unwrap() {
         let job = message.job.unwrap();

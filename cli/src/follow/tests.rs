@@ -20,6 +20,8 @@ type Script = Vec<Result<WatchJobResponse, Status>>;
 #[derive(Clone, Default)]
 struct Scripted {
     scripts: Arc<Mutex<VecDeque<Script>>>,
+    /// Of each watch, as it was asked for.
+    cursors: Arc<Mutex<Vec<String>>>,
 }
 
 macro_rules! not_scripted {
@@ -30,8 +32,9 @@ macro_rules! not_scripted {
 
             async fn watch_job(
                 &self,
-                _: Request<v1::WatchJobRequest>,
+                request: Request<v1::WatchJobRequest>,
             ) -> Result<Response<Self::WatchJobStream>, Status> {
+                self.cursors.lock().unwrap().push(request.into_inner().cursor);
                 match self.scripts.lock().unwrap().pop_front() {
                     Some(script) => Ok(Response::new(stream::iter(script).boxed())),
                     None => Err(Status::not_found("there is no job \"01jd\"")),
@@ -60,11 +63,12 @@ fn message(job: JobState, task: TaskState) -> Result<WatchJobResponse, Status> {
     Ok(WatchJobResponse {
         job: Some(Job { job_id: "01jd".to_owned(), state: job.into(), ..Default::default() }),
         tasks: vec![Task { node_name: "store-1".to_owned(), state: task.into(), ..Default::default() }],
+        cursor: format!("after {}", task.as_str_name()),
     })
 }
 
-async fn follow_script(scripts: Vec<Script>) -> (Result<Followed, Error>, usize) {
-    let service = Scripted { scripts: Arc::new(Mutex::new(scripts.into())) };
+async fn follow_script(scripts: Vec<Script>) -> (Result<Followed, Error>, Vec<String>) {
+    let service = Scripted { scripts: Arc::new(Mutex::new(scripts.into())), ..Default::default() };
     let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = incoming.local_addr().unwrap();
     let server = Server::builder().add_service(JobServiceServer::new(service.clone())).serve_with_incoming(incoming);
@@ -72,8 +76,9 @@ async fn follow_script(scripts: Vec<Script>) -> (Result<Followed, Error>, usize)
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let followed = follow(&mut Client::over(channel), "01jd", &mut Output::new(Format::Json)).await;
     server.abort();
-    let left = service.scripts.lock().unwrap().len();
-    (followed, left)
+    assert_eq!(service.scripts.lock().unwrap().len(), 0, "scripts that nobody asked for");
+    let cursors = service.cursors.lock().unwrap().clone();
+    (followed, cursors)
 }
 
 #[tokio::test]
@@ -85,10 +90,46 @@ async fn a_job_is_followed_across_broken_watches() {
         vec![message(JobState::Running, TaskState::Starting)],
         vec![message(JobState::Failed, TaskState::Failed)],
     ];
-    let (followed, left) = follow_script(scripts).await;
+    let (followed, cursors) = follow_script(scripts).await;
     let Followed::AtRest(view) = followed.unwrap() else { panic!("nobody pressed Ctrl-C") };
-    assert_eq!((view.state(), left), (JobState::Failed, 0));
+    assert_eq!(view.state(), JobState::Failed);
     assert_eq!(view.tasks.len(), 1);
+    let pulling = "after TASK_STATE_PULLING";
+    assert_eq!(
+        cursors,
+        ["", pulling, pulling, "after TASK_STATE_STARTING"],
+        "each goes on where the last one broke off"
+    );
+}
+
+#[tokio::test]
+async fn a_place_that_the_server_does_not_know_any_more_is_forgotten() {
+    let mut other = message(JobState::Running, TaskState::Pulling);
+    other.as_mut().unwrap().tasks[0].node_name = "store-2".to_owned();
+    let scripts = vec![
+        vec![other, Err(Status::unavailable("shutting down"))],
+        vec![Err(Status::out_of_range("put back to an older state"))],
+        vec![message(JobState::Failed, TaskState::Failed)],
+    ];
+    let (followed, cursors) = follow_script(scripts).await;
+    let Followed::AtRest(view) = followed.unwrap() else { panic!("nobody pressed Ctrl-C") };
+    assert_eq!(cursors, ["", "after TASK_STATE_PULLING", ""]);
+    assert_eq!(view.tasks.keys().collect::<Vec<_>>(), ["store-1"], "nothing of before is left");
+}
+
+#[tokio::test]
+async fn a_bookmark_tells_nothing_but_where_to_go_on() {
+    let bookmark = WatchJobResponse { cursor: "bookmark".to_owned(), ..Default::default() };
+    let scripts = vec![
+        vec![message(JobState::Running, TaskState::Pulling), Ok(bookmark), Err(Status::unavailable("away"))],
+        vec![message(JobState::Failed, TaskState::Failed)],
+    ];
+    let (followed, cursors) = follow_script(scripts).await;
+    let Followed::AtRest(view) = followed.unwrap() else { panic!("nobody pressed Ctrl-C") };
+    assert_eq!(
+        (view.state(), cursors.as_slice()),
+        (JobState::Failed, ["".to_owned(), "bookmark".to_owned()].as_slice())
+    );
 }
 
 #[tokio::test]

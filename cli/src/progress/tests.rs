@@ -31,7 +31,7 @@ fn failed(node: &str) -> Task {
 }
 
 fn message(job: Job, tasks: Vec<Task>) -> WatchJobResponse {
-    WatchJobResponse { job: Some(job), tasks }
+    WatchJobResponse { job: Some(job), tasks, ..Default::default() }
 }
 
 fn now() -> Timestamp {

@@ -78,6 +78,11 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
     }
     for (old, new) in before.tasks.iter().zip(&after.tasks) {
         one_step(old, new, event);
+        assert!(new.version <= after.job.version);
+        if old == new {
+            continue;
+        }
+        assert!(new.version > before.job.version, "the version tells every change of a task: {event:?}");
     }
     match event {
         Event::Assign(index) => assigned(before, after, *index, answer),
@@ -141,7 +146,7 @@ fn reported(before: &World, after: &World, index: usize, attempts_ago: i64, answ
         }
         Receipt::Late => {
             assert!(attempts_ago > 0 || old.state.is_end());
-            let unchanged = Task { history: new.history.clone(), ..old.clone() };
+            let unchanged = Task { history: new.history.clone(), version: new.version, ..old.clone() };
             assert_eq!(*new, unchanged, "a late report is history");
             assert!(new.history.last().unwrap().late);
         }

@@ -189,6 +189,7 @@ fn task(job: &JobId, index: usize, now: Timestamp) -> Task {
         assign_time: None,
         update_time: now,
         end_time: None,
+        version: 1,
         history: Vec::new(),
     }
 }

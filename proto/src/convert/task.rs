@@ -54,6 +54,7 @@ impl From<&Task> for v1::Task {
             assign_time: task.assign_time.map(timestamp),
             update_time: Some(timestamp(task.update_time)),
             end_time: task.end_time.map(timestamp),
+            version: task.version,
             history: task.history.iter().map(v1::TaskEvent::from).collect(),
         }
     }
@@ -80,6 +81,7 @@ impl FromWire<v1::Task> for Task {
             assign_time: assign_time?,
             update_time: update_time?,
             end_time: end_time?,
+            version: wire.version,
             history: history?,
         })
     }

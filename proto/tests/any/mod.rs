@@ -145,11 +145,11 @@ fn event() -> impl Strategy<Value = TaskEvent> {
 
 pub(crate) fn task() -> impl Strategy<Value = Task> {
     let what = (job_id(), node_name(), any::<u32>(), state(), pull(), option::of(failure()));
-    let when = (any::<bool>(), option::of(time()), time(), option::of(time()), vec(event(), 0..3));
+    let when = (any::<bool>(), option::of(time()), time(), option::of(time()), any::<u64>(), vec(event(), 0..3));
     (what, when).prop_map(
         |(
             (job, node, attempt, state, pull, failure),
-            (cancel_requested, assign_time, update_time, end_time, history),
+            (cancel_requested, assign_time, update_time, end_time, version, history),
         )| {
             Task {
                 job,
@@ -162,6 +162,7 @@ pub(crate) fn task() -> impl Strategy<Value = Task> {
                 assign_time,
                 update_time,
                 end_time,
+                version,
                 history,
             }
         },

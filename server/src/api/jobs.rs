@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::identity::Identity;
 use longshore_model::job::Job;
@@ -14,18 +14,16 @@ use longshore_model::task::Task;
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
-use prost::Message;
 use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
 use super::pages::{self, Listing};
 use super::scan::Scan;
+use super::watch::{Cursor, Watch};
 use super::{Context, filters, job_id, new_job, status, terms};
-use crate::hub::{Interest, News, Subscription};
+use crate::hub::{Interest, Snapshot, Subscription};
 use crate::store::{JobRequest, Terms};
 
-/// Tasks in one message of a watch, as the protocol promises.
-const WATCHED_TASKS: usize = 1_000;
 /// Jobs read at once where most may not be wanted: each comes with its spec, up to half a megabyte.
 const SCANNED_JOBS: usize = 100;
 /// Longest wait of one call: a caller that wants more asks again, and notices meanwhile that it is still connected.
@@ -113,12 +111,26 @@ impl JobService for JobApi {
     }
 
     async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
-        let id = job_id(request.into_inner().job_id)?;
+        let request = request.into_inner();
+        let mut bad = Violations::default();
+        let id = JobId::from_wire(request.job_id, longshore_model::validate::Path::Root.field("job_id"), &mut bad);
+        let cursor = Cursor::read(&request.cursor, &mut bad);
+        let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let store = &self.0.store;
+        let epoch = store.epoch();
+        if let Some(cursor) = &cursor {
+            cursor.check(&id, epoch).map_err(status::cursor)?;
+        }
         // Subscribed first, so that nothing is missed between the snapshot and the first change.
         let mut subscription = self.subscribe(&id, Interest::JobAndTasks)?;
-        let (job, tasks) = self.0.store.job_with_tasks(&id).await.map_err(status::store)?;
-        subscription.begin(job, tasks).map_err(status::hub)?;
-        Ok(Response::new(watch(subscription)))
+        let seen = cursor.as_ref().map(|cursor| cursor.seen().clone()).unwrap_or_default();
+        let (job, tasks) = store.job_with_tasks(&id, &seen).await.map_err(status::store)?;
+        if let Some(cursor) = &cursor {
+            cursor.check_version(&job).map_err(status::cursor)?;
+        }
+        let known = cursor.as_ref().map(Cursor::version);
+        subscription.begin(Snapshot { job, tasks, known }).map_err(status::hub)?;
+        Ok(Response::new(Watch { subscription, epoch }.messages()))
     }
 
     async fn wait_job(&self, request: Request<v1::WaitJobRequest>) -> Result<Response<v1::WaitJobResponse>, Status> {
@@ -136,7 +148,8 @@ impl JobService for JobApi {
         let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
         let mut subscription = self.subscribe(&id, Interest::Job)?;
         let job = self.0.store.job(&id).await.map_err(status::store)?;
-        subscription.begin(Arc::clone(&job), Vec::new()).map_err(status::hub)?;
+        let snapshot = Snapshot { job: Arc::clone(&job), tasks: Vec::new(), known: None };
+        subscription.begin(snapshot).map_err(status::hub)?;
         let job = wait(&mut subscription, job, timeout).await?;
         Ok(Response::new(v1::WaitJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
     }
@@ -189,38 +202,6 @@ impl JobService for JobApi {
         let token = pages::close(&mut tasks, false, |task| listing.token(&task.node_name));
         let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
-    }
-}
-
-/// The stream of a watch: ends after the message that shows the job at rest with nothing left to tell.
-fn watch(subscription: Subscription) -> BoxStream<'static, Result<v1::WatchJobResponse, Status>> {
-    let news = stream::unfold(Some(subscription), |subscription| async move {
-        let mut subscription = subscription?;
-        match subscription.next(WATCHED_TASKS).await {
-            Ok(news) => {
-                let is_last = !news.more && news.job.state().is_at_rest();
-                let messages = messages(&news).into_iter().map(Ok).collect();
-                Some((messages, (!is_last).then_some(subscription)))
-            }
-            Err(error) => Some((vec![Err(status::hub(error))], None)),
-        }
-    });
-    news.flat_map(|messages: Vec<_>| stream::iter(messages)).boxed()
-}
-
-/// News as messages, none of them larger than clients take.
-fn messages(news: &News) -> Vec<v1::WatchJobResponse> {
-    let job = v1::Job::from(news.job.as_ref());
-    let mut tasks: Vec<v1::Task> = news.tasks.iter().map(|task| v1::Task::from(task.as_ref())).collect();
-    let mut messages = Vec::new();
-    let room = pages::MAX_PAGE_BYTES.saturating_sub(job.encoded_len());
-    loop {
-        let rest = tasks.split_off(pages::fitting(&tasks, room));
-        messages.push(v1::WatchJobResponse { job: Some(job.clone()), tasks });
-        if rest.is_empty() {
-            return messages;
-        }
-        tasks = rest;
     }
 }
 

@@ -22,6 +22,7 @@ pub mod request_id;
 mod scan;
 pub(crate) mod status;
 pub mod users;
+pub mod watch;
 
 use crate::ids::Ids;
 use crate::live::Live;

@@ -46,7 +46,7 @@ impl<'a> Listing<'a> {
         cursor
     }
 
-    fn open(&self, token: &str) -> Option<String> {
+    pub(super) fn open(&self, token: &str) -> Option<String> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (checksum, cursor) = bytes.split_at_checked(CHECKSUM)?;
         let cursor = std::str::from_utf8(cursor).ok()?;

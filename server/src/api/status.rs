@@ -14,6 +14,7 @@ use longshore_model::validate::Violations;
 use tonic::{Code, Request, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use super::watch::CursorRefused;
 use crate::fleet::FleetError;
 use crate::hub::HubError;
 use crate::identity::authority::AuthorityError;
@@ -184,6 +185,20 @@ pub(crate) fn hub(error: HubError) -> Status {
             later(Code::ResourceExhausted, "TOO_MANY_WATCHERS", error.to_string())
         }
         HubError::Closed => later(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
+    }
+}
+
+/// What it means for a caller that a watch cannot go on from its cursor.
+pub(super) fn cursor(refused: CursorRefused) -> Status {
+    match refused {
+        CursorRefused::OtherJob => {
+            plain(Code::OutOfRange, "CURSOR_OF_OTHER_JOB", "the cursor is of a watch of another job; watch without it")
+        }
+        CursorRefused::OtherHistory => {
+            let message = "the cursor is of a history that the server does not have: its database was put back to an \
+                           older state, or is another one; watch without it";
+            plain(Code::OutOfRange, "CURSOR_EXPIRED", message)
+        }
     }
 }
 

@@ -45,7 +45,7 @@ fn job(version: u64) -> Arc<Job> {
     })
 }
 
-fn task(node: &str, state: TaskState) -> Task {
+fn task(version: u64, node: &str, state: TaskState) -> Task {
     Task {
         job: job(1).id.clone(),
         node: NodeName::parse(node).unwrap(),
@@ -57,8 +57,13 @@ fn task(node: &str, state: TaskState) -> Task {
         assign_time: None,
         update_time: Timestamp::UNIX_EPOCH,
         end_time: None,
+        version,
         history: Vec::new(),
     }
+}
+
+fn from(version: u64, tasks: Vec<Task>) -> Snapshot {
+    Snapshot { job: job(version), tasks, known: None }
 }
 
 fn states(news: &News) -> Vec<(&str, TaskState)> {
@@ -69,17 +74,18 @@ fn states(news: &News) -> Vec<(&str, TaskState)> {
 async fn the_snapshot_and_what_was_committed_meanwhile_become_one() {
     let hub = Arc::new(Hub::default());
     let mut watch = hub.subscribe(&job(1).id, Interest::JobAndTasks).unwrap();
-    hub.changed(&job(4), vec![task("a", TaskState::Assigned)]);
-    hub.changed(&job(6), vec![task("b", TaskState::Pulling)]);
+    hub.changed(&job(4), vec![task(4, "a", TaskState::Assigned)]);
+    hub.changed(&job(6), vec![task(6, "b", TaskState::Pulling)]);
     // The snapshot is of version 5: it has the first change already, and not the second.
-    let snapshot = vec![task("a", TaskState::Checking), task("b", TaskState::Pending), task("c", TaskState::Pending)];
-    watch.begin(job(5), snapshot).unwrap();
+    let snapshot =
+        vec![task(5, "a", TaskState::Checking), task(1, "b", TaskState::Pending), task(1, "c", TaskState::Pending)];
+    watch.begin(from(5, snapshot)).unwrap();
     // Told late, and no news.
-    hub.changed(&job(5), vec![task("a", TaskState::Checking)]);
+    hub.changed(&job(5), vec![task(5, "a", TaskState::Checking)]);
 
     let news = watch.next(100).await.unwrap();
     assert_eq!(news.job.version, 6);
-    assert_eq!(states(&news), [("a", TaskState::Checking), ("b", TaskState::Pulling), ("c", TaskState::Pending)]);
+    assert_eq!(states(&news), [("c", TaskState::Pending), ("a", TaskState::Checking), ("b", TaskState::Pulling)]);
     assert!(futures::poll!(std::pin::pin!(watch.next(100))).is_pending());
 }
 
@@ -87,18 +93,21 @@ async fn the_snapshot_and_what_was_committed_meanwhile_become_one() {
 async fn a_slow_watcher_sees_the_newest_of_everything_and_holds_no_more() {
     let hub = Arc::new(Hub::default());
     let mut watch = hub.subscribe(&job(1).id, Interest::JobAndTasks).unwrap();
-    watch.begin(job(1), Vec::new()).unwrap();
+    watch.begin(from(1, Vec::new())).unwrap();
     for version in 2..1_000 {
-        hub.changed(&job(version), vec![task("a", TaskState::Pulling), task("b", TaskState::Starting)]);
+        hub.changed(
+            &job(version),
+            vec![task(version, "a", TaskState::Pulling), task(version, "b", TaskState::Starting)],
+        );
     }
-    hub.changed(&job(1_000), vec![task("b", TaskState::Succeeded)]);
+    hub.changed(&job(1_000), vec![task(1_000, "b", TaskState::Succeeded)]);
     assert_eq!(watch.watcher.pending().tasks.len(), 2);
 
     let first = watch.next(1).await.unwrap();
     assert_eq!((first.job.version, first.more), (1_000, true));
     assert_eq!(states(&first), [("a", TaskState::Pulling)]);
     // What changes again goes to the end, so that it overtakes nothing.
-    hub.changed(&job(1_001), vec![task("a", TaskState::Succeeded)]);
+    hub.changed(&job(1_001), vec![task(1_001, "a", TaskState::Succeeded)]);
     let second = watch.next(1).await.unwrap();
     assert_eq!(states(&second), [("b", TaskState::Succeeded)]);
     let third = watch.next(1).await.unwrap();
@@ -113,7 +122,7 @@ async fn watchers_are_limited_leave_without_a_trace_and_end_with_the_server() {
     assert_eq!(hub.subscribe(id, Interest::Job).err(), Some(HubError::Full));
     all.truncate(1);
     let mut waiting = hub.subscribe(id, Interest::Job).unwrap();
-    waiting.begin(job(1), Vec::new()).unwrap();
+    waiting.begin(from(1, Vec::new())).unwrap();
     waiting.next(0).await.unwrap();
     {
         let mut next = std::pin::pin!(waiting.next(0));
@@ -132,13 +141,13 @@ async fn what_watchers_may_hold_is_limited_and_given_back() {
     let hub = Arc::new(Hub::default());
     let id = &job(1).id;
     hub.inner().tasks = MAX_WATCHED_TASKS - 1;
-    let one = || vec![task("a", TaskState::Pending)];
+    let one = || from(1, vec![task(1, "a", TaskState::Pending)]);
     let mut first = hub.subscribe(id, Interest::JobAndTasks).unwrap();
-    first.begin(job(1), one()).unwrap();
+    first.begin(one()).unwrap();
     let mut second = hub.subscribe(id, Interest::JobAndTasks).unwrap();
-    assert_eq!(second.begin(job(1), one()).err(), Some(HubError::TooManyTasks));
+    assert_eq!(second.begin(one()).err(), Some(HubError::TooManyTasks));
     drop(first);
-    second.begin(job(1), one()).unwrap();
+    second.begin(one()).unwrap();
     drop(second);
     assert_eq!(hub.inner().tasks, MAX_WATCHED_TASKS - 1);
 }

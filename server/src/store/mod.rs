@@ -81,6 +81,30 @@ impl Terms {
     }
 }
 
+/// How much of a job's tasks somebody has seen, in the order of their last changes: by version, then by node. What comes
+/// after it is news. The default has seen nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// Everything below this version of the job.
+    pub version: u64,
+    /// And of this version, the nodes up to this one.
+    pub node: String,
+}
+
+impl Seen {
+    /// A task, and all that changed before it.
+    #[must_use]
+    pub fn up_to(task: &Task) -> Self {
+        Self { version: task.version, node: task.node.to_string() }
+    }
+
+    /// Everything as of a version of the job.
+    #[must_use]
+    pub fn all_of(version: u64) -> Self {
+        Self { version: version.saturating_add(1), node: String::new() }
+    }
+}
+
 /// What people ask of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobRequest {
@@ -377,8 +401,12 @@ pub trait Store: Send + Sync + 'static {
     /// A job's tasks by node name, after `after`.
     async fn tasks(&self, job: &JobId, after: Option<&NodeName>, limit: usize) -> Result<Page<Task>, StoreError>;
 
-    /// A job and all its tasks as of one moment, for the first message of a watch.
-    async fn job_with_tasks(&self, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError>;
+    /// A job, and its tasks that have changed since they were `seen`, as of one moment: what a watch begins with.
+    async fn job_with_tasks(&self, id: &JobId, seen: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError>;
+
+    /// A number that tells this database's history from every other: versions of jobs can be compared within it only. A
+    /// database that goes back to an older state, such as one that is restored, must be given another.
+    fn epoch(&self) -> i64;
 
     /// Stops, resumes or retries a job.
     async fn request(

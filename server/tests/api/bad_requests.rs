@@ -154,7 +154,7 @@ async fn jobs_by_id(world: &World, answers: &mut Answers) {
         let mut jobs = world.jobs();
         let get = v1::GetJobRequest { job_id: job_id.clone() };
         answers.of("GetJob", &get, jobs.get_job(get.clone()).await);
-        let watch = v1::WatchJobRequest { job_id: job_id.clone() };
+        let watch = v1::WatchJobRequest { job_id: job_id.clone(), cursor: owned(text) };
         answers.of_stream("WatchJob", &watch, jobs.watch_job(watch.clone()).await).await;
         let wait = v1::WaitJobRequest { job_id: job_id.clone(), timeout: None };
         answers.of("WaitJob", &wait, jobs.wait_job(wait.clone()).await);

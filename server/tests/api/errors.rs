@@ -75,7 +75,7 @@ async fn unknown_things_are_not_found_and_say_what_they_are() {
     let (code, details) = failure(world.jobs().get_job(v1::GetJobRequest { job_id: job_id.clone() }).await);
     assert_eq!((code, reason(&details)), (Code::NotFound, "JOB_NOT_FOUND"));
     assert_eq!(details.resource_info().unwrap().resource_name, UNKNOWN_JOB);
-    let watch = world.jobs().watch_job(v1::WatchJobRequest { job_id: job_id.clone() }).await;
+    let watch = world.jobs().watch_job(v1::WatchJobRequest { job_id: job_id.clone(), ..Default::default() }).await;
     assert_eq!(failure(watch).0, Code::NotFound);
     let wait = world.jobs().wait_job(v1::WaitJobRequest { job_id: job_id.clone(), timeout: None }).await;
     assert_eq!(failure(wait).0, Code::NotFound);

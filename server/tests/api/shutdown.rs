@@ -17,7 +17,7 @@ async fn a_drain_ends_all_that_is_open_and_takes_nothing_new() {
     let mut agent = world.fleet(&["shop-1"]).await.remove(0);
     let job = world.create(order(&["shop-1"])).await;
     agent.set().await;
-    let request = v1::WatchJobRequest { job_id: job.job_id.clone() };
+    let request = v1::WatchJobRequest { job_id: job.job_id.clone(), ..Default::default() };
     let mut watch = world.jobs().watch_job(request).await.unwrap().into_inner();
     soon(watch.message()).await.unwrap();
     let mut health = HealthClient::new(world.channel());

@@ -15,11 +15,11 @@ async fn a_watch_tells_everything_first_and_then_what_changes() {
     world.enroll("shop-2", &[]).await;
     let job = world.create(order(&["shop-1", "shop-2"])).await;
     let assignment = agents[0].set().await;
-    let request = v1::WatchJobRequest { job_id: job.job_id.clone() };
+    let request = v1::WatchJobRequest { job_id: job.job_id.clone(), ..Default::default() };
     let mut watch = world.jobs().watch_job(request).await.unwrap().into_inner();
     let first = soon(watch.message()).await.unwrap().unwrap();
     let states: Vec<_> = first.tasks.iter().map(|task| (task.node_name.as_str(), task.state())).collect();
-    assert_eq!(states, [("shop-1", TaskState::Assigned), ("shop-2", TaskState::Pending)]);
+    assert_eq!(states, [("shop-2", TaskState::Pending), ("shop-1", TaskState::Assigned)], "oldest changes first");
 
     agents[0].reach(&assignment, TaskState::Pulling).await;
     let next = soon(watch.message()).await.unwrap().unwrap();
@@ -47,7 +47,7 @@ async fn a_slow_watcher_sees_the_final_state_and_the_newest_of_every_task() {
     // Large enough that unread messages fill the connection's window.
     request.spec.as_mut().unwrap().args = vec!["x".repeat(16 * 1024); 2];
     let job = world.create(request).await;
-    let request = v1::WatchJobRequest { job_id: job.job_id.clone() };
+    let request = v1::WatchJobRequest { job_id: job.job_id.clone(), ..Default::default() };
     let mut watch = world.jobs().watch_job(request).await.unwrap().into_inner();
     for agent in &mut agents {
         let assignment = agent.set().await;
@@ -75,7 +75,7 @@ async fn a_job_at_rest_is_told_once() {
     let job = world.create(order(&["shop-1"])).await;
     let assignment = agents[0].set().await;
     agents[0].reach(&assignment, TaskState::Failed).await;
-    let request = v1::WatchJobRequest { job_id: job.job_id };
+    let request = v1::WatchJobRequest { job_id: job.job_id, ..Default::default() };
     let mut watch = world.jobs().watch_job(request).await.unwrap().into_inner();
     let only = soon(watch.message()).await.unwrap().unwrap();
     assert_eq!(only.job.unwrap().state(), JobState::Failed);

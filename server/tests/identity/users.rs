@@ -119,7 +119,11 @@ async fn a_revoked_user_loses_what_they_watch_and_every_later_call() {
     let credentials = server.user("ann", UserRole::Operator).await;
     let channel = dial(&server.api, &credentials).await.unwrap();
     let mut jobs = JobServiceClient::new(channel.clone());
-    let mut watch = jobs.watch_job(v1::WatchJobRequest { job_id: job_id.clone() }).await.unwrap().into_inner();
+    let mut watch = jobs
+        .watch_job(v1::WatchJobRequest { job_id: job_id.clone(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     watch.message().await.unwrap().unwrap();
     let wait = v1::WaitJobRequest { job_id, timeout: Some(prost_types::Duration { seconds: 300, nanos: 0 }) };
     let waiting = tokio::spawn(async move { jobs.wait_job(wait).await.map(drop) });

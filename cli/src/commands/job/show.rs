@@ -22,7 +22,7 @@ pub(crate) struct Show {
 pub(super) async fn run(show: Show, context: &mut Context<'_>) -> Result<Exit, Error> {
     let (job, tasks) = context.client.job_with_tasks(&show.job).await?;
     let command = context.connection.command();
-    let message = WatchJobResponse { job: Some(job.clone()), tasks: tasks.clone() };
+    let message = WatchJobResponse { job: Some(job.clone()), tasks: tasks.clone(), ..Default::default() };
     context
         .output
         .show(|| json::of("WatchJobResponse", &message), || text(&job, &tasks, &command, Timestamp::now()))?;

@@ -17,7 +17,7 @@ use super::model::{Model, Outcome, Step};
 use super::{
     Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, node_name, progress, session_id, token,
 };
-use crate::store::{Change, JobRequest, Store, StoreError, Terms};
+use crate::store::{Change, JobRequest, Seen, Store, StoreError, Terms};
 
 /// Histories to try: each opens a database and waits for some twenty commits.
 const HISTORIES: u32 = 48;
@@ -192,7 +192,7 @@ async fn compare(store: &dyn Store, model: &Model, told: &Told) {
     let jobs = store.jobs(None, 100).await.unwrap().items;
     assert!(jobs.iter().rev().map(|job| &job.id).eq(model.jobs.keys()));
     for (id, (job, tasks)) in &model.jobs {
-        let stored = store.job_with_tasks(id).await.unwrap();
+        let stored = store.job_with_tasks(id, &Seen::default()).await.unwrap();
         assert_eq!(*stored.0, *job);
         assert_eq!(stored.1, *tasks);
         assert_eq!(job.counts, TaskCounts::tally(tasks.iter().map(|task| task.state)));

@@ -12,7 +12,7 @@ use longshore_model::job::{JobState, TaskCounts};
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress, spec_bytes};
-use crate::store::{Change, JobRequest, StoreError, Terms};
+use crate::store::{Change, JobRequest, Seen, StoreError, Terms};
 
 pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
@@ -23,7 +23,7 @@ pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
     assert_eq!(lines(&bed.seen.take()), ["job web-1 QUEUED: a PENDING, b PENDING", "assignable"]);
 
     assert_eq!(*bed.job(1).await, expected);
-    let (job, tasks) = bed.store.job_with_tasks(&job_id(1)).await.unwrap();
+    let (job, tasks) = bed.store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();
     assert_eq!(*job, expected);
     let seen: Vec<_> = tasks.iter().map(|task| (task.node.as_str(), task.attempt, task.state)).collect();
     assert_eq!(seen, [("a", 1, TaskState::Pending), ("b", 1, TaskState::Pending)]);
@@ -230,12 +230,12 @@ pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
 pub(crate) async fn requests_are_refused(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     bed.assigned(1, &["a"], 0).await;
-    let before = bed.store.job_with_tasks(&job_id(1)).await.unwrap();
+    let before = bed.store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();
     for request in [JobRequest::Resume, JobRequest::Retry] {
         let refused = bed.store.request(&job_id(1), request, Terms::default(), at(2)).await.unwrap_err();
         assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
     }
-    assert_eq!(bed.store.job_with_tasks(&job_id(1)).await.unwrap(), before);
+    assert_eq!(bed.store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap(), before);
     assert!(lines(&bed.seen.take()).is_empty());
     bed.report("a", progress(1, 1, TaskState::Succeeded), 3).await;
     for request in [JobRequest::Stop { cancel_in_flight: true }, JobRequest::Resume, JobRequest::Retry] {
@@ -265,7 +265,7 @@ pub(crate) async fn unknown_jobs_are_not_found(factory: &dyn Factory) {
     let id = job_id(1);
     assert!(is_not_found(&bed.store.job(&id).await.unwrap_err(), "job"));
     assert!(is_not_found(&bed.store.tasks(&id, None, 1).await.unwrap_err(), "job"));
-    assert!(is_not_found(&bed.store.job_with_tasks(&id).await.unwrap_err(), "job"));
+    assert!(is_not_found(&bed.store.job_with_tasks(&id, &Seen::default()).await.unwrap_err(), "job"));
     assert!(is_not_found(
         &bed.store.request(&id, JobRequest::Retry, Terms::default(), at(1)).await.unwrap_err(),
         "job"

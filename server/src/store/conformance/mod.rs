@@ -28,7 +28,7 @@ use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, Res
 use longshore_model::task::{Task, TaskState};
 
 use super::{
-    Change, EncodedAssignment, Enrolled, Enrolling, NewJob, NodeReport, Observer, RequestKey, Store, StoreError,
+    Change, EncodedAssignment, Enrolled, Enrolling, NewJob, NodeReport, Observer, RequestKey, Seen, Store, StoreError,
     StoredToken,
 };
 
@@ -279,7 +279,7 @@ impl Bed {
     }
 
     pub(super) async fn task(&self, number: u32, node: &str) -> Task {
-        let (_, tasks) = self.store.job_with_tasks(&job_id(number)).await.unwrap();
+        let (_, tasks) = self.store.job_with_tasks(&job_id(number), &Seen::default()).await.unwrap();
         tasks.into_iter().find(|task| task.node.as_str() == node).unwrap()
     }
 

@@ -228,6 +228,7 @@ fn pending(job: &Job, node: &NodeName) -> Task {
         assign_time: None,
         update_time: job.create_time,
         end_time: None,
+        version: job.version,
         history: Vec::new(),
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Bed, Factory, app_name, app_report, at, enroll, enrolling, info, is_not_found, job_id, lines, new_job, node_name,
     progress, session_id, spec_bytes, token,
 };
-use crate::store::{Change, JobRequest, Store, Terms};
+use crate::store::{Change, JobRequest, Seen, Store, Terms};
 
 pub(crate) async fn nodes_are_paged(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["c", "a", "e", "b", "d"]).await;
@@ -162,10 +162,10 @@ pub(crate) async fn a_restart_keeps_everything(factory: &dyn Factory) {
     bed.store.create_token(token("t", at(100))).await.unwrap();
     bed.store.open_session(&node_name("a"), &session_id(1), info(), at(3)).await.unwrap();
     let everything = async |store: &dyn Store| {
-        let job = store.job_with_tasks(&job_id(1)).await.unwrap();
+        let job = store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();
         let nodes = store.nodes(None, 10).await.unwrap().items;
         let apps = store.apps(None, None, None, 10).await.unwrap().items;
-        (job, nodes, apps)
+        (job, nodes, apps, store.epoch())
     };
     let before = everything(&*bed.store).await;
     drop(bed);

@@ -8,7 +8,7 @@ use longshore_model::report::TaskReport;
 use longshore_model::task::{PullProgress, TaskState};
 
 use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress};
-use crate::store::{Change, NodeReport};
+use crate::store::{Change, NodeReport, Seen};
 
 pub(crate) async fn progress_counts(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
@@ -120,7 +120,7 @@ pub(crate) async fn thousands_of_reports_at_once(factory: &dyn Factory) {
         ended.unwrap();
     }
 
-    let (job, tasks) = bed.store.job_with_tasks(&job_id(1)).await.unwrap();
+    let (job, tasks) = bed.store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();
     assert_eq!(job.state(), JobState::Succeeded);
     assert_eq!(job.counts, TaskCounts::tally(tasks.iter().map(|task| task.state)));
     check_growth(&bed.seen.take(), NODES);

@@ -5,7 +5,7 @@ use longshore_model::name::JobId;
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, app_name, app_report, at, is_not_found, job_id, new_job, node_name, progress};
-use crate::store::{JobRequest, RequestKey, Terms};
+use crate::store::{JobRequest, RequestKey, Seen, Terms};
 
 /// A job of this number fails on its nodes, so that no app of it is left, at this second.
 async fn failed(bed: &Bed, number: u32, nodes: &[&str], second: i64) {
@@ -38,7 +38,7 @@ pub(crate) async fn old_jobs_are_forgotten(factory: &dyn Factory) {
     assert_eq!(forget(&bed, 20, 100_000).await, [job_id(2), job_id(1)], "a job that ended at that very moment is old");
     assert!(bed.seen.take().is_empty(), "nobody is told of it");
     assert!(is_not_found(&bed.store.job(&job_id(1)).await.unwrap_err(), "job"));
-    assert!(is_not_found(&bed.store.job_with_tasks(&job_id(1)).await.unwrap_err(), "job"));
+    assert!(is_not_found(&bed.store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap_err(), "job"));
     let retry = bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(40)).await;
     assert!(is_not_found(&retry.unwrap_err(), "job"), "not even out of the writer's memory");
     // What comes late is taken and dropped, so that the agent need not say it again.

@@ -154,6 +154,8 @@ pub fn restore(from: &Path, database: &Path, replace: bool, now: Timestamp) -> R
         let restored = schema::open_writer(&unfinished)?;
         let failed = sqlite(&unfinished);
         restored.execute_batch("DROP TABLE backup; DROP TABLE backup_file; DELETE FROM hold;").map_err(&failed)?;
+        // What was seen of the newer database is no place to go on from in this one.
+        restored.execute_batch("UPDATE history SET epoch = random()").map_err(&failed)?;
         restored.execute("INSERT INTO hold VALUES (?1)", [rows::micros(now)]).map_err(&failed)?;
         check(&restored, &unfinished)?;
         into_one_file(&restored).map_err(&failed)?;

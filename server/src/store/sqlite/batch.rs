@@ -261,7 +261,8 @@ impl<'b> Batch<'b> {
         }
         let mut statement = self.sql.prepare_cached(
             "UPDATE task SET attempt = ?3, state = ?4, cancel_requested = ?5, pull_done = ?6, pull_total = ?7, \
-             assign_time = ?8, update_time = ?9, end_time = ?10, failure = ?11, history = ?12 \
+             assign_time = ?8, update_time = ?9, end_time = ?10, failure = ?11, history = ?12, \
+             version = ?13 \
              WHERE job = ?1 AND node = ?2",
         )?;
         for (id, node) in std::mem::take(&mut self.unwritten_tasks) {
@@ -280,6 +281,7 @@ impl<'b> Batch<'b> {
                 task.end_time.map(rows::micros),
                 task.failure.as_ref().map(rows::to_json).transpose()?,
                 (!task.history.is_empty()).then(|| rows::to_json(&task.history)).transpose()?,
+                rows::signed(task.version),
             ])?;
         }
         Ok(())

@@ -55,10 +55,11 @@ impl Batch<'_> {
         }
         self.add_job(key, job.clone(), spec, cause.map(Arc::from));
         let mut insert = self.sql.prepare_cached(
-            "INSERT INTO task (job, node, attempt, state, cancel_requested, update_time) VALUES (?1, ?2, 1, 0, 0, ?3)",
+            "INSERT INTO task (job, node, attempt, state, cancel_requested, update_time, version) \
+             VALUES (?1, ?2, 1, 0, 0, ?3, ?4)",
         )?;
         for node in nodes {
-            insert.execute(params![key, node.as_str(), rows::micros(job.create_time)])?;
+            insert.execute(params![key, node.as_str(), rows::micros(job.create_time), rows::signed(job.version)])?;
             let task = Task {
                 job: job.id.clone(),
                 node,
@@ -70,6 +71,7 @@ impl Batch<'_> {
                 assign_time: None,
                 update_time: job.create_time,
                 end_time: None,
+                version: job.version,
                 history: Vec::new(),
             };
             self.task_added(&job.id, task);

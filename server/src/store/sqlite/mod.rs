@@ -24,7 +24,7 @@ use self::read::Readers;
 use self::rows::rounded;
 use self::writer::Writer;
 use super::{
-    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Store,
+    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Seen, Store,
     StoreError, StoredCredential, StoredToken, Terms,
 };
 
@@ -111,6 +111,7 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Writer,
     metrics: StoreMetrics,
+    epoch: i64,
     _claim: File,
 }
 
@@ -123,9 +124,10 @@ impl SqliteStore {
     /// or it cannot be opened.
     pub fn open(path: &Path, observer: Arc<dyn Observer>) -> Result<Self, StoreError> {
         let claim = schema::claim(path)?;
-        let metrics = StoreMetrics::default();
-        let writer = Writer::start(schema::open_writer(path)?, observer, metrics.clone()).map_err(OpenError::Thread)?;
-        Ok(Self { writer, readers: Readers::new(path), metrics, _claim: claim })
+        let connection = schema::open_writer(path)?;
+        let (epoch, metrics) = (read::epoch(&connection)?, StoreMetrics::default());
+        let writer = Writer::start(connection, observer, metrics.clone()).map_err(OpenError::Thread)?;
+        Ok(Self { writer, readers: Readers::new(path), metrics, epoch, _claim: claim })
     }
 }
 
@@ -174,9 +176,13 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::tasks(sql, &job, after.as_ref(), limit)).await
     }
 
-    async fn job_with_tasks(&self, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
-        let id = id.clone();
-        self.readers.read(move |sql| read::job_with_tasks(sql, &id)).await
+    async fn job_with_tasks(&self, id: &JobId, seen: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
+        let (id, seen) = (id.clone(), seen.clone());
+        self.readers.read(move |sql| read::job_with_tasks(sql, &id, &seen)).await
+    }
+
+    fn epoch(&self) -> i64 {
+        self.epoch
     }
 
     async fn request(

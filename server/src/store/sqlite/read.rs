@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::{no_app, no_job, no_node, rows, schema};
-use crate::store::{Page, RequestKey, StoreError, StoredToken};
+use crate::store::{Page, RequestKey, Seen, StoreError, StoredToken};
 
 /// Reads that run at once: each holds a blocking thread and a connection with its page cache of 2 MB.
 const READERS: usize = 4;
@@ -161,10 +161,22 @@ fn tasks_after(sql: &Connection, id: &JobId, key: i64, after: &str, limit: i64) 
     Ok(tasks)
 }
 
-pub(super) fn job_with_tasks(sql: &Connection, id: &JobId) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
+pub(super) fn job_with_tasks(sql: &Connection, id: &JobId, seen: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
     let (key, job) = job_and_key(sql, id)?;
-    let tasks = tasks_after(sql, id, key, "", i64::MAX)?;
+    // Walks the job's tasks by its key: no index on what every report changes.
+    let tasks = sql
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::task_columns!(),
+            " FROM task WHERE job = ?1 AND (version, node) > (?2, ?3) ORDER BY node"
+        ))?
+        .query_map(params![key, rows::signed(seen.version), seen.node], |row| rows::task(row, id))?
+        .collect::<rusqlite::Result<_>>()?;
     Ok((Arc::new(job), tasks))
+}
+
+pub(super) fn epoch(sql: &Connection) -> rusqlite::Result<i64> {
+    sql.query_row("SELECT epoch FROM history", [], |row| row.get(0))
 }
 
 /// Walks open jobs, oldest first, and their pending tasks alone.

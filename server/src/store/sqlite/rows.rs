@@ -37,7 +37,8 @@ pub(super) use job_columns;
 macro_rules! task_columns {
     () => {
         "task.node, task.attempt, task.state, task.cancel_requested, task.pull_done, \
-     task.pull_total, task.assign_time, task.update_time, task.end_time, task.failure, task.history"
+     task.pull_total, task.assign_time, task.update_time, task.end_time, task.failure, task.history, \
+     task.version"
     };
 }
 pub(super) use task_columns;
@@ -245,6 +246,7 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
         assign_time: optional_time(row, 6)?,
         update_time: time(row, 7)?,
         end_time: optional_time(row, 8)?,
+        version: unsigned(row, 11)?,
         history: optional_json::<Vec<TaskEvent>>(row, 10)?.unwrap_or_default(),
     })
 }

@@ -18,7 +18,7 @@ use super::{OpenError, SqliteStore, schema};
 use crate::store::conformance::{
     self, Bed, Factory, Recorder, at, conformance_suite, enrolling, job_id, lines, new_job, node_name, progress, token,
 };
-use crate::store::{JobRequest, NewJob, Observer, Store, StoreError, Terms};
+use crate::store::{JobRequest, NewJob, Observer, Seen, Store, StoreError, Terms};
 
 mod crash;
 
@@ -248,7 +248,7 @@ async fn a_full_disk_fails_the_batch_and_nothing_else() {
     };
     limit(1).await.unwrap();
     seen.take();
-    let before = store.job_with_tasks(&job_id(1)).await.unwrap();
+    let before = store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();
 
     let release = hold(&store).await;
     let (reported, created, ()) = tokio::join!(
@@ -260,7 +260,7 @@ async fn a_full_disk_fails_the_batch_and_nothing_else() {
         assert!(matches!(failed, StoreError::Database(_)), "{failed:?}");
     }
     assert!(lines(&seen.take()).is_empty(), "nothing is told that could be lost");
-    assert_eq!(store.job_with_tasks(&job_id(1)).await.unwrap(), before);
+    assert_eq!(store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap(), before);
 
     limit(1 << 30).await.unwrap();
     store.create_job(bulky(2, 1 << 20)).await.unwrap();

@@ -88,7 +88,7 @@ async fn nothing_acknowledged_is_lost() {
         let acknowledgements = killed_after(&database, 40 + 7 * kill);
         let (store, _) = database.store();
         for (number, what) in acknowledgements {
-            let (job, tasks) = store.job_with_tasks(&job_id(number)).await.unwrap();
+            let (job, tasks) = store.job_with_tasks(&job_id(number), &Seen::default()).await.unwrap();
             let task = tasks.first().unwrap();
             let least = match what.as_str() {
                 "created" => TaskState::Pending,
