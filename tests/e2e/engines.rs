@@ -38,8 +38,11 @@ fn apps_run_on(kind: Kind) {
         engine.begin();
         let client = cluster.client().await;
         wait::until("the node's session", || async { client.is_connected("node").await }).await;
-        let info = client.nodes.clone().get_node(v1::GetNodeRequest { name: "node".to_owned() }).await.unwrap();
-        assert_eq!(info.into_inner().node.unwrap().info.unwrap().runtime, "docker");
+        let runtime = wait::for_value("what the node says of itself", || async {
+            let answer = client.nodes.clone().get_node(v1::GetNodeRequest { name: "node".to_owned() }).await.unwrap();
+            answer.into_inner().node.unwrap().info.map(|info| info.runtime)
+        });
+        assert_eq!(runtime.await, "docker");
 
         let spec = with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 80)]);
         let job = client.create(spec, &["node"]).await;
