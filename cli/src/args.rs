@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// Users: people and programs with client certificates.
     #[command(subcommand)]
     User(commands::user::User),
+    /// Registry credentials: what images of private registries are read with.
+    #[command(subcommand)]
+    Registry(commands::registry::Registry),
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),

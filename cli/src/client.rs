@@ -7,6 +7,7 @@ use longshore_proto::v1;
 use longshore_proto::v1::app_service_client::AppServiceClient;
 use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
+use longshore_proto::v1::registry_credential_service_client::RegistryCredentialServiceClient;
 use longshore_proto::v1::user_service_client::UserServiceClient;
 use longshore_tls::{Credentials, KeepAlive};
 use tonic::Request;
@@ -32,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) apps: AppServiceClient<Channel>,
     /// Users.
     pub(crate) users: UserServiceClient<Channel>,
+    /// Registry credentials.
+    pub(crate) registries: RegistryCredentialServiceClient<Channel>,
 }
 
 /// A request with the deadline of calls that answer at once.
@@ -56,7 +59,8 @@ impl Client {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),
             apps: AppServiceClient::new(channel.clone()),
-            users: UserServiceClient::new(channel),
+            users: UserServiceClient::new(channel.clone()),
+            registries: RegistryCredentialServiceClient::new(channel),
         }
     }
 

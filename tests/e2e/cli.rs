@@ -183,3 +183,39 @@ async fn the_doctor_finds_what_is_amiss() {
     assert_eq!((status, amiss[0].0.as_str()), (2, "server"), "{amiss:?}");
     assert!(amiss[0].1.contains("cannot reach"), "{amiss:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_credential_is_made_shown_changed_and_deleted_and_its_password_is_never_shown() {
+    const PASSWORD: &str = "correct-horse-battery";
+    let cluster = Cluster::start().await;
+    let password = cluster.file("password", format!("{PASSWORD}\n"));
+    let made = ["registry", "create", "shop", "--registry", "registry.example.com/shop", "--username", "robot"];
+    let (status, _, stderr) = code(&cluster, &[made.as_slice(), &["--password-file", &password]].concat());
+    assert_eq!(status, 0, "{stderr}");
+    assert_eq!(
+        code(&cluster, &[made.as_slice(), &["--password-file", &password]].concat()).0,
+        1,
+        "it is there already"
+    );
+
+    let (status, stdout, stderr) = code(&cluster, &["registry", "update", "shop", "--username", "robot-2"]);
+    assert_eq!(status, 0, "{stderr}");
+    let mut shown = stdout;
+    for arguments in [["registry", "show", "shop", "-o", "json"].as_slice(), &["registry", "list"]] {
+        let (status, stdout, stderr) = code(&cluster, arguments);
+        assert_eq!(status, 0, "{stderr}");
+        assert!(stdout.contains("robot-2") && stdout.contains("registry.example.com/shop"), "{stdout}");
+        shown += &stdout;
+    }
+    assert!(!(shown + &cluster.server_log()).contains(PASSWORD));
+
+    let (status, _, stderr) = code(&cluster, &["registry", "update", "shop"]);
+    assert_eq!(status, 1);
+    assert!(stderr.contains("nothing to change"), "{stderr}");
+    let nothing = cluster.file("empty", "");
+    let (status, _, stderr) = code(&cluster, &["registry", "update", "shop", "--password-file", &nothing]);
+    assert_eq!(status, 1);
+    assert!(stderr.contains("holds no password"), "{stderr}");
+    assert_eq!(code(&cluster, &["registry", "delete", "shop"]).0, 0);
+    assert_eq!(code(&cluster, &["registry", "show", "shop"]).0, 6);
+}

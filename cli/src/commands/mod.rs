@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 mod help;
 pub(crate) mod job;
 pub(crate) mod node;
+pub(crate) mod registry;
 pub(crate) mod user;
 mod version;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Apply(apply) => apply::run(apply, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,
+        Command::Registry(registry) => registry::run(registry, context(connection, output).await?).await,
         Command::User(user) => user::run(user, context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,
     }

@@ -1,0 +1,74 @@
+//! `longshore registry list`
+
+use jiff::Timestamp;
+use longshore_proto::v1::{ListRegistryCredentialsRequest, ListRegistryCredentialsResponse, RegistryCredential};
+
+use crate::client::{PAGE, call};
+use crate::commands::Context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::{json, text};
+
+/// List credentials by name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only credentials that match, such as `registry = registry.example.com*`; docs/api.md has the grammar.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    filter: String,
+}
+
+pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
+    let mut registry_credentials = Vec::new();
+    let mut request = ListRegistryCredentialsRequest { page_size: PAGE, filter: list.filter, ..Default::default() };
+    loop {
+        let page = context.client.registries.list_registry_credentials(call(request.clone())).await?.into_inner();
+        registry_credentials.extend(page.registry_credentials);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    let page = ListRegistryCredentialsResponse { registry_credentials, ..Default::default() };
+    let json = || json::of("ListRegistryCredentialsResponse", &page);
+    context.output.show(json, || table(&page.registry_credentials, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+fn table(credentials: &[RegistryCredential], now: Timestamp) -> String {
+    let row = |credential: &RegistryCredential| {
+        let authority = if credential.ca_certificate_pem.is_empty() { "no" } else { "yes" };
+        let changed = text::age(credential.update_time.as_ref(), now);
+        let RegistryCredential { name, registry, username, .. } = credential.clone();
+        [name, registry, username, authority.to_owned(), changed]
+    };
+    text::table(["NAME", "REGISTRY", "USER", "OWN CA", "CHANGED"], credentials.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_credentials() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let shop = RegistryCredential {
+            name: "shop".to_owned(),
+            registry: "registry.example.com/shop".to_owned(),
+            username: "robot".to_owned(),
+            update_time: at(0),
+            ..Default::default()
+        };
+        let own = RegistryCredential {
+            name: "own".to_owned(),
+            ca_certificate_pem: "-----BEGIN".to_owned(),
+            update_time: at(940),
+            ..shop.clone()
+        };
+        let now = Timestamp::from_second(1000).unwrap_or_default();
+        let expected = "\
+NAME  REGISTRY                   USER   OWN CA  CHANGED
+own   registry.example.com/shop  robot  yes     60s
+shop  registry.example.com/shop  robot  no      16m";
+        assert_eq!(table(&[own, shop], now), expected);
+    }
+}
