@@ -118,7 +118,7 @@ impl AppService for AppApi {
             Ok(arrived) => arrived.map_err(|error| desk(error, &node))?,
             Err(_) => {
                 let message = format!("the agent of node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs());
-                return Err(status::plain(Code::Unavailable, "NODE_NOT_ANSWERING", message));
+                return Err(status::later(Code::Unavailable, "NODE_NOT_ANSWERING", message));
             }
         };
         Ok(Response::new(lines(reader, node, instance)))
@@ -158,7 +158,7 @@ fn desk(error: DeskError, node: &NodeName) -> Status {
         DeskError::Full | DeskError::NodeFull => status::later(Code::ResourceExhausted, "TOO_MANY_READERS", message),
         DeskError::Closed => status::later(Code::Unavailable, "SHUTTING_DOWN", message),
         DeskError::BrokenOff => {
-            status::plain(Code::Unavailable, "LOGS_BROKEN_OFF", format!("the logs of node {node} broke off"))
+            status::later(Code::Unavailable, "LOGS_BROKEN_OFF", format!("the logs of node {node} broke off"))
         }
     }
 }

@@ -144,6 +144,15 @@ mod tests {
         assert_eq!(answered("1S", Some(Status::out_of_range(too_large))).await, Code::ResourceExhausted);
         let damaged = "failed to decode Protobuf message: invalid wire type";
         assert_eq!(answered("1S", Some(Status::internal(damaged))).await, Code::InvalidArgument);
+        let named = |status: Status| {
+            super::status::of_transport(&status).map(|status| {
+                use tonic_types::StatusExt;
+                status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+            })
+        };
+        let compressed = "Content is compressed with `br` which isn't supported";
+        assert_eq!(named(Status::unimplemented(compressed)).as_deref(), Some("ENCODING_UNSUPPORTED"));
+        assert_eq!(named(Status::not_found("service not registered")).as_deref(), Some("SERVICE_NOT_FOUND"));
         assert_eq!(answered("1S", Some(Status::internal("the server failed"))).await, Code::Internal);
         assert_eq!(answered("1S", Some(Status::out_of_range("page 9"))).await, Code::OutOfRange);
     }

@@ -40,6 +40,11 @@ const UNREADABLE: [&str; 4] = [
     "Missing request message",
 ];
 
+/// How it begins to say that a message is compressed in a way that it does not know.
+const COMPRESSED: [&str; 1] = ["Content is compressed with"];
+/// How its health service says that it does not know the service.
+const NO_SERVICE: [&str; 1] = ["service not registered"];
+
 /// The status with the code that gRPC has for it, when it is tonic's own about a message that it could not take.
 pub(crate) fn of_transport(status: &Status) -> Option<Status> {
     let begins = |all: &[&str]| all.iter().any(|text| status.message().starts_with(text));
@@ -50,6 +55,10 @@ pub(crate) fn of_transport(status: &Status) -> Option<Status> {
         Code::Internal if begins(&UNREADABLE) => {
             Some(plain(Code::InvalidArgument, "MESSAGE_UNREADABLE", status.message()))
         }
+        Code::Unimplemented if begins(&COMPRESSED) => {
+            Some(plain(Code::Unimplemented, "ENCODING_UNSUPPORTED", status.message()))
+        }
+        Code::NotFound if begins(&NO_SERVICE) => Some(plain(Code::NotFound, "SERVICE_NOT_FOUND", status.message())),
         _ => None,
     }
 }
@@ -206,7 +215,7 @@ pub(super) fn cursor(refused: CursorRefused) -> Status {
 pub(crate) fn fleet(error: FleetError, node: &NodeName) -> Status {
     match error {
         FleetError::NotConnected => {
-            plain(Code::Unavailable, "NODE_NOT_CONNECTED", format!("the node {node} is not connected at the moment"))
+            later(Code::Unavailable, "NODE_NOT_CONNECTED", format!("the node {node} is not connected at the moment"))
         }
         FleetError::Draining => later(Code::Unavailable, "SHUTTING_DOWN", error.to_string()),
     }

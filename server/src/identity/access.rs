@@ -85,7 +85,7 @@ impl fmt::Display for Denied {
 impl Denied {
     fn status(&self, path: &str) -> Status {
         let (code, reason) = match self {
-            Self::NoSuchRpc => return Status::unimplemented(format!("{self}: {path}")),
+            Self::NoSuchRpc => (tonic::Code::Unimplemented, "NO_SUCH_CALL"),
             Self::NoCertificate => (tonic::Code::Unauthenticated, "CERTIFICATE_REQUIRED"),
             Self::Unknown(_) => (tonic::Code::Unauthenticated, "CERTIFICATE_UNKNOWN"),
             Self::NotValid { .. } => (tonic::Code::Unauthenticated, "CERTIFICATE_NOT_VALID"),
@@ -243,11 +243,7 @@ async fn enrolled(store: &dyn Store, caller: &Caller) -> Result<(), Status> {
             let message = format!("the node {name} that this certificate was issued to was deleted");
             Err(Status::with_error_details(tonic::Code::Unauthenticated, message, details))
         }
-        Err(error @ (StoreError::Busy | StoreError::Closed)) => Err(Status::unavailable(error.to_string())),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, node = %name, "cannot look a node up");
-            Err(Status::internal("the server cannot look the node up; its log says why"))
-        }
+        Err(error) => Err(status::store(error)),
     }
 }
 
@@ -321,6 +317,9 @@ mod tests {
     #[test]
     fn an_unknown_path_goes_nowhere() {
         let denied = decide("/longshore.v1.JobService/Nope", &known("spiffe://t/user/admin/ann"), now()).unwrap_err();
-        assert_eq!(denied.status("/x").code(), tonic::Code::Unimplemented);
+        let status = denied.status("/x");
+        assert_eq!(status.code(), tonic::Code::Unimplemented);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["method"].as_str()), ("NO_SUCH_CALL", "/x"));
     }
 }
