@@ -34,7 +34,7 @@ pub(super) fn key_mode(path: &str, mode: u32) -> Finding {
 pub(super) fn certificate(uri: &str, validity: &Validity, now: Timestamp) -> Finding {
     let check = "certificate";
     let who = whom(uri);
-    let renew = "Ask an admin for a new certificate.";
+    let renew = "Ask an admin for a new certificate: `longshore user create` makes it.";
     if now > validity.not_after {
         return Finding::broken(check, format!("{who}, expired {}", validity.not_after), renew);
     }
