@@ -370,8 +370,8 @@ pub enum StoreError {
         /// The limit.
         limit: u32,
     },
-    /// More writes are waiting than the queue holds.
-    #[error("the store is busy: its queue of writes is full")]
+    /// More reads or writes are waiting than the store takes on.
+    #[error("the store is busy: too much is waiting to be read or written")]
     Busy,
     /// The store has shut down.
     #[error("the store is shut down")]

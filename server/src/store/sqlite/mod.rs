@@ -256,7 +256,7 @@ impl Store for SqliteStore {
 
     async fn node(&self, name: &NodeName) -> Result<Node, StoreError> {
         let name = name.clone();
-        self.readers.read(move |sql| read::node(sql, &name)).await
+        self.readers.look_up(move |sql| read::node(sql, &name)).await
     }
 
     async fn nodes(&self, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError> {

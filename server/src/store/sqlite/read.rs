@@ -20,7 +20,10 @@ use crate::store::{Page, RequestKey, Seen, StoreError, StoredToken};
 /// Reads that run at once: each holds a blocking thread and a connection with its page cache of 2 MB.
 const READERS: usize = 4;
 /// Reads that run or wait: beyond this the server is not keeping up, and saying so is better than a longer wait.
-const MAX_READS: usize = 1024;
+pub(super) const MAX_READS: usize = 1024;
+/// Look-ups of calling nodes that run or wait, beside those reads: one for each connection that a process has descriptors
+/// for. A fleet that comes back at one moment waits its turn here; refused, it would shake hands once more for each try.
+const MAX_LOOK_UPS: usize = 20_000;
 /// Greater than every identifier: where pages of newest-first start.
 const AFTER_ALL: &str = "~";
 
@@ -29,6 +32,7 @@ pub(super) struct Readers {
     path: Arc<PathBuf>,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Semaphore,
+    look_ups: Semaphore,
     turns: Arc<Semaphore>,
 }
 
@@ -39,6 +43,7 @@ impl Readers {
             path: Arc::new(path.to_owned()),
             idle: Arc::new(Mutex::new(Vec::new())),
             places: Semaphore::new(MAX_READS),
+            look_ups: Semaphore::new(MAX_LOOK_UPS),
             turns: Arc::new(Semaphore::new(READERS)),
         }
     }
@@ -49,7 +54,24 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let _place = self.places.try_acquire().map_err(|_| StoreError::Busy)?;
+        self.read_among(&self.places, query).await
+    }
+
+    /// As [`Readers::read`], for what a node's call must know before it is let in.
+    pub(super) async fn look_up<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.read_among(&self.look_ups, query).await
+    }
+
+    async fn read_among<T, F>(&self, places: &Semaphore, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let _place = places.try_acquire().map_err(|_| StoreError::Busy)?;
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (path, idle) = (self.path.clone(), self.idle.clone());
         let task = tokio::task::spawn_blocking(move || {

@@ -228,6 +228,19 @@ async fn a_full_queue_is_busy() {
     store.ping().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_fleet_that_calls_at_one_moment_is_looked_up_in_turn() {
+    let database = Database::new();
+    let (store, _) = database.store();
+    nodes_of(&store, &["a"]).await;
+    let name = node_name("a");
+    // More than the reads that may wait.
+    let found = join_all((0..2 * super::read::MAX_READS).map(|_| store.node(&name))).await;
+    for node in found {
+        node.unwrap();
+    }
+}
+
 /// A job whose spec needs this many bytes.
 fn bulky(number: u32, bytes: usize) -> NewJob {
     NewJob { spec: vec![0; bytes].into(), ..new_job(number, &["a"], 0) }
