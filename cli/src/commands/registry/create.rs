@@ -17,7 +17,7 @@ pub(crate) struct Create {
     /// Its name: lower-case letters, digits and inner dashes.
     name: String,
 
-    /// Which images it is for: HOST[:PORT], or HOST[:PORT]/REPOSITORY for those in and below a repository.
+    /// Which images it is for: `HOST:PORT`, or `HOST:PORT/REPOSITORY` for those in and below a repository.
     #[arg(long)]
     registry: String,
 
