@@ -122,7 +122,7 @@ async fn guessing_from_many_addresses_is_slowed_down_as_well() {
     let guess = EnrollmentToken::from_random(&[7; EnrollmentToken::RANDOM_BYTES], good.pin());
     let made = make_key_and_csr().unwrap();
     let ask = async |from: u32, token: &EnrollmentToken, times: u32| {
-        let channel = anyone::channel_from(&server.agents, from).await;
+        let channel = clients::channel_from(&server.agents, from).await;
         let mut client = EnrollmentServiceClient::new(channel);
         let mut last = String::new();
         for _ in 0..times {

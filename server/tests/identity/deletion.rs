@@ -4,6 +4,7 @@ use rustls::HandshakeKind;
 use v1::app_service_client::AppServiceClient;
 use v1::open_session_response::Message;
 
+use super::clients::Resuming;
 use super::*;
 
 #[tokio::test]
@@ -19,7 +20,7 @@ async fn a_deleted_node_loses_its_session_its_uploads_and_every_way_back() {
 
     let first = node.connect(&server.agents).await;
     assert_eq!(first.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
-    let channel = anyone::channel_over(first).await;
+    let channel = clients::channel_over(first).await;
     let mut session = open_session(channel.clone()).await.unwrap();
     assert!(matches!(session.next().await, Some(Message::Welcome(_))));
     assert!(matches!(session.next().await, Some(Message::Full(_))));
@@ -52,7 +53,7 @@ async fn a_deleted_node_loses_its_session_its_uploads_and_every_way_back() {
 
     let second = node.connect(&server.agents).await;
     assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-    let second = anyone::channel_over(second).await;
+    let second = clients::channel_over(second).await;
     let delete = v1::DeleteNodeRequest { name: "edge-1".to_owned(), ..Default::default() };
     let started = std::time::Instant::now();
     NodeServiceClient::new(admin).delete_node(delete).await.unwrap();
@@ -66,7 +67,7 @@ async fn a_deleted_node_loses_its_session_its_uploads_and_every_way_back() {
     // The connection that it had, the session that it had resumed, and one that it resumes now.
     let third = node.connect(&server.agents).await;
     assert_eq!(third.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-    for channel in [channel, second, anyone::channel_over(third).await] {
+    for channel in [channel, second, clients::channel_over(third).await] {
         let status = open_session(channel.clone()).await.err().unwrap();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "NODE_DELETED"));
         let late = v1::UploadLogsRequest { request_id: "nobody".to_owned(), ..Default::default() };

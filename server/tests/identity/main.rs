@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod approval;
-mod crowd;
+mod clients;
+mod connections;
 mod deletion;
 mod own;
 mod users;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use clients::stranger;
 use jiff::{SignedDuration, Timestamp};
 use longshore_model::identity::Role;
 use longshore_proto::v1;
@@ -20,7 +22,6 @@ use longshore_server::config::{Command, CommandLine, Config};
 use longshore_server::identity::attempts::MAX_FAILURES_OVERALL;
 use longshore_server::identity::pki::{self, NewPki};
 use longshore_server::identity::{Authority, authority::Issued};
-use longshore_server::listen::{Accepting, accept};
 use longshore_server::serve::{Listeners, ServeError, run};
 use longshore_server::store::{Change, Observer, SqliteStore, Store, StoredToken};
 use longshore_settings::Origins;
@@ -33,12 +34,10 @@ use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -497,62 +496,8 @@ async fn a_server_that_goes_away_says_so_and_leaves_nothing_open() {
     server.stop().await;
 }
 
-/// A listener with short deadlines, and how many connections it handed out.
-async fn impatient(handshake: Duration, preface: Duration, anonymous: Duration) -> (String, Pin, mpsc::Receiver<()>) {
-    let dir = tempfile::tempdir().unwrap();
-    pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
-    let pki = pki::load(dir.path(), Timestamp::now()).unwrap();
-    let tls = server_config(&pki.credentials, ClientCertificates::Optional).unwrap();
-    let accepting = Accepting {
-        handshake_timeout: handshake,
-        preface_timeout: preface,
-        anonymous_life: anonymous,
-        ..Accepting::new(watch::Sender::new(tls).subscribe(), pki.authority.trust_domain())
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
-    let (accepted, seen) = mpsc::channel(8);
-    tokio::spawn(async move {
-        let mut connections = accept(listener, accepting);
-        while let Some(connection) = connections.next().await {
-            let mut connection = connection.unwrap();
-            accepted.send(()).await.unwrap();
-            // An empty SETTINGS frame, then whatever comes: as HTTP/2 would.
-            connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-            connection.flush().await.unwrap();
-            tokio::spawn(async move { connection.read_to_end(&mut Vec::new()).await });
-        }
-    });
-    (address, pki.pin, seen)
-}
-
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
-
-#[tokio::test]
-async fn a_silent_tcp_connection_is_closed_at_the_handshakes_deadline() {
-    let (address, pin, mut seen) = impatient(SHORT, LONG, LONG).await;
-    let mut silent = TcpStream::connect(&address).await.unwrap();
-    assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
-    assert!(seen.try_recv().is_err());
-    // Others are served meanwhile and after.
-    connect_pinned(&address, pin).await.unwrap();
-    assert!(seen.recv().await.is_some());
-}
-
-/// A TLS connection of a stranger who speaks no HTTP/2 and knows these ways to agree on a key.
-async fn stranger(address: &str, groups: &[&'static dyn SupportedKxGroup]) -> TlsStream<TcpStream> {
-    let provider = CryptoProvider { kx_groups: groups.to_vec(), ..rustls::crypto::aws_lc_rs::default_provider() };
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(anyone::TrustAnyone))
-        .with_no_client_auth();
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap()
-}
 
 #[tokio::test]
 async fn both_ports_prefer_the_post_quantum_key_exchange() {
@@ -571,41 +516,6 @@ async fn both_ports_prefer_the_post_quantum_key_exchange() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_client_that_does_not_speak_http_2_is_closed() {
-    let (address, _, mut seen) = impatient(LONG, SHORT, LONG).await;
-    let mut silent = stranger(&address, &[kx_group::X25519]).await;
-    assert!(seen.recv().await.is_some());
-    // The frame that it is greeted with, and then the end, clean or not.
-    let mut greeting = Vec::new();
-    let _ = silent.read_to_end(&mut greeting).await;
-    assert_eq!(greeting.len(), 9);
-}
-
-#[tokio::test]
-async fn a_client_that_nobody_knows_may_not_stay() {
-    let (address, _, mut seen) = impatient(LONG, LONG, SHORT).await;
-    let mut nobody = stranger(&address, &[kx_group::X25519]).await;
-    nobody.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    assert!(seen.recv().await.is_some());
-    let mut greeting = Vec::new();
-    let _ = nobody.read_to_end(&mut greeting).await;
-    assert_eq!(greeting.len(), 9);
-}
-
-#[tokio::test]
-async fn a_request_larger_than_the_burst_of_a_connection_still_arrives() {
-    let server = TestServer::start().await;
-    let mut jobs = JobServiceClient::new(server.people(Role::Admin).await);
-    let long = "x".repeat(1_300_000);
-    let request = v1::GetJobRequest { job_id: long };
-    let started = std::time::Instant::now();
-    assert_eq!(jobs.get_job(request).await.unwrap_err().code(), Code::InvalidArgument);
-    // 1.3 MB less a burst of 1 MiB, at 256 KiB a second.
-    assert!(started.elapsed() > Duration::from_millis(700), "{:?}", started.elapsed());
-    server.stop().await;
-}
-
 /// A token that was good for a moment long ago.
 async fn expired_token(dir: &Path) -> EnrollmentToken {
     struct Nobody;
@@ -620,118 +530,4 @@ async fn expired_token(dir: &Path) -> EnrollmentToken {
     let stored = StoredToken::single(token.id(), token.secret_hash(), now - hour, now - second);
     store.create_token(stored).await.unwrap();
     token
-}
-
-/// A client that resumes its TLS sessions and can tell.
-struct Resuming(tokio_rustls::TlsConnector);
-
-impl Resuming {
-    fn new(root: &str, chain: &str, key: &str) -> Self {
-        let pem = |text: &str| CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(pem(root).remove(0)).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(pem(chain), PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
-            .unwrap();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        Self(tokio_rustls::TlsConnector::from(Arc::new(tls)))
-    }
-
-    async fn connect(&self, address: &str) -> TlsStream<TcpStream> {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        self.0.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
-    }
-}
-
-/// For a client that never gets so far as to say anything.
-mod anyone {
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-
-    use std::net::Ipv4Addr;
-    use std::sync::Arc;
-
-    use hyper_util::rt::TokioIo;
-    use tokio::net::{TcpSocket, TcpStream};
-    use tokio_rustls::client::TlsStream;
-    use tonic::transport::{Channel, Endpoint};
-
-    /// A channel without a certificate, from one of the addresses of this machine's loopback.
-    pub(crate) async fn channel_from(address: &str, number: u32) -> Channel {
-        let mut tls =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(TrustAnyone))
-                .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
-        let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number);
-        let tls = Arc::new(tls);
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let tls = tokio_rustls::TlsConnector::from(Arc::clone(&tls));
-            async move {
-                let socket = TcpSocket::new_v4()?;
-                socket.bind((from, 0).into())?;
-                let tcp = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await?;
-                tcp.set_nodelay(true)?;
-                tls.connect(ServerName::try_from("localhost").unwrap(), tcp).await.map(TokioIo::new)
-            }
-        });
-        Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
-    }
-
-    /// A channel over a connection that stands already; it is lost with that.
-    pub(crate) async fn channel_over(stream: TlsStream<TcpStream>) -> Channel {
-        let mut stream = Some(stream);
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let stream = stream.take().map(TokioIo::new).ok_or(std::io::ErrorKind::NotConnected);
-            async move { stream.map_err(std::io::Error::from) }
-        });
-        Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct TrustAnyone;
-
-    impl ServerCertVerifier for TrustAnyone {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-        }
-    }
 }

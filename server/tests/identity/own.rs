@@ -2,6 +2,7 @@
 
 use v1::open_session_response::Message;
 
+use super::clients::stranger;
 use super::*;
 
 impl TestServer {

@@ -4,6 +4,7 @@ use rustls::HandshakeKind;
 use tonic::Streaming;
 use v1::UserRole;
 
+use super::clients::Resuming;
 use super::*;
 
 impl TestServer {
@@ -159,14 +160,14 @@ async fn a_resumed_session_of_a_revoked_user_is_worth_nothing() {
     let first = connect().await;
     assert_eq!(first.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     // The ticket comes with the answer to the first call.
-    look(&anyone::channel_over(first).await).await.unwrap();
+    look(&clients::channel_over(first).await).await.unwrap();
     let second = connect().await;
     assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-    look(&anyone::channel_over(second).await).await.unwrap();
+    look(&clients::channel_over(second).await).await.unwrap();
     server.revoke("ann").await.unwrap();
     let third = connect().await;
     assert_eq!(third.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-    is_revoked(&look(&anyone::channel_over(third).await).await.unwrap_err());
+    is_revoked(&look(&clients::channel_over(third).await).await.unwrap_err());
     server.stop().await;
 }
 
