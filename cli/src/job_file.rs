@@ -3,7 +3,6 @@
 //! The schema is the model's own ([`JobOrder`]); here it only gains what is for the convenience of writers: a command as
 //! one string, split as a shell does.
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -128,27 +127,8 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<JobOrder, String> {
     Ok(JobOrder { spec: file.spec.into(), targets: file.targets, rollout: file.rollout, timeout: file.timeout })
 }
 
-/// Words the errors of the YAML library without the place, which stands in front of the sentence.
-struct Sentence;
-
-impl serde_saphyr::Localizer for Sentence {
-    fn attach_location<'a>(&self, base: Cow<'a, str>, _: serde_saphyr::Location) -> Cow<'a, str> {
-        base
-    }
-}
-
-impl serde_saphyr::MessageFormatter for Sentence {
-    fn localizer(&self) -> &dyn serde_saphyr::Localizer {
-        self
-    }
-
-    fn format_message<'a>(&self, error: &'a serde_saphyr::Error) -> Cow<'a, str> {
-        serde_saphyr::UserMessageFormatter.format_message(error)
-    }
-}
-
 fn explain(name: &str, error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().render_with_formatter(&Sentence);
+    let text = longshore_settings::yaml::sentence(error);
     match error.location() {
         Some(place) => format!("{name}:{}:{}: {text}", place.line(), place.column()),
         None => format!("{name}: {text}"),

@@ -1,6 +1,5 @@
 //! The file: YAML, one key for each setting.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use crate::Mistakes;
+use crate::yaml::sentence;
 
 /// Bytes of a file: a hundred times what all settings need, and nothing that hurts to read.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -189,27 +189,8 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Words the errors of the YAML library without the place, which stands in front of the sentence.
-struct Sentence;
-
-impl serde_saphyr::Localizer for Sentence {
-    fn attach_location<'a>(&self, base: Cow<'a, str>, _: serde_saphyr::Location) -> Cow<'a, str> {
-        base
-    }
-}
-
-impl serde_saphyr::MessageFormatter for Sentence {
-    fn localizer(&self) -> &dyn serde_saphyr::Localizer {
-        self
-    }
-
-    fn format_message<'a>(&self, error: &'a serde_saphyr::Error) -> Cow<'a, str> {
-        serde_saphyr::UserMessageFormatter.format_message(error)
-    }
-}
-
 fn explain(path: &Path, error: &serde_saphyr::Error) -> String {
-    let (path, text) = (path.display(), error.without_snippet().render_with_formatter(&Sentence));
+    let (path, text) = (path.display(), sentence(error));
     match error.location() {
         Some(place) => format!("{path}:{}:{}: {text}", place.line(), place.column()),
         // The document as a whole.

@@ -11,6 +11,7 @@ mod check;
 mod file;
 mod mistakes;
 mod origin;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
