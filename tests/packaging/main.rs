@@ -1,6 +1,7 @@
 //! The Debian packages, and what is in them: units, manual pages, completion.
 //!
-//! Needs root, and what `tests/run` installs: `systemd-analyze`, `lintian`, `dpkg-shlibdeps`.
+//! Needs root, and what `tests/run` installs: `systemd-analyze`, `systemd-nspawn`, `lintian` and
+//! `dpkg-shlibdeps`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,15 @@ fn packages() -> tempfile::TempDir {
     directory
 }
 
+/// Runs one of the scripts beside this file in namespaces of its own, to its last line.
+fn all_is_well(script: &str, arguments: &[&Path]) {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    command.arg(tree().join("tests/packaging").join(script)).args(arguments);
+    let said = succeed(&mut command);
+    assert!(said.ends_with("all is well\n"), "{said}");
+}
+
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -49,13 +59,15 @@ fn packages_are_clean_and_install_run_upgrade_and_purge() {
     assert_eq!(debs.len(), 3, "{debs:?}");
     succeed(Command::new("lintian").args(["--no-cfg", "--fail-on", "error,warning"]).args(&debs));
 
-    // Units are valid on a machine that has nothing else of ours.
+    // Units are valid on a machine that has nothing else than every Debian has.
     let root = tempfile::tempdir().unwrap();
     for deb in &debs {
         succeed(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(root.path()));
     }
     let units = root.path().join("lib/systemd/system");
     succeed(Command::new("cp").args(["--archive", "/lib/systemd/system/."]).arg(&units));
+    std::fs::create_dir(root.path().join("bin")).unwrap();
+    std::fs::copy("/bin/kill", root.path().join("bin/kill")).unwrap();
     let verify = || {
         let mut verify = Command::new("systemd-analyze");
         verify.args(["verify", "--man=no", &format!("--root={}", root.path().display())]);
@@ -67,11 +79,15 @@ fn packages_are_clean_and_install_run_upgrade_and_purge() {
     std::fs::remove_file(root.path().join("usr/bin/longshore-agent")).unwrap();
     assert!(verify().contains("longshore-agent"), "it would not see that the program is missing");
 
-    let script = tree().join("tests/packaging/install.sh");
-    let mut install = Command::new("unshare");
-    install.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]).arg(script).arg(directory.path());
-    let said = succeed(&mut install);
-    assert!(said.ends_with("all is well\n"), "{said}");
+    all_is_well("install.sh", &[directory.path()]);
+}
+
+#[test]
+fn an_edge_node_lives_under_systemd() {
+    let directory = packages();
+    let image = directory.path().join("image.tar");
+    std::fs::write(&image, longshore_demo_image::archive(None)).unwrap();
+    all_is_well("boot.sh", &[directory.path(), &image]);
 }
 
 #[test]

@@ -30,7 +30,8 @@ const MAX_POLL: Duration = Duration::from_millis(50);
 /// Starts a shim and waits until it has made the container, or could not.
 pub(super) async fn spawn(program: &Path, container: &Path) -> Result<(), RuntimeError> {
     let mut command = tokio::process::Command::new(program);
-    command.arg(shim::COMMAND).arg(container).current_dir("/").env_clear();
+    // People read it in lists of processes, where /proc/self/exe would say nothing.
+    command.arg0("longshore-agent").arg(shim::COMMAND).arg(container).current_dir("/").env_clear();
     // Nothing of the agent's environment is for a container's eyes.
     if let Ok(filter) = std::env::var("LONGSHORE_LOG") {
         command.env("LONGSHORE_LOG", filter);

@@ -31,6 +31,9 @@ use crate::runtime::RuntimeError;
 /// First word of the command line by which the agent's program becomes a shim; the second is the container's directory.
 pub const COMMAND: &str = "shim";
 
+/// What the process is called; the kernel keeps 15 characters.
+const NAME: &str = "longshore-shim";
+
 /// Runs the shim of the container in `directory`. Call it before any thread exists.
 ///
 /// Writes one line to standard output when the container is made or could not be; returns when the container has
@@ -54,6 +57,8 @@ fn run(directory: &Path) -> Result<(), RuntimeError> {
     let held = lock::take(Path::new(LOCK)).map_err(|e| failure::io("taking the shim's lock", e))?;
     let _held = held.ok_or_else(|| failure::other("the container has a shim already"))?;
     log_to_file()?;
+    // What `ps` and systemd call it; started by way of /proc/self/exe it would be "exe".
+    std::fs::write("/proc/self/comm", NAME).map_err(|e| failure::io("naming the shim", e))?;
     let launch = LaunchFile::read(Path::new(".")).map_err(|e| failure::io("reading the launch description", e))?;
     if launch.version != VERSION {
         return Err(failure::other(format!("launch description {} is not {VERSION}", launch.version)));
