@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use longshore_agent::runtime::image::{ImageStore, RegistryConfig};
 use longshore_agent::runtime::{Access, Keyring, ProgressSink, RegistryCredential, ResolvedImage, RuntimeError};
 use longshore_demo_image::{ARCHITECTURE, DemoImage, PROGRAM};
+use longshore_model::assignment::ImageAccess;
 use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
 use longshore_model::registry::Scope;
@@ -217,7 +218,7 @@ fn ring(registry: &Registry, password: &str) -> (Arc<Ring>, Access) {
         ca_certificate_pem: String::from_utf8(registry.authority().to_vec()).unwrap(),
     };
     let ring = Arc::new(Ring(credential, AtomicUsize::new(0)));
-    let access = Access::of(AppName::parse("till").unwrap(), Arc::<Ring>::clone(&ring));
+    let access = Access::of(AppName::parse("till").unwrap(), ImageAccess::Credential, Arc::<Ring>::clone(&ring));
     (ring, access)
 }
 

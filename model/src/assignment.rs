@@ -23,6 +23,22 @@ pub struct Assignment {
     pub order: Order,
     /// What to run.
     pub spec: Arc<AppSpec>,
+    /// Whether a credential is known that the image is read with.
+    #[serde(default)]
+    pub image_access: ImageAccess,
+}
+
+/// Whether the server knew of a registry credential for an app's image when it said what to run. Not a promise: a credential
+/// may come or go at any time after that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageAccess {
+    /// It has not said.
+    #[default]
+    Untold,
+    /// There is none.
+    Open,
+    /// There is one, or the image asks for one.
+    Credential,
 }
 
 /// What to do with an assignment.

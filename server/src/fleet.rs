@@ -287,6 +287,7 @@ fn on_wire(assignment: EncodedAssignment) -> v1::Assignment {
         order: v1::Order::from(assignment.order).into(),
         app_spec: assignment.spec,
         request_id: assignment.cause.as_deref().unwrap_or_default().to_owned(),
+        image_access: v1::ImageAccess::from(assignment.image_access).into(),
     }
 }
 

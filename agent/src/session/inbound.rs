@@ -113,7 +113,7 @@ mod tests {
             attempt: 2,
             order: v1::Order::Deploy.into(),
             app_spec: bytes::Bytes::from_static(b"\xff\xff"),
-            request_id: String::new(),
+            ..v1::Assignment::default()
         };
         let read = assignments(vec![wire]);
         assert!(read.good.is_empty());

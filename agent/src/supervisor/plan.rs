@@ -417,9 +417,10 @@ impl App {
         if self.is_deploying() {
             self.fail(reason, message);
         } else {
-            self.resolved = None;
             if matches!(reason, FailureReason::ImageNotFound | FailureReason::ImageInvalid) {
-                self.entry.prepared = None;
+                // The same image is fetched again: a tag that has moved changes nothing that runs. Where there is no such
+                // image any more, the app takes what its tag means now.
+                self.resolved = self.entry.prepared.take().map(|prepared| prepared.image);
             }
             self.try_later(now);
         }

@@ -175,7 +175,8 @@ impl Worker {
 
     /// The app's way to what its image is read with.
     fn access(&self) -> Access {
-        Access::of(self.app.entry.assignment.app.clone(), Arc::clone(&self.context.keyring))
+        let assignment = &self.app.entry.assignment;
+        Access::of(assignment.app.clone(), assignment.image_access, Arc::clone(&self.context.keyring))
     }
 
     async fn pull(&mut self, image: ResolvedImage) {

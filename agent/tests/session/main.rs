@@ -74,7 +74,7 @@ fn deploy() -> v1::Assignment {
         attempt: 1,
         order: v1::Order::Deploy.into(),
         app_spec: spec.encode_to_vec().into(),
-        request_id: String::new(),
+        ..v1::Assignment::default()
     }
 }
 

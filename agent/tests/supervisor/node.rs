@@ -14,7 +14,7 @@ use longshore_agent::runtime::InstanceKey;
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
-use longshore_model::assignment::{Assignment, Order};
+use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::TaskReport;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
@@ -151,7 +151,15 @@ pub(crate) fn deploy(image: &str) -> Assignment {
 }
 
 pub(crate) fn assignment(spec: AppSpec) -> Assignment {
-    Assignment { app: app("till"), revision: 1, job: job(), attempt: 1, order: Order::Deploy, spec: Arc::new(spec) }
+    Assignment {
+        app: app("till"),
+        revision: 1,
+        job: job(),
+        attempt: 1,
+        order: Order::Deploy,
+        spec: Arc::new(spec),
+        image_access: ImageAccess::Untold,
+    }
 }
 
 pub(crate) fn spec(image: &str) -> AppSpec {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use longshore_model::assignment::{Assignment, Order};
+use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::{PullProgress, TaskState};
 use longshore_model::validate::{Path, Violations};
@@ -23,6 +23,27 @@ impl From<&Assignment> for v1::Assignment {
             order: v1::Order::from(assignment.order).into(),
             app_spec: encode_spec(&assignment.spec),
             request_id: String::new(),
+            image_access: v1::ImageAccess::from(assignment.image_access).into(),
+        }
+    }
+}
+
+impl From<ImageAccess> for v1::ImageAccess {
+    fn from(access: ImageAccess) -> Self {
+        match access {
+            ImageAccess::Untold => Self::Unspecified,
+            ImageAccess::Open => Self::Open,
+            ImageAccess::Credential => Self::Credential,
+        }
+    }
+}
+
+impl From<v1::ImageAccess> for ImageAccess {
+    fn from(access: v1::ImageAccess) -> Self {
+        match access {
+            v1::ImageAccess::Unspecified => Self::Untold,
+            v1::ImageAccess::Open => Self::Open,
+            v1::ImageAccess::Credential => Self::Credential,
         }
     }
 }
@@ -33,6 +54,8 @@ impl FromWire<v1::Assignment> for Assignment {
         let job = FromWire::from_wire(wire.job_id, path.field("job_id"), bad);
         let order = FromWire::from_wire(wire.order, path.field("order"), bad);
         let spec = FromWire::from_wire(wire.app_spec.as_ref(), path.field("app_spec"), bad);
+        // What only a newer server can say is no reason to refuse an app: the agent asks.
+        let image_access = v1::ImageAccess::try_from(wire.image_access).unwrap_or_default().into();
         Some(Self {
             app: app?,
             revision: wire.revision,
@@ -40,6 +63,7 @@ impl FromWire<v1::Assignment> for Assignment {
             attempt: wire.attempt,
             order: order?,
             spec: Arc::new(spec?),
+            image_access,
         })
     }
 }

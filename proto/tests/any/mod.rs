@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit, InstanceState, InstanceStatus};
-use longshore_model::assignment::{Assignment, Order};
+use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::{NetworkInterface, Node, NodeInfo};
@@ -248,14 +248,16 @@ pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
 
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let order = select(vec![Order::Deploy, Order::Keep, Order::Cancel]);
-    (app_name(), any::<u64>(), job_id(), any::<u32>(), order, spec()).prop_map(
-        |(app, revision, job, attempt, order, spec)| Assignment {
+    let access = select(vec![ImageAccess::Untold, ImageAccess::Open, ImageAccess::Credential]);
+    (app_name(), any::<u64>(), job_id(), any::<u32>(), order, spec(), access).prop_map(
+        |(app, revision, job, attempt, order, spec, image_access)| Assignment {
             app,
             revision,
             job,
             attempt,
             order,
             spec: Arc::new(spec),
+            image_access,
         },
     )
 }

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use longshore_model::assignment::Order;
+use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::name::JobId;
 
 use super::outbox::OUTBOX_LIMIT;
@@ -30,6 +30,7 @@ fn assignment(app: &str, spec: &Bytes) -> EncodedAssignment {
         order: Order::Deploy,
         spec: spec.clone(),
         cause: None,
+        image_access: ImageAccess::Open,
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
-use longshore_model::assignment::Order;
+use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
@@ -145,6 +145,8 @@ pub struct EncodedAssignment {
     pub spec: Bytes,
     /// What the call is called that created the job, or last retried or resumed it.
     pub cause: Option<Arc<str>>,
+    /// Whether there is a registry credential for the image.
+    pub image_access: ImageAccess,
 }
 
 /// Something that was committed.

@@ -11,7 +11,7 @@ use super::digest::{Digest, HashingReader};
 use super::disk::{Disk, ImageRecord};
 use super::error::ImageError;
 use super::flight::{Interest, Progress};
-use super::{ImageStore, compression, credential_for, name};
+use super::{ImageStore, Layers, compression, name, tries_at};
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 
 /// Size of a tar's blocks.
@@ -57,20 +57,17 @@ impl ImageStore {
     ) -> Result<File, RuntimeError> {
         let digest: Digest = image.digest.parse()?;
         let flight = self.shared.images.enter(&digest).await;
-        let (record, layers) = {
-            let source = &image.image.source;
-            let credential = credential_for(source, access).await?;
-            self.layers_of(&digest, source, credential).await?
-        };
-        let progress = Arc::new(Progress::new(progress, record.layers.iter().map(|layer| layer.size).sum()));
         let interest = Interest::default();
-        let (layers, progress, watched) = (&layers, &progress, &interest);
-        let contents = record.layers.iter().enumerate().map(|(index, layer)| async move {
-            let slot = self.shared.slots.acquire().await;
-            let _slot = slot.map_err(|_| ImageError::Cancelled)?;
-            self.content(index, layer, layers, progress, watched.watch()).await
-        });
-        let contents = futures::future::try_join_all(contents).await?;
+        let mut tries = tries_at(&image.image.source, access);
+        let (record, contents) = loop {
+            let (record, layers) = self.layers_of(&digest, &image.image, tries.next().await?).await?;
+            let total = record.layers.iter().map(|layer| layer.size).sum();
+            let progress = Arc::new(Progress::new(Arc::clone(&progress), total));
+            match self.contents(&record, &layers, &progress, &interest).await {
+                Ok(contents) => break (record, contents),
+                Err(error) => tries.failed(error)?,
+            }
+        };
         let written = self.blocking(move |disk| {
             // Held to the end of the work, which a dropped call does not wait for.
             let _held = flight;
@@ -79,6 +76,23 @@ impl ImageStore {
         let file = written.await;
         drop(interest);
         Ok(file?)
+    }
+
+    /// The packed bytes of all layers, bottom first.
+    async fn contents(
+        &self,
+        record: &ImageRecord,
+        layers: &Layers,
+        progress: &Arc<Progress>,
+        interest: &Interest,
+    ) -> Result<Vec<Box<dyn Read + Send>>, ImageError> {
+        let contents = record.layers.iter().enumerate().map(|(index, layer)| async move {
+            let slot = self.shared.slots.acquire().await;
+            let _slot = slot.map_err(|_| ImageError::Cancelled)?;
+            self.content(index, layer, layers, progress, interest.watch()).await
+        });
+        // As many at once as there are slots.
+        futures::future::try_join_all(contents).await
     }
 }
 

@@ -37,6 +37,7 @@ use self::disk::{Disk, ImageRecord, LayerRecord};
 use self::error::ImageError;
 use self::flight::{Flights, Interest, Progress, Watch};
 use self::registry::{Reference, Registries, Visit, parse_reference};
+use crate::runtime::access::Tries;
 use crate::runtime::{Access, ProgressSink, RegistryCredential, ResolvedImage, RuntimeError};
 
 /// Layers fetched and unpacked at a time, over all pulls of the node: more would only share the same disk and line.
@@ -109,14 +110,16 @@ impl ImageStore {
             },
             ImageSource::Reference(text) => match (known, policy) {
                 (Some(digest), _) => digest,
-                (None, PullPolicy::Never) => {
-                    let message = format!("the image {text} is not on this node, and its pull policy is Never");
-                    return Err(ImageError::NotFound(message).into());
-                }
+                (None, PullPolicy::Never) => return Err(never(text).into()),
                 (None, _) => {
                     let reference = parse_reference(text)?;
-                    let credential = access.credential().await?;
-                    self.resolve_reference(&reference, credential).await?
+                    let mut tries = access.tries();
+                    loop {
+                        match self.resolve_reference(&reference, tries.next().await?).await {
+                            Ok(digest) => break digest,
+                            Err(error) => tries.failed(error)?,
+                        }
+                    }
                 }
             },
         };
@@ -142,9 +145,14 @@ impl ImageStore {
         let (record, is_new) = match self.image(&digest).await? {
             Some(record) => (record, false),
             None => {
-                let source = &image.image.source;
-                let credential = credential_for(source, access).await?;
-                (self.pull_layers(&digest, source, credential, Arc::clone(&progress)).await?, true)
+                let mut tries = tries_at(&image.image.source, access);
+                loop {
+                    let credential = tries.next().await?;
+                    match self.pull_layers(&digest, &image.image, credential, Arc::clone(&progress)).await {
+                        Ok(record) => break (record, true),
+                        Err(error) => tries.failed(error)?,
+                    }
+                }
             }
         };
         let total = record.layers.iter().map(|layer| layer.size).sum();
@@ -225,11 +233,11 @@ impl ImageStore {
     async fn pull_layers(
         &self,
         digest: &Digest,
-        source: &ImageSource,
+        image: &Image,
         credential: Option<RegistryCredential>,
         sink: ProgressSink,
     ) -> Result<ImageRecord, ImageError> {
-        let (record, layers) = self.layers_of(digest, source, credential).await?;
+        let (record, layers) = self.layers_of(digest, image, credential).await?;
         let total = record.layers.iter().map(|layer| layer.size).sum();
         let progress = Arc::new(Progress::new(sink, total));
         let pulls = record.layers.iter().enumerate();
@@ -242,10 +250,10 @@ impl ImageStore {
     async fn layers_of(
         &self,
         digest: &Digest,
-        source: &ImageSource,
+        image: &Image,
         credential: Option<RegistryCredential>,
     ) -> Result<(ImageRecord, Layers), ImageError> {
-        match source {
+        match &image.source {
             ImageSource::Archive(path) => {
                 let (path, digest) = (PathBuf::from(path), digest.clone());
                 self.blocking(move |disk| {
@@ -259,11 +267,23 @@ impl ImageStore {
                 .await
             }
             ImageSource::Reference(text) => {
-                let (reference, digest) = (parse_reference(text)?, digest.clone());
-                let record = self.blocking(move |disk| disk.resolved(&digest)).await?;
-                let record =
-                    record.ok_or_else(|| ImageError::NotFound(format!("the image {text} was not resolved")))?;
+                if image.effective_pull_policy() == PullPolicy::Never {
+                    return Err(never(text));
+                }
+                let reference = parse_reference(text)?;
                 let visit = self.shared.registries.visit(&reference, credential).await?;
+                let record = {
+                    let digest = digest.clone();
+                    self.blocking(move |disk| disk.resolved(&digest)).await?
+                };
+                let record = match record {
+                    Some(record) => record,
+                    // What was found once is lost: whatever its tag means by now, this digest is what is wanted.
+                    None => {
+                        let reference = reference.clone_with_digest(digest.to_string());
+                        visit.resolve(&reference, manifest::node_architecture()).await?
+                    }
+                };
                 Ok((record, Layers::Registry(reference, visit)))
             }
         }
@@ -337,11 +357,16 @@ impl ImageStore {
     }
 }
 
-/// What a source is read with: archives need nothing.
-async fn credential_for(source: &ImageSource, access: &Access) -> Result<Option<RegistryCredential>, RuntimeError> {
+/// The error of an image that may not be fetched.
+fn never(reference: &str) -> ImageError {
+    ImageError::NotFound(format!("the image {reference} is not on this node, and its pull policy is Never"))
+}
+
+/// Tries at reading a source: archives need no credential.
+fn tries_at<'a>(source: &ImageSource, access: &'a Access) -> Tries<'a> {
     match source {
-        ImageSource::Reference(_) => access.credential().await,
-        ImageSource::Archive(_) => Ok(None),
+        ImageSource::Reference(_) => access.tries(),
+        ImageSource::Archive(_) => Tries::once(),
     }
 }
 

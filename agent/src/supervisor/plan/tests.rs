@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore_model::assignment::ImageAccess;
 use longshore_model::name::{AppName, JobId};
 use longshore_model::spec::Startup;
 use proptest::prelude::*;
@@ -25,6 +26,7 @@ fn assignment(policy: RestartPolicy, instances: u32, max_starts: u32) -> Assignm
         attempt: 1,
         order: Order::Deploy,
         spec: Arc::new(spec),
+        image_access: ImageAccess::Untold,
     }
 }
 
@@ -320,4 +322,21 @@ fn a_failure_survives_the_agent() {
     let Next::TearDown(ending) = app.next(now) else { panic!("{app:?}") };
     let app = App::adopt(app.entry, Vec::new(), now, now);
     assert_eq!(app.next(now), Next::TearDown(ending));
+}
+
+#[test]
+fn an_image_that_was_lost_is_fetched_again_as_it_was_and_else_by_its_name() {
+    let mut now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::Always);
+    app.conclude(TaskState::Succeeded, None);
+    let image = app.entry.prepared.clone().unwrap().image;
+    let mut stumble = |app: &mut App, reason| {
+        app.stumbled(reason, "no".to_owned(), now);
+        now = later(now, backoff::RESTART.cap);
+        app.next(now)
+    };
+    assert_eq!(stumble(&mut app, FailureReason::DiskFull), Next::Create(0), "it may be here still");
+    assert_eq!(stumble(&mut app, FailureReason::ImageNotFound), Next::Pull(image.clone()));
+    assert_eq!(stumble(&mut app, FailureReason::RegistryUnreachable), Next::Pull(image));
+    assert_eq!(stumble(&mut app, FailureReason::ImageNotFound), Next::Check);
 }

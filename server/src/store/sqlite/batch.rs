@@ -10,6 +10,7 @@ use bytes::Bytes;
 use longshore_model::app::App;
 use longshore_model::job::{Control, Job};
 use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -73,6 +74,8 @@ pub(super) struct Batch<'b> {
     changed_jobs: BTreeSet<JobId>,
     node_changes: Vec<Change>,
     assignable: bool,
+    /// Registry credentials, once this batch has asked for them.
+    pub(super) credentials: Option<Vec<RegistryCredential>>,
 }
 
 impl<'b> Batch<'b> {
@@ -89,6 +92,7 @@ impl<'b> Batch<'b> {
             changed_jobs: BTreeSet::new(),
             node_changes: Vec::new(),
             assignable: false,
+            credentials: None,
         }
     }
 

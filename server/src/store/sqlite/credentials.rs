@@ -1,9 +1,12 @@
 //! Registry credentials: reads and writes.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use longshore_model::assignment::ImageAccess;
 use longshore_model::limits::MAX_REGISTRY_CREDENTIALS;
-use longshore_model::name::CredentialName;
-use longshore_model::registry::{RegistryCredential, Scope};
+use longshore_model::name::{CredentialName, JobId};
+use longshore_model::registry::{self, RegistryCredential, Scope};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::batch::Batch;
@@ -79,6 +82,7 @@ impl Batch<'_> {
         if validate_only {
             return Ok(new);
         }
+        self.credentials = None;
         let request = request.map(|key| (key, now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX)));
         let StoredCredential { credential, sealed } = &new;
         self.sql
@@ -143,6 +147,7 @@ impl Batch<'_> {
         if validate_only {
             return Ok(new);
         }
+        self.credentials = None;
         self.sql
             .prepare_cached(
                 "UPDATE registry_credential SET registry = ?2, username = ?3, ca_pem = ?4, sealed = ?5, \
@@ -164,8 +169,24 @@ impl Batch<'_> {
     pub(super) fn delete_credential(&mut self, name: &CredentialName, terms: &Terms) -> Result<(), StoreError> {
         terms.admit(&one(self.sql, name)?.credential.etag(), "registry credential", name.as_str())?;
         if !terms.validate_only {
+            self.credentials = None;
             self.sql.prepare_cached("DELETE FROM registry_credential WHERE name = ?1")?.execute([name.as_str()])?;
         }
         Ok(())
+    }
+
+    /// Whether a job's image is read with a credential, as things are now.
+    pub(super) fn image_access(&mut self, id: &JobId) -> Result<ImageAccess, StoreError> {
+        if self.credentials.is_none() {
+            let all = many(self.sql, None, MAX_REGISTRY_CREDENTIALS)?.items;
+            self.credentials = Some(all.into_iter().map(|stored| stored.credential).collect());
+        }
+        let job = Arc::clone(&self.job(id)?.job);
+        let all = self.credentials.iter().flatten().collect();
+        Ok(match registry::choose(&job.spec.image, all, |credential| credential) {
+            Ok(None) => ImageAccess::Open,
+            // What cannot be used is asked for as well, and the answer says why.
+            Ok(Some(_)) | Err(_) => ImageAccess::Credential,
+        })
     }
 }

@@ -249,6 +249,7 @@ impl Batch<'_> {
         let (name, attempt) = (job.app.clone(), task.attempt);
         let entry = self.job(id)?;
         let (key, spec, cause) = (entry.key, entry.spec.clone(), entry.cause.clone());
+        let image_access = self.image_access(id)?;
         let row = self.app(&name, node)?;
         let (revision, status) = match row.take() {
             // The same job runs the same spec: an agent that has it at this revision already has nothing to do.
@@ -268,8 +269,8 @@ impl Batch<'_> {
         };
         *row = Some(AppRow { app, job_key: key });
         self.app_changed(&name, node);
-        let assignment =
-            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Deploy, spec, cause };
+        let (job, order) = (id.clone(), Order::Deploy);
+        let assignment = EncodedAssignment { app: name, revision, job, attempt, order, spec, cause, image_access };
         self.tell_node(Change::Set { node: node.clone(), assignment });
         Ok(())
     }
@@ -281,8 +282,9 @@ impl Batch<'_> {
             return Ok(());
         };
         let (revision, attempt) = (app.revision, app.attempt);
-        let assignment =
-            EncodedAssignment { app: name, revision, job: id.clone(), attempt, order: Order::Cancel, spec, cause };
+        let image_access = self.image_access(id)?;
+        let (job, order) = (id.clone(), Order::Cancel);
+        let assignment = EncodedAssignment { app: name, revision, job, attempt, order, spec, cause, image_access };
         self.tell_node(Change::Set { node: node.clone(), assignment });
         Ok(())
     }

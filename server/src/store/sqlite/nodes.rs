@@ -1,7 +1,7 @@
 //! Writes about nodes and their sessions.
 
 use jiff::Timestamp;
-use longshore_model::assignment::Order;
+use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::machine;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Labels, Node, NodeInfo};
@@ -135,12 +135,14 @@ impl Batch<'_> {
                     order: Order::of(rows::state(row, 4)?, row.get(5)?),
                     spec: bytes::Bytes::new(),
                     cause: None,
+                    image_access: ImageAccess::Untold,
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
         for assignment in &mut assignments {
             let entry = self.job(&assignment.job)?;
             (assignment.spec, assignment.cause) = (entry.spec.clone(), entry.cause.clone());
+            assignment.image_access = self.image_access(&assignment.job)?;
         }
         Ok(assignments)
     }
