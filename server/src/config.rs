@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 use crate::identity::pki::{self, NewPki, Pki};
+use crate::web::{Origin, OriginError};
 
 /// Where people call.
 const DEFAULT_API_LISTEN: &str = "127.0.0.1:7440";
@@ -173,6 +174,10 @@ pub struct RunArgs {
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
+    /// Origin, which is scheme, host and port, of web pages that may call the API from browsers by gRPC-Web; may be
+    /// repeated. Without one no page may.
+    #[arg(long = "cors-origin", value_name = "ORIGIN", env = "LONGSHORE_CORS_ORIGIN", value_parser = origin)]
+    pub cors_origins: Vec<Origin>,
 }
 
 impl RunArgs {
@@ -205,6 +210,8 @@ pub struct Config {
     pub job_retention: SignedDuration,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Origins of web pages that may call.
+    pub cors_origins: Vec<Origin>,
     /// Authority, certificate and root.
     pub pki: Pki,
     /// Makes the server look at once at the files of its certificate.
@@ -228,6 +235,7 @@ impl Config {
                 node_certificate_life: args.node_certificate_life,
                 job_retention: args.job_retention,
                 metrics_listen: args.metrics_listen,
+                cors_origins: args.cors_origins.clone(),
                 pki,
                 reload: Arc::default(),
             }),
@@ -242,6 +250,10 @@ fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> 
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("not an IP address with a port, such as {DEFAULT_API_LISTEN}"))
+}
+
+fn origin(text: &str) -> Result<Origin, OriginError> {
+    text.parse()
 }
 
 fn node_life(text: &str) -> Result<SignedDuration, String> {

@@ -19,3 +19,4 @@ pub mod session;
 pub mod store;
 pub mod vault;
 mod version;
+pub mod web;

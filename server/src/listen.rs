@@ -21,14 +21,16 @@ use crate::identity::caller::{Caller, Peer, PeerCredentials};
 
 mod budget;
 mod connection;
+mod http1;
 mod metrics;
 
 pub use connection::Connection;
+pub use http1::{HEAD_TIMEOUT, Http1, MAX_HEAD};
 pub use metrics::{ConnectionMetrics, ListenerMetrics};
 
 /// Time for a TLS handshake: a client at the far end of a bad link needs a second or two.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for the 24 bytes with which HTTP/2 begins, once TLS stands.
+/// Time for the 24 bytes with which HTTP/2 begins, or the first one of HTTP/1.1, once TLS stands.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Life of a connection whose other end is not known: enough for an enrolment over a bad link. Without an end, anybody
 /// who can reach the agents' port could hold all of the server's descriptors.
@@ -56,7 +58,7 @@ pub struct Accepting {
     pub trust_domain: Arc<str>,
     /// Time for a client's first bytes, and again for the handshake once it is its turn.
     pub handshake_timeout: Duration,
-    /// Time for HTTP/2's first bytes.
+    /// Time for HTTP's first bytes.
     pub preface_timeout: Duration,
     /// Life of a connection whose other end is not known.
     pub anonymous_life: Duration,

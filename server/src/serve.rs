@@ -12,9 +12,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::ServiceBuilder;
 use tower::util::MapResponseLayer;
 
 use crate::api::calls::CallLayer;
@@ -24,7 +26,7 @@ use crate::identity::authority::AuthorityError;
 use crate::identity::own::{OwnCertificate, OwnError};
 use crate::identity::users::Users;
 use crate::identity::{AccessLayer, Authority, Enrollment};
-use crate::listen::{self, Accepting, ConnectionMetrics, accept};
+use crate::listen::{self, Accepting, ConnectionMetrics, HEAD_TIMEOUT, Http1, accept};
 use crate::live::Live;
 use crate::metrics::{self, Sources};
 use crate::retention;
@@ -32,6 +34,7 @@ use crate::services::{Backstage, Services};
 use crate::store::{SqliteStore, Store, StoreError};
 use crate::vault::Vault;
 use crate::version::name_version;
+use crate::web::{self, GuardLayer, Origin};
 
 /// Time for everything to end after a signal; what has not ended then is cut off.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -137,7 +140,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let store = SqliteStore::open(&config.data_dir.join(STORE_FILE), observer).map_err(ServeError::Store)?;
     let trust_domain = config.pki.authority.trust_domain().to_owned();
     let authority = Arc::new(config.pki.authority.with_node_life(config.node_certificate_life));
-    let own = OwnCertificate::load(&config.data_dir, Arc::clone(&authority), Timestamp::now())?;
+    let browsers = !config.cors_origins.is_empty();
+    let own = OwnCertificate::load(&config.data_dir, Arc::clone(&authority), browsers, Timestamp::now())?;
     let sources = Sources {
         store: Arc::new(store),
         live: Arc::clone(&live),
@@ -159,6 +163,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         listener: listeners.api,
         accepting: accepting(own.api(), "api"),
         routes: people,
+        origins: config.cors_origins.into(),
         max_streams: MAX_API_STREAMS,
         calls: sources.calls.clone(),
     };
@@ -166,6 +171,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         listener: listeners.agents,
         accepting: accepting(own.agents(), "agents"),
         routes: agents.add_service(enrollment),
+        // No page has anything to say here.
+        origins: Arc::default(),
         max_streams: MAX_AGENT_STREAMS,
         calls: sources.calls.clone(),
     };
@@ -237,25 +244,42 @@ struct Listening {
     listener: TcpListener,
     accepting: Accepting,
     routes: Routes,
+    /// Of pages that may call.
+    origins: Arc<[Origin]>,
     max_streams: u32,
     calls: CallMetrics,
 }
 
 impl Listening {
     async fn serve(self, access: AccessLayer, closing: CancellationToken) -> Result<(), ServeError> {
+        let service = ServiceBuilder::new()
+            .option_layer(web::layer(&self.origins))
+            .layer(ObserveLayer(self.calls, Arc::default()))
+            .layer(CallLayer)
+            .layer(GuardLayer(self.origins))
+            .layer(access)
+            // Only those who may call are told what serves them.
+            .layer(MapResponseLayer::new(name_version))
+            .service(self.routes.prepare());
+        let http1 = Arc::new(Http1::new(service.clone(), HEAD_TIMEOUT, closing.clone()));
+        let connections = accept(self.listener, self.accepting).filter_map({
+            let http1 = Arc::clone(&http1);
+            move |connection| match connection {
+                Ok(connection) if connection.speaks_http1() => {
+                    http1.serve(connection);
+                    None
+                }
+                other => Some(other),
+            }
+        });
         Server::builder()
             .max_concurrent_streams(self.max_streams)
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_LIST)
-            .layer(ObserveLayer(self.calls, Arc::default()))
-            .layer(CallLayer)
-            .layer(access)
-            // Only those who may call are told what serves them.
-            .layer(MapResponseLayer::new(name_version))
-            .add_routes(self.routes)
-            .serve_with_incoming_shutdown(accept(self.listener, self.accepting), closing.cancelled_owned())
+            .serve_with_incoming_shutdown(service, connections, closing.cancelled_owned())
             .await?;
+        http1.ended().await;
         Ok(())
     }
 }

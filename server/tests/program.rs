@@ -75,6 +75,26 @@ fn the_file_is_read_and_its_mistakes_are_told_with_the_others() {
 }
 
 #[test]
+fn bad_origins_are_told_with_all_other_mistakes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.yaml");
+    std::fs::write(&file, "cors-origin: [\"*\", https://console.example/app, http://console.example]\n").unwrap();
+    let config = ["--config", file.to_str().unwrap(), "--api-listen", "here"];
+    let text = said(&server(dir.path(), "run", &config));
+    let place = format!("{}:1:", file.display());
+    let reasons =
+        ["\"*\": every page of anybody could act for its visitors", "you mean https://console.example", "use https"];
+    for mistake in reasons.iter().chain(&["\"here\"", &place]) {
+        assert!(text.contains(mistake), "{mistake} is not in: {text}");
+    }
+    let good = ["--cors-origin", "https://a.example", "--cors-origin", "http://localhost:5173"];
+    let output = server(dir.path(), "config", &good);
+    assert!(output.status.success(), "{}", said(&output));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("cors-origin: [https://a.example, http://localhost:5173]  # --cors-origin"), "{shown}");
+}
+
+#[test]
 fn the_settings_that_hold_are_shown_with_where_they_come_from() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("server.yaml");

@@ -18,7 +18,7 @@ pub use dial::{ConnectError, DIAL_TIMEOUT, PATIENT_DIAL_TIMEOUT};
 pub use key::{KeyAndRequest, KeyError, make_key_and_csr, request_for_key};
 pub use peer::{PeerCertificate, PeerError};
 pub use pin::{Pin, PinError};
-pub use server::{ClientCertificates, ConfigError, server_config};
+pub use server::{ClientCertificates, ConfigError, browser_config, server_config};
 pub use token::{EnrollmentToken, TokenError};
 
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 
 /// What TLS's ALPN calls HTTP/2.
 const ALPN_H2: &[u8] = b"h2";
+/// What it calls HTTP/1.1.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Ways to agree on a key, the best first: what is recorded today cannot be read by a quantum computer of tomorrow. The
 /// others are for foreign clients that cannot do better. Named here and not left to rustls, whose order is a feature

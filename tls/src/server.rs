@@ -7,7 +7,7 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 
 use crate::credentials::{CredentialError, Credentials};
-use crate::{ALPN_H2, provider};
+use crate::{ALPN_H2, ALPN_HTTP1, provider};
 
 /// What a listener asks of those who connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,24 @@ pub enum ConfigError {
 ///
 /// The credentials cannot be used.
 pub fn server_config(credentials: &Credentials, clients: ClientCertificates) -> Result<Arc<ServerConfig>, ConfigError> {
+    config(credentials, clients, &[ALPN_H2])
+}
+
+/// The configuration of a listener that browsers call as well. They ask whether a page may call over a connection to which
+/// they bring no certificate, so none is required; and they, or what is between, may speak HTTP/1.1.
+///
+/// # Errors
+///
+/// The credentials cannot be used.
+pub fn browser_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, ConfigError> {
+    config(credentials, ClientCertificates::Optional, &[ALPN_H2, ALPN_HTTP1])
+}
+
+fn config(
+    credentials: &Credentials,
+    clients: ClientCertificates,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, ConfigError> {
     let provider = provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(credentials.roots()?), Arc::clone(&provider));
     let verifier = match clients {
@@ -52,7 +70,7 @@ pub fn server_config(credentials: &Credentials, clients: ClientCertificates) -> 
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier.build()?)
         .with_single_cert(credentials.chain(), credentials.key())?;
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     // rustls' default keeps sessions in a small table, of which nothing is left when ten thousand agents come back.
     config.ticketer = Ticketer::new()?;
     config.send_tls13_tickets = 1;

@@ -153,7 +153,9 @@ where
             let mut response = request_id::scope(id.clone(), call.instrument(span)).await?;
             metrics.count(method, begun, &response);
             if let Some(status) = response.extensions().get::<Status>() {
+                let code = response.status();
                 response = request_id::into_details(status, &id).into_http();
+                *response.status_mut() = code;
             }
             if let Some(value) = request_id::value(&id) {
                 response.headers_mut().insert(request_id::HEADER, value);

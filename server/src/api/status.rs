@@ -33,11 +33,13 @@ const APPROVAL_POLL: Duration = Duration::from_secs(5);
 /// How tonic begins to say that a message is larger than it may be.
 const TOO_LARGE: [&str; 2] = ["Error, decoded message length too large", "Error, encoded message length too large"];
 /// How tonic begins to say that a message is none.
-const UNREADABLE: [&str; 4] = [
+const UNREADABLE: [&str; 5] = [
     "failed to decode Protobuf message",
     "protocol error: received message",
     "Unexpected EOF decoding stream",
     "Missing request message",
+    // In base64 that is none, where that was said to come.
+    "tonic-web: ",
 ];
 
 /// How it begins to say that a message is compressed in a way that it does not know.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::certificate::Validity;
-use longshore_tls::{ClientCertificates, ConfigError, CredentialError, Credentials, server_config};
+use longshore_tls::{ClientCertificates, ConfigError, CredentialError, Credentials, browser_config, server_config};
 use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -101,6 +101,8 @@ pub struct OwnCertificate {
     is_ours: bool,
     /// Place of the renewal in its window.
     place: u64,
+    /// Whether browsers call the API.
+    browsers: bool,
     api: watch::Sender<Arc<ServerConfig>>,
     agents: watch::Sender<Arc<ServerConfig>>,
     expiry: watch::Sender<Timestamp>,
@@ -108,11 +110,12 @@ pub struct OwnCertificate {
 
 impl OwnCertificate {
     /// Reads the certificate and makes the configurations; one of our own that is over, or soon will be, is renewed first.
+    /// Only where `browsers` call the API, whoever connects to it need not show a certificate.
     ///
     /// # Errors
     ///
     /// There is none that can be used.
-    pub fn load(data_dir: &Path, authority: Arc<Authority>, now: Timestamp) -> Result<Self, OwnError> {
+    pub fn load(data_dir: &Path, authority: Arc<Authority>, browsers: bool, now: Timestamp) -> Result<Self, OwnError> {
         let (seen, mut credentials) = read(data_dir)?;
         let mut certificate = ServerCertificate::from_der(credentials.leaf())?;
         let is_ours = authority.has_issued(credentials.leaf());
@@ -124,7 +127,7 @@ impl OwnCertificate {
             certificate = ServerCertificate::from_der(credentials.leaf())?;
         }
         check(&credentials, &certificate, now)?;
-        let [api, agents] = configurations(&credentials)?;
+        let [api, agents] = configurations(&credentials, browsers)?;
         Ok(Self {
             data_dir: data_dir.to_owned(),
             authority,
@@ -133,6 +136,7 @@ impl OwnCertificate {
             certificate,
             is_ours,
             place,
+            browsers,
             api: watch::Sender::new(api),
             agents: watch::Sender::new(agents),
         })
@@ -216,7 +220,7 @@ impl OwnCertificate {
         self.seen = seen;
         let certificate = ServerCertificate::from_der(credentials.leaf())?;
         check(&credentials, &certificate, now)?;
-        let [api, agents] = configurations(&credentials)?;
+        let [api, agents] = configurations(&credentials, self.browsers)?;
         self.is_ours = self.authority.has_issued(credentials.leaf());
         self.place = rand::random();
         self.api.send_replace(api);
@@ -240,9 +244,9 @@ fn check(credentials: &Credentials, certificate: &ServerCertificate, now: Timest
     credentials.check_as_server(name, now).map_err(OwnError::NotAccepted)
 }
 
-fn configurations(credentials: &Credentials) -> Result<[Arc<ServerConfig>; 2], ConfigError> {
+fn configurations(credentials: &Credentials, browsers: bool) -> Result<[Arc<ServerConfig>; 2], ConfigError> {
     Ok([
-        server_config(credentials, ClientCertificates::Required)?,
+        if browsers { browser_config(credentials) } else { server_config(credentials, ClientCertificates::Required) }?,
         server_config(credentials, ClientCertificates::Optional)?,
     ])
 }
@@ -270,7 +274,7 @@ mod tests {
         pki::init(dir.path(), &pki::NewPki::default(), now).unwrap();
         let authority = Arc::new(pki::load(dir.path(), now).unwrap().authority);
         let other = Authority::found("other", now).unwrap().authority;
-        let mut own = OwnCertificate::load(dir.path(), Arc::clone(&authority), now).unwrap();
+        let mut own = OwnCertificate::load(dir.path(), Arc::clone(&authority), false, now).unwrap();
         own.take(now).unwrap();
         let before = own.api().borrow().clone();
         let (chain, key) = (dir.path().join("pki/server.crt"), dir.path().join("pki/server.key"));

@@ -1,4 +1,4 @@
-//! A connection as tonic serves it.
+//! A connection as it is served.
 
 use std::io;
 use std::pin::Pin;
@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_tls::ALPN_HTTP1;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -18,8 +20,14 @@ use crate::identity::caller::{Peer, PeerCredentials};
 
 /// Bytes with which every HTTP/2 client begins.
 const PREFACE_BYTES: usize = 24;
+/// Bytes after which a client of HTTP/1.1 has begun; who serves it has a deadline for the rest.
+const HTTP1_PREFACE_BYTES: usize = 1;
+/// Time after which a peer that acknowledges nothing is gone, where HTTP has no PING of its own.
+const PEER_TIMEOUT: Duration = Duration::from_secs(40);
+/// Time of silence after which the kernel asks such a peer for an acknowledgement.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
 
-/// A TLS connection that ends when its client does not begin to speak HTTP/2 in time, and when its client's certificate
+/// A TLS connection that ends when its client does not begin to speak in time, and when its client's certificate
 /// expires and was not renewed: a session may live longer than that. A client without a valid one has a short time. What
 /// a client sends is read no faster than a budget allows.
 #[derive(Debug)]
@@ -50,7 +58,24 @@ impl Connection {
     ) -> Self {
         let limit = Box::pin(tokio::time::sleep(preface_timeout));
         let budget = Budget::new(Instant::now());
-        Self { tls, peer, preface_left: PREFACE_BYTES, end, limit, budget, pause: None, _open: open }
+        let mut new = Self { tls, peer, preface_left: PREFACE_BYTES, end, limit, budget, pause: None, _open: open };
+        if new.speaks_http1() {
+            new.preface_left = HTTP1_PREFACE_BYTES;
+        }
+        new
+    }
+
+    /// Whether the client has chosen HTTP/1.1, from a listener that offers it.
+    #[must_use]
+    pub fn speaks_http1(&self) -> bool {
+        self.tls.get_ref().1.alpn_protocol() == Some(ALPN_HTTP1)
+    }
+
+    /// Lets the kernel find out that the peer is gone.
+    pub(super) fn probe_peer(&self) -> io::Result<()> {
+        let socket = SockRef::from(self.tls.get_ref().0);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
+        socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))
     }
 
     /// Goes from the limit for the preface to that for the connection once the whole preface is there.

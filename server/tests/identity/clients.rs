@@ -25,6 +25,30 @@ pub(crate) async fn stranger(address: &str, groups: &[&'static dyn SupportedKxGr
     tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap()
 }
 
+/// A TLS connection of a client that trusts anyone, wants to speak this protocol and shows this chain and key, if any.
+pub(crate) async fn stranger_with(
+    address: &str,
+    alpn: &[u8],
+    shown: Option<(&str, &str)>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TrustAnyone));
+    let mut tls = match shown {
+        None => tls.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+            tls.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
 /// A client that resumes its TLS sessions and can tell.
 pub(crate) struct Resuming(tokio_rustls::TlsConnector);
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod approval;
+mod browsers;
 mod clients;
 mod connections;
 mod deletion;
@@ -61,23 +62,33 @@ struct TestServer {
 }
 
 /// The configuration of a server in this directory, on ports that the system chooses.
-fn config(data_dir: &Path) -> Config {
+fn config(data_dir: &Path, more: &[&str]) -> Config {
     let anywhere = "127.0.0.1:0";
     let words = ["longshore-server", "run", "--api-listen", anywhere, "--agent-listen", anywhere, "--data-dir"];
-    let line = CommandLine::parse_from(words.map(OsStr::new).into_iter().chain([data_dir.as_os_str()]));
+    let words = words.map(OsStr::new).into_iter().chain([data_dir.as_os_str()]);
+    let line = CommandLine::parse_from(words.chain(more.iter().map(OsStr::new)));
     let Command::Run(args) = line.command else { unreachable!("run was asked for") };
     Config::check(&args, &Origins::default(), Timestamp::now()).unwrap()
 }
 
 impl TestServer {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A server with further flags.
+    async fn start_with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
-        Self::start_in(dir).await
+        Self::run(dir, flags).await
     }
 
     async fn start_in(dir: tempfile::TempDir) -> Self {
-        let config = config(dir.path());
+        Self::run(dir, &[]).await
+    }
+
+    async fn run(dir: tempfile::TempDir, flags: &[&str]) -> Self {
+        let config = config(dir.path(), flags);
         let listeners = Listeners::bind(&config).await.unwrap();
         let address = |listener: &TcpListener| format!("localhost:{}", listener.local_addr().unwrap().port());
         let (api, agents) = (address(&listeners.api), address(&listeners.agents));
@@ -450,7 +461,7 @@ async fn a_node_that_is_deleted_while_it_opens_its_session_does_not_become_its_s
 #[tokio::test]
 async fn the_addresses_of_a_server_that_was_killed_are_gone_before_the_next_one_listens() {
     let server = TestServer::start().await;
-    let config = config(server.dir.path());
+    let config = config(server.dir.path(), &[]);
     let file = server.dir.path().join("addresses.json");
     server.open_session(&server.enroll(&server.token("").await, "edge-1").await.unwrap()).await.unwrap();
     Listeners::bind(&config).await.unwrap();

@@ -7,13 +7,13 @@ use super::*;
 
 impl TestServer {
     /// What a new connection is shown.
-    async fn shown(&self, address: &str) -> Vec<u8> {
+    pub(crate) async fn shown(&self, address: &str) -> Vec<u8> {
         let tls = stranger_or_not(address).await;
         tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 
     /// Waits until new connections to both ports are shown something other than this.
-    async fn other_than(&self, old: &[u8]) -> Vec<u8> {
+    pub(crate) async fn other_than(&self, old: &[u8]) -> Vec<u8> {
         tokio::time::timeout(LONG, async {
             loop {
                 let (api, agents) = (self.shown(&self.api).await, self.shown(&self.agents).await);
@@ -27,7 +27,7 @@ impl TestServer {
         .unwrap()
     }
 
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join("pki").join(name)
     }
 }
