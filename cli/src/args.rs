@@ -56,7 +56,9 @@ impl Args {
 pub(crate) enum Command {
     /// Submit a job and wait for it, showing how it goes on.
     Apply(commands::apply::Apply),
-    /// Jobs: one spec, many nodes.
+    /// Remove an app from its nodes by a job, and wait for it.
+    Remove(commands::remove::Remove),
+    /// Jobs: each does one thing on many nodes.
     #[command(subcommand)]
     Job(commands::job::Job),
     /// Nodes: enrolled machines.

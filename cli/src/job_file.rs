@@ -6,11 +6,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use longshore_model::kind::JobKind;
 use longshore_model::limits;
-use longshore_model::order::JobOrder;
+use longshore_model::name::AppName;
+use longshore_model::order::{JobOrder, Work};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Volume};
 use longshore_model::targets::Targets;
+use longshore_model::validate::{Path as PathOf, Violation, Violations};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 
@@ -21,8 +24,11 @@ pub(crate) const MAX_FILE: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct JobFile {
-    spec: SpecText,
-    targets: Targets,
+    #[serde(default)]
+    kind: JobKind,
+    app: Option<AppName>,
+    spec: Option<SpecText>,
+    targets: Option<Targets>,
     #[serde(default)]
     rollout: Rollout,
     #[serde(default = "default_timeout", with = "longshore_model::quantity::duration")]
@@ -124,7 +130,19 @@ impl<'de> Deserialize<'de> for Words {
 /// One sentence that begins with `name:line:column`.
 pub(crate) fn parse(name: &str, text: &str) -> Result<JobOrder, String> {
     let file: JobFile = serde_saphyr::from_str(text).map_err(|error| explain(name, &error))?;
-    Ok(JobOrder { spec: file.spec.into(), targets: file.targets, rollout: file.rollout, timeout: file.timeout })
+    let mut bad = Violations::default();
+    if file.targets.is_none() && !file.kind.needs_app() {
+        bad.add(PathOf::Root.field("targets"), "is missing");
+    }
+    let work = Work::of(file.kind, file.app, file.spec.map(AppSpec::from), PathOf::Root, &mut bad);
+    let whole = |violation: &Violation| format!("{}: {}", yaml_path(&violation.field), violation.description);
+    match work {
+        Some(work) if bad.0.is_empty() => {
+            let targets = file.targets.unwrap_or_default();
+            Ok(JobOrder { work, targets, rollout: file.rollout, timeout: file.timeout })
+        }
+        _ => Err(format!("{name}: {}", bad.0.iter().map(whole).collect::<Vec<_>>().join("; "))),
+    }
 }
 
 fn explain(name: &str, error: &serde_saphyr::Error) -> String {
@@ -154,6 +172,7 @@ pub(crate) fn yaml_path(field: &str) -> String {
         let (name, index) = part.split_at(part.find('[').unwrap_or(part.len()));
         let name = match name {
             "node_names" => "nodes".to_owned(),
+            "app_name" => "app".to_owned(),
             "cpu_millis" => "cpu".to_owned(),
             "memory_bytes" => "memory".to_owned(),
             "size_limit_bytes" => "sizeLimit".to_owned(),

@@ -136,6 +136,12 @@ pub(crate) fn job_state(state: v1::JobState) -> String {
     word(state.as_str_name(), "JOB_STATE_")
 }
 
+/// A job's kind, such as `REMOVE`; an older server's jobs all deploy.
+pub(crate) fn job_kind(kind: v1::JobKind) -> String {
+    let kind = if kind == v1::JobKind::Unspecified { v1::JobKind::Deploy } else { kind };
+    word(kind.as_str_name(), "JOB_KIND_")
+}
+
 /// A task's state, such as `PULLING`.
 pub(crate) fn task_state(state: v1::TaskState) -> String {
     word(state.as_str_name(), "TASK_STATE_")

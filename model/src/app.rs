@@ -21,6 +21,8 @@ pub struct App {
     pub revision: u64,
     /// Whether it belongs on the node.
     pub desired: Desired,
+    /// The job that removes it, where one does.
+    pub remover: Option<JobId>,
     /// What the agent last said of it.
     pub status: AppStatus,
     /// When the status last changed.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::kind::JobKind;
 use crate::name::{AppName, JobId};
 use crate::rollout::Rollout;
 use crate::spec::AppSpec;
@@ -17,9 +18,11 @@ use crate::task::{TaskClass, TaskState};
 pub struct Job {
     /// Its identifier.
     pub id: JobId,
-    /// Name of the app that it deploys.
+    /// What it does on each node.
+    pub kind: JobKind,
+    /// Name of the app that it is about.
     pub app: AppName,
-    /// What runs on each node.
+    /// What runs on each node; for a removal, what ran when it was created.
     pub spec: Arc<AppSpec>,
     /// How it is paced.
     pub rollout: Rollout,

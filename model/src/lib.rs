@@ -17,6 +17,7 @@ pub mod filter;
 pub mod host_path;
 pub mod identity;
 pub mod job;
+pub mod kind;
 pub mod label;
 pub mod limits;
 pub mod machine;

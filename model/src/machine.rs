@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureReason};
 use crate::job::{Control, Job, JobState};
+use crate::kind::{JobKind, Turn};
 use crate::limits::MAX_TASK_HISTORY;
 use crate::name::NodeName;
 use crate::report::TaskReport;
@@ -110,17 +111,22 @@ impl Request {
 
 /// Assigns a pending task to its node, if the job's state and pace allow.
 ///
-/// Returns `None`, and changes nothing, where they do not.
-pub fn assign(job: &mut Job, task: &mut Task, now: Timestamp) -> Option<AppEffect> {
+/// `has_app` says whether the job's app is on the node, or may be: as long as the node has not said that it is gone. A
+/// removal that finds nothing to remove has succeeded. Returns `None`, and changes nothing, where nothing is assigned.
+pub fn assign(job: &mut Job, task: &mut Task, has_app: bool, now: Timestamp) -> Option<AppEffect> {
     let open = matches!(job.state(), JobState::Queued | JobState::Running) && !job.clock.has_passed(now);
     if !open || task.state != TaskState::Pending || job.rollout.room(&job.counts) == 0 {
         return None;
     }
     job.start_time.get_or_insert(now);
     task.assign_time = Some(now);
-    enter(job, task, TaskState::Assigned, now);
+    let (state, turn) = match job.kind {
+        JobKind::Remove if !has_app => (TaskState::Succeeded, Turn::Succeeded),
+        JobKind::Deploy | JobKind::Remove => (TaskState::Assigned, Turn::Assigned),
+    };
+    enter(job, task, state, now);
     settle(job, now);
-    Some(AppEffect::Deploy)
+    Some(job.kind.effect(turn))
 }
 
 /// Takes an agent's report of a task.
@@ -154,14 +160,17 @@ pub fn report(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestam
     enter(job, task, report.state, now);
     settle(job, now);
     Receipt::Counted(match report.state {
-        TaskState::Failed | TaskState::Cancelled => AppEffect::Forget,
+        TaskState::Succeeded => job.kind.effect(Turn::Succeeded),
+        TaskState::Failed => job.kind.effect(Turn::Failed),
+        TaskState::Cancelled => job.kind.effect(Turn::Cancelled),
         _ => AppEffect::None,
     })
 }
 
 /// Stops a job: nothing further is assigned, and with `cancel` the tasks in flight are given up.
 ///
-/// A job that is stopping already can still be asked to give up what is in flight; asking again changes no task.
+/// A job that is stopping already can still be asked to give up what is in flight; asking again changes no task. What a
+/// node cannot give up ([`JobKind::can_be_cancelled`]) finishes.
 ///
 /// # Errors
 ///
@@ -170,13 +179,13 @@ pub fn stop(job: &mut Job, tasks: &mut [Task], cancel: bool, now: Timestamp) -> 
     if cancel { Request::Cancel } else { Request::Stop }.check(job)?;
     job.control = Control::Stop;
     let mut changed = Vec::new();
-    if cancel {
+    if cancel && job.kind.can_be_cancelled() {
         for (index, task) in tasks.iter_mut().enumerate() {
             if task.state.class() == TaskClass::Active && !task.cancel_requested {
                 task.cancel_requested = true;
                 task.update_time = now;
                 task.version = job.version + 1;
-                changed.push(Changed { index, effect: AppEffect::Cancel });
+                changed.push(Changed { index, effect: job.kind.effect(Turn::CancelRequested) });
             }
         }
     }
@@ -236,7 +245,7 @@ pub fn pass_deadline(job: &mut Job, tasks: &mut [Task], now: Timestamp) -> Vec<C
     let mut changed = Vec::new();
     for (index, task) in tasks.iter_mut().enumerate() {
         let effect = match task.state.class() {
-            TaskClass::Active => AppEffect::Remove,
+            TaskClass::Active => job.kind.effect(Turn::TimedOut),
             TaskClass::Pending if pending_too => AppEffect::None,
             _ => continue,
         };

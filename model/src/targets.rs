@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_TARGETS;
-use crate::name::NodeName;
+use crate::name::{AppName, NodeName};
 use crate::node::Node;
 use crate::selector::Selector;
 use crate::validate::{Path, Violations};
@@ -28,6 +28,14 @@ pub struct Targets {
 impl Targets {
     /// Checks what can be checked without knowing the nodes.
     pub fn check(&self, path: Path<'_>, bad: &mut Violations) {
+        if self.is_all() {
+            bad.add(path, "names no node; give node names or a selector");
+        }
+        self.check_choice(path, bad);
+    }
+
+    /// As [`Targets::check`], where saying nothing stands for all that there are.
+    pub fn check_choice(&self, path: Path<'_>, bad: &mut Violations) {
         let names = path.field("node_names");
         match &self.selector {
             Some(_) if !self.node_names.is_empty() => {
@@ -38,7 +46,6 @@ impl Targets {
                     bad.add(path.field("selector"), error.to_string());
                 }
             }
-            None if self.node_names.is_empty() => bad.add(path, "names no node; give node names or a selector"),
             None => {}
         }
         if self.node_names.len() > MAX_TARGETS {
@@ -54,6 +61,32 @@ impl Targets {
                 bad.add(names.index(index), format!("names {name} a second time"));
             }
         }
+    }
+
+    /// Whether nothing was chosen.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.node_names.is_empty() && self.selector.is_none()
+    }
+
+    /// The same targets among the nodes that have an app: all of them where nothing was chosen. A selector stays as it
+    /// is, for whoever resolves it to leave out those that match it and do not have the app.
+    ///
+    /// # Errors
+    ///
+    /// The names of nodes that do not have the app.
+    pub fn among(&self, app: &AppName, having: &BTreeSet<NodeName>) -> Result<Self, Violations> {
+        if self.is_all() {
+            let node_names = having.iter().map(NodeName::to_string).collect();
+            return Ok(Self { node_names, ..self.clone() });
+        }
+        let is_odd = |name: &&str| NodeName::parse(name).is_ok_and(|name| !having.contains(&name));
+        let odd: BTreeSet<&str> = self.node_names.iter().map(String::as_str).filter(is_odd).collect();
+        if odd.is_empty() {
+            return Ok(self.clone());
+        }
+        let description = format!("the app {app} is not on {}", enumerate(odd));
+        Err(Violations::one("targets.node_names", description))
     }
 
     /// Resolves the targets against all nodes there are, or at least all those that are named, to a fixed list in the
@@ -269,5 +302,21 @@ mod tests {
         let bad: Vec<String> = (0..20_000).map(|index| format!("BAD-{index:05}")).collect();
         let error = Targets { node_names: bad, ..Targets::default() }.resolve(&fleet()).unwrap_err();
         assert!(error.0.iter().map(|v| v.field.len() + v.description.len()).sum::<usize>() < 8 * 1024);
+    }
+
+    #[test]
+    fn an_app_that_is_there_is_on_all_its_nodes_or_on_those_that_are_chosen() {
+        let app = AppName::parse("till-x1").unwrap();
+        let having: BTreeSet<NodeName> = ["a", "b", "c"].iter().map(|name| NodeName::parse(name).unwrap()).collect();
+        let among = |names: &[&str], selector: Option<&str>| {
+            let node_names = names.iter().map(|&name| name.to_owned()).collect();
+            let selector = selector.map(str::to_owned);
+            Targets { node_names, selector, mixed_architectures: false }.among(&app, &having)
+        };
+        assert_eq!(among(&[], None).unwrap().node_names, ["a", "b", "c"]);
+        assert_eq!(among(&["c", "a"], None).unwrap().node_names, ["c", "a"]);
+        assert_eq!(among(&[], Some("x=y")).unwrap().selector.as_deref(), Some("x=y"));
+        let odd = among(&["a", "y", "x", "Z"], None).unwrap_err();
+        assert_eq!(odd.to_string(), "targets.node_names: the app till-x1 is not on x, y");
     }
 }

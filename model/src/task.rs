@@ -109,7 +109,8 @@ pub enum TaskClass {
 pub enum Owner {
     /// The server's reconciler, when it assigns.
     Reconciler,
-    /// The node: its agent's reports, or the deletion of the node, which speaks for an agent that will not come back.
+    /// The node: its agent's reports, what it had said before there was a task, or the deletion of the node, which speaks
+    /// for an agent that will not come back.
     Node,
     /// The deadline clock.
     Clock,
@@ -176,7 +177,9 @@ impl TaskState {
         match (self.class(), to.class()) {
             (C::Pending, C::Active) if to == Self::Assigned => Some(Owner::Reconciler),
             (C::Active, C::Active) if to.rank() > self.rank() => Some(Owner::Node),
-            (C::Active, C::Succeeded | C::Failed | C::Cancelled) | (C::Pending, C::Failed) => Some(Owner::Node),
+            (C::Active, C::Succeeded | C::Failed | C::Cancelled) | (C::Pending, C::Succeeded | C::Failed) => {
+                Some(Owner::Node)
+            }
             (C::Pending | C::Active, C::TimedOut) => Some(Owner::Clock),
             (C::Failed | C::TimedOut | C::Cancelled, C::Pending) => Some(Owner::Operator),
             _ => None,

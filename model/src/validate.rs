@@ -23,10 +23,16 @@ pub use violation::{Path, Violation, Violations, cut, quoted};
 /// Everything that is wrong.
 pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
     let mut bad = Violations::default();
-    app_spec(&order.spec, Path::Root.field("spec"), &mut bad);
-    order.targets.check(Path::Root.field("targets"), &mut bad);
+    let targets = Path::Root.field("targets");
+    if let Some(spec) = order.work.spec() {
+        app_spec(spec, Path::Root.field("spec"), &mut bad);
+    }
+    match order.work.app() {
+        Some(_) => order.targets.check_choice(targets, &mut bad),
+        None => order.targets.check(targets, &mut bad),
+    }
     span(order.timeout, limits::MIN_TIMEOUT..=limits::MAX_TIMEOUT, Path::Root.field("timeout"), &mut bad);
-    bad.or(advice(&order.spec))
+    bad.or(order.work.spec().map(|spec| advice(spec)).unwrap_or_default())
 }
 
 /// Checks a spec, without what depends on a node.

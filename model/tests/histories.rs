@@ -3,6 +3,7 @@
 mod world;
 
 use longshore_model::job::JobState;
+use longshore_model::kind::JobKind;
 use longshore_model::task::TaskState;
 use proptest::prelude::*;
 use world::{Event, TIMEOUT, World};
@@ -17,7 +18,8 @@ fn any_state() -> impl Strategy<Value = TaskState> {
 fn event() -> impl Strategy<Value = Event> {
     let task = || 0..NODES;
     prop_oneof![
-        6 => task().prop_map(Event::Assign),
+        // Most nodes have what is to be removed.
+        6 => (task(), prop::bool::weighted(0.8)).prop_map(|(task, has_app)| Event::Assign(task, has_app)),
         8 => (task(), any_state(), 0..100u64)
             .prop_map(|(task, state, done)| Event::Report { task, attempts_ago: 0, state, done }),
         2 => (task(), -2..4i64, any_state(), 0..100u64)
@@ -36,14 +38,15 @@ proptest! {
 
     #[test]
     fn invariants_hold_and_every_job_ends(
+        kind in proptest::sample::select(JobKind::ALL.to_vec()),
         nodes in 1..=NODES,
         max_parallel in 0..3u32,
         events in proptest::collection::vec(event(), 0..120),
     ) {
-        let mut world = World::new(nodes, max_parallel);
+        let mut world = World::new(kind, nodes, max_parallel);
         for event in &events {
             let is_for_absent = match event {
-                Event::Assign(task) | Event::DeleteNode(task) | Event::Report { task, .. } => *task >= nodes,
+                Event::Assign(task, _) | Event::DeleteNode(task) | Event::Report { task, .. } => *task >= nodes,
                 _ => false,
             };
             if !is_for_absent {
@@ -66,12 +69,13 @@ proptest! {
 
     #[test]
     fn a_working_fleet_finishes_by_itself(
+        kind in proptest::sample::select(JobKind::ALL.to_vec()),
         max_parallel in 0..3u32,
         rounds in proptest::collection::vec(Just((0..NODES).collect::<Vec<_>>()).prop_shuffle(), 8 * NODES),
     ) {
-        let mut world = World::new(NODES, max_parallel);
+        let mut world = World::new(kind, NODES, max_parallel);
         for node in rounds.into_iter().flatten() {
-            world.apply(&Event::Assign(node));
+            world.apply(&Event::Assign(node, true));
             let next = TaskState::ALL[usize::from(world.tasks[node].state.rank().min(6)) + 1];
             world.apply(&Event::Report { task: node, attempts_ago: 0, state: next, done: 0 });
         }

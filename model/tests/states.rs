@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, JobState, TaskCounts, fold};
-use longshore_model::machine::Request;
+use longshore_model::kind::{JobKind, Turn};
+use longshore_model::machine::{AppEffect, Request};
 use longshore_model::task::{Owner, TaskState};
 use world::{Event, TIMEOUT, World, is_allowed};
 
@@ -45,7 +46,8 @@ fn events(nodes: usize) -> Vec<Event> {
         Event::Wait(TIMEOUT.as_secs()),
     ];
     for task in 0..nodes {
-        events.push(Event::Assign(task));
+        events.push(Event::Assign(task, true));
+        events.push(Event::Assign(task, false));
         events.push(Event::DeleteNode(task));
         events.extend(TaskState::ALL.map(|state| Event::Report { task, attempts_ago: 0, state, done: 0 }));
     }
@@ -60,8 +62,8 @@ struct Seen {
     shapes: usize,
 }
 
-fn explore(nodes: usize, max_parallel: u32, seen: &mut Seen) {
-    let start = World::new(nodes, max_parallel);
+fn explore(kind: JobKind, nodes: usize, max_parallel: u32, seen: &mut Seen) {
+    let start = World::new(kind, nodes, max_parallel);
     let mut known = HashSet::from([shape(&start)]);
     let mut queue = VecDeque::from([start]);
     let events = events(nodes);
@@ -133,9 +135,11 @@ fn the_document_names_every_state() {
 #[test]
 fn the_document_has_exactly_the_arrows_that_can_happen() {
     let mut seen = Seen::default();
-    explore(1, 0, &mut seen);
-    explore(2, 0, &mut seen);
-    explore(2, 1, &mut seen);
+    for kind in JobKind::ALL {
+        explore(kind, 1, 0, &mut seen);
+        explore(kind, 2, 0, &mut seen);
+        explore(kind, 2, 1, &mut seen);
+    }
     assert!(seen.shapes > 1000, "the walk went nowhere");
 
     let found: Vec<String> = seen
@@ -153,6 +157,33 @@ fn the_document_has_exactly_the_arrows_that_can_happen() {
         .flat_map(|from| all.iter().filter(|to| from.arrow(**to).is_some()).map(|to| (from.as_str(), to.as_str())))
         .collect();
     assert_eq!(seen.tasks, arrows, "every arrow of the tasks' table happens, and no other");
+}
+
+#[test]
+fn the_document_says_what_follows_on_the_node() {
+    const TURNS: [(&str, Turn); 6] = [
+        ("it is assigned", Turn::Assigned),
+        ("it is asked to give up", Turn::CancelRequested),
+        ("it succeeds", Turn::Succeeded),
+        ("it fails", Turn::Failed),
+        ("it is given up", Turn::Cancelled),
+        ("its time is over", Turn::TimedOut),
+    ];
+    let word = |effect| match effect {
+        AppEffect::None => "nothing",
+        AppEffect::Deploy => "deploy",
+        AppEffect::Cancel => "cancel",
+        AppEffect::Remove => "remove",
+        AppEffect::Forget => "forget",
+    };
+    let expected: Vec<Vec<String>> = TURNS
+        .iter()
+        .map(|(name, turn)| {
+            let effects = JobKind::ALL.iter().map(|kind| word(kind.effect(*turn)).to_owned());
+            std::iter::once((*name).to_owned()).chain(effects).collect()
+        })
+        .collect();
+    assert_eq!(table("Kinds of jobs"), expected);
 }
 
 #[test]

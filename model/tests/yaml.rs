@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use longshore_model::order::JobOrder;
+use longshore_model::name::AppName;
+use longshore_model::order::{JobOrder, Work};
 use longshore_model::spec::{
     AppSpec, EmptyDir, EnvSource, HostPath, ImageSource, Medium, Network, NodeField, Protocol, PullPolicy,
     RestartPolicy, VolumeSource,
@@ -89,7 +90,7 @@ fn little_is_needed() {
 fn everything_is_read_as_it_is_meant() {
     let order: JobOrder = serde_saphyr::from_str(FULL).unwrap();
     assert_eq!(validate::job_order(&order), Ok(Vec::new()));
-    let spec = &order.spec;
+    let spec = order.work.spec().unwrap();
     assert_eq!(spec.image.pull_policy, Some(PullPolicy::Always));
     assert_eq!(spec.args, ["serve", "--port", "80"]);
     let sources: Vec<&EnvSource> = spec.env.iter().map(|var| &var.source).collect();
@@ -147,7 +148,30 @@ targets: { nodes: [shop-1, shop-2] }
 }
 
 #[test]
+fn a_kind_needs_its_own_parts_and_no_others() {
+    let read = |text: &str| serde_saphyr::from_str::<JobOrder>(text);
+    let removal = read("{ kind: Remove, app: till-x1 }").unwrap();
+    assert_eq!(removal.work, Work::Remove(AppName::parse("till-x1").unwrap()));
+    assert!(removal.targets.is_all());
+    assert_eq!(validate::job_order(&removal), Ok(Vec::new()));
+    let wrong = [
+        ("{ kind: Remove }", "app_name: is missing"),
+        ("{ kind: Remove, app: till-x1, spec: { name: a, image: { reference: a } } }", "spec: is not for REMOVE jobs"),
+        ("{ app: till-x1, spec: { name: a, image: { reference: a } } }", "app_name: is not for DEPLOY jobs"),
+        ("{ targets: { nodes: [a] } }", "spec: is missing"),
+        ("{ kind: Remove, app: Till }", "'T' at position 1"),
+    ];
+    for (text, expected) in wrong {
+        let message = read(text).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
 fn what_is_written_is_read_back() {
+    let removal: JobOrder = serde_saphyr::from_str("{ kind: Remove, app: till-x1 }").unwrap();
+    let text = serde_saphyr::to_string(&removal).unwrap();
+    assert_eq!(serde_saphyr::from_str::<JobOrder>(&text).unwrap(), removal, "{text}");
     let order: JobOrder = serde_saphyr::from_str(FULL).unwrap();
     let text = serde_saphyr::to_string(&order).unwrap();
     assert_eq!(serde_saphyr::from_str::<JobOrder>(&text).unwrap(), order, "{text}");

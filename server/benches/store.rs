@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use longshore_model::admission::Fingerprint;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::NodeInfo;
 use longshore_model::report::TaskReport;
@@ -200,6 +201,7 @@ fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
     let (now, timeout) = (Timestamp::now(), Duration::from_secs(600));
     let job = Job {
         id: JobId::parse(&"1".repeat(26))?,
+        kind: JobKind::Deploy,
         app: AppName::parse("web-1")?,
         spec: Arc::new(spec),
         rollout: Rollout::default(),

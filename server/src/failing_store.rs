@@ -69,6 +69,10 @@ impl Store for FailingStore {
         self.nothing()
     }
 
+    async fn check_not_busy(&self, _: &AppName, _: Vec<NodeName>) -> Result<(), StoreError> {
+        self.answer(())
+    }
+
     async fn job(&self, _: &JobId) -> Result<Arc<Job>, StoreError> {
         self.nothing()
     }

@@ -18,6 +18,7 @@ mod images;
 mod jobs;
 mod metrics;
 mod network;
+mod removal;
 mod requests;
 mod security;
 mod storms;

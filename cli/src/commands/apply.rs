@@ -4,16 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longshore_model::order::JobOrder;
-use longshore_proto::v1::CreateJobRequest;
-
-use crate::client::call;
-use crate::commands::{Context, context, job};
+use super::submit::submit;
+use crate::commands::context;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::job_file;
-use crate::json;
 use crate::output::Output;
 
 /// Submit a job and wait for it, showing how it goes on.
@@ -42,33 +38,7 @@ pub(super) async fn run(apply: Apply, connection: &Connection, output: &mut Outp
         order.timeout = timeout;
     }
     let mut context = context(connection, output).await?;
-    submit(&mut context, &order, &name, apply.detach).await
-}
-
-async fn submit(context: &mut Context<'_>, order: &JobOrder, file: &str, detach: bool) -> Result<Exit, Error> {
-    let answer = context.client.jobs.create_job(call(CreateJobRequest::from(order))).await;
-    let answer = match answer {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => {
-            let error = Error::from(status).about_file(file);
-            if error.exit() == Exit::Unreachable {
-                let command = context.connection.command();
-                context.output.note(&format!("Whether the job was created is not known: see `{command} job list`."));
-            }
-            return Err(error);
-        }
-    };
-    let job = answer.job.clone().unwrap_or_default();
-    for warning in &job.warnings {
-        context.output.note(&format!("warning: {warning}"));
-    }
-    if detach {
-        let text =
-            || format!("job {} is created\n{}", job.job_id, job::advice(&job, &[], &context.connection.command()));
-        context.output.show(|| json::of("CreateJobResponse", &answer), text)?;
-        return Ok(Exit::Ok);
-    }
-    job::watch::until_rest(context, &job.job_id).await
+    submit(&mut context, &order, Some(&name), apply.detach).await
 }
 
 fn read(path: &Path, name: &str) -> Result<String, Error> {

@@ -29,16 +29,20 @@ rollout: {maxParallel: 4}
 timeout: 2m
 "#;
 
+fn spec_of(order: &JobOrder) -> &AppSpec {
+    order.work.spec().unwrap()
+}
+
 #[test]
 fn a_whole_file_becomes_the_request() {
     let order = parse("job.yaml", WHOLE).unwrap();
-    assert_eq!(order.spec.command, ["/bin/till", "--name", "Main Street", "a b"]);
-    assert_eq!(order.spec.args, ["--verbose", "2"]);
-    assert_eq!(order.spec.image.source, ImageSource::Archive("/srv/till.tar".to_owned()));
-    assert_eq!(order.spec.resources.cpu, Some(500));
-    assert_eq!(order.spec.resources.memory, Some(64 << 20));
-    assert!(matches!(&order.spec.volumes[0].source, VolumeSource::HostPath(host) if host.create));
-    assert!(matches!(&order.spec.network, Network::Ports(ports) if ports[1].host_port == Some(5353)));
+    assert_eq!(spec_of(&order).command, ["/bin/till", "--name", "Main Street", "a b"]);
+    assert_eq!(spec_of(&order).args, ["--verbose", "2"]);
+    assert_eq!(spec_of(&order).image.source, ImageSource::Archive("/srv/till.tar".to_owned()));
+    assert_eq!(spec_of(&order).resources.cpu, Some(500));
+    assert_eq!(spec_of(&order).resources.memory, Some(64 << 20));
+    assert!(matches!(&spec_of(&order).volumes[0].source, VolumeSource::HostPath(host) if host.create));
+    assert!(matches!(&spec_of(&order).network, Network::Ports(ports) if ports[1].host_port == Some(5353)));
     assert_eq!(order.targets.selector.as_deref(), Some("role=gateway"));
     let request = v1::CreateJobRequest::from(&order);
     assert_eq!(request.timeout.map(|timeout| timeout.seconds), Some(120));
@@ -53,9 +57,9 @@ fn what_is_left_out_has_defaults() {
             .unwrap();
     assert_eq!(order.timeout, Duration::from_secs(600));
     assert_eq!(order.rollout.max_parallel, 0);
-    assert_eq!(order.spec.network, Network::Host);
+    assert_eq!(spec_of(&order).network, Network::Host);
     assert_eq!(order.targets.node_names, ["n1", "n2"]);
-    assert_eq!(order.spec.instances, 1);
+    assert_eq!(spec_of(&order).instances, 1);
 }
 
 #[track_caller]
@@ -83,7 +87,13 @@ fn mistakes_are_named_with_their_place() {
         "spec:\n  name: a\n  image:\n    reference: r:1\n    archive: /x\ntargets: {nodes: [n]}\n",
         "job.yaml:4:5: only one of `reference` and `archive` may be given",
     );
-    refuses("spec: {name: a, image: {reference: r:1}}\n", "job.yaml:1:1: missing field `targets`");
+    refuses("spec: {name: a, image: {reference: r:1}}\n", "job.yaml: targets: is missing");
+    refuses("targets: {nodes: [n]}\n", "job.yaml: spec: is missing");
+    refuses(
+        "kind: Remove\nspec: {name: a, image: {reference: r:1}}\n",
+        "job.yaml: app: is missing; spec: is not for REMOVE jobs; leave it out",
+    );
+    refuses("kind: Destroy\n", "job.yaml:1:7: ");
     refuses("spec: [\n", "job.yaml:");
 }
 
@@ -100,8 +110,18 @@ fn fields_of_the_wire_are_found_in_the_file() {
         ("targets.node_names[3]", "targets.nodes[3]"),
         ("rollout.max_parallel", "rollout.maxParallel"),
         ("timeout", "timeout"),
+        ("app_name", "app"),
     ];
     for (field, path) in pairs {
         assert_eq!(yaml_path(field), path);
     }
+}
+
+#[test]
+fn a_removal_needs_an_app_and_nothing_else() {
+    let order = parse("job.yaml", "kind: Remove\napp: till-x1\nrollout: {maxParallel: 2}\n").unwrap();
+    assert_eq!(order.work, Work::Remove(AppName::parse("till-x1").unwrap()));
+    assert!(order.targets.is_all());
+    let request = v1::CreateJobRequest::from(&order);
+    assert_eq!((request.kind(), request.app_name.as_str(), request.spec), (v1::JobKind::Remove, "till-x1", None));
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop at the first surprise")]
 
 use super::*;
+use crate::order::Work;
 use crate::spec::{HostPath, Network, NodeField, Port, Protocol, PullPolicy, Volume};
 use crate::targets::Targets;
 
@@ -26,7 +27,7 @@ fn spec() -> AppSpec {
 
 fn order(spec: AppSpec) -> JobOrder {
     JobOrder {
-        spec,
+        work: Work::Deploy(spec.into()),
         targets: Targets { selector: Some("role=till".to_owned()), ..Targets::default() },
         rollout: crate::rollout::Rollout::default(),
         timeout: limits::DEFAULT_TIMEOUT,
@@ -97,10 +98,11 @@ fn a_full_spec_passes() {
 
 #[test]
 fn everything_wrong_is_found_at_once() {
-    let mut order = order(spec());
-    order.spec.name = "Till".to_owned();
-    order.spec.instances = 65;
-    order.spec.env = vec![literal("1A", ""), literal("OK", ""), literal("OK", "x\0")];
+    let mut spec = spec();
+    spec.name = "Till".to_owned();
+    spec.instances = 65;
+    spec.env = vec![literal("1A", ""), literal("OK", ""), literal("OK", "x\0")];
+    let mut order = order(spec);
     order.targets = Targets::default();
     order.timeout = Duration::from_millis(1);
     let violations = job_order(&order).unwrap_err();

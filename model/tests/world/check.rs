@@ -2,6 +2,7 @@
 
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, JobState, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::limits::MAX_TASK_HISTORY;
 use longshore_model::machine::{AppEffect, Receipt, Request};
 use longshore_model::task::{Task, TaskClass, TaskState};
@@ -85,7 +86,7 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
         assert!(new.version > before.job.version, "the version tells every change of a task: {event:?}");
     }
     match event {
-        Event::Assign(index) => assigned(before, after, *index, answer),
+        Event::Assign(index, has_app) => assigned(before, after, *index, *has_app, answer),
         Event::Report { task, attempts_ago, .. } => reported(before, after, *task, *attempts_ago, answer),
         Event::Stop { cancel } => stopped(before, after, *cancel, answer),
         Event::Resume => again(before, after, Request::Resume, answer),
@@ -116,15 +117,19 @@ fn one_step(old: &Task, new: &Task, event: &Event) {
     }
 }
 
-fn assigned(before: &World, after: &World, index: usize, answer: &Answer) {
+fn assigned(before: &World, after: &World, index: usize, has_app: bool, answer: &Answer) {
     let state = before.job.state();
     match answer {
         Answer::Assigned(Some(effect)) => {
-            assert_eq!(*effect, AppEffect::Deploy);
+            let expected = match (before.job.kind, has_app) {
+                (JobKind::Deploy, _) => (AppEffect::Deploy, TaskState::Assigned),
+                (JobKind::Remove, true) => (AppEffect::Remove, TaskState::Assigned),
+                (JobKind::Remove, false) => (AppEffect::None, TaskState::Succeeded),
+            };
+            assert_eq!((*effect, after.tasks[index].state), expected);
             assert!(matches!(state, JobState::Queued | JobState::Running), "assigned while {state}");
             assert!(!before.job.clock.has_passed(before.now), "assigned after the deadline");
             assert_eq!(before.tasks[index].state, TaskState::Pending);
-            assert_eq!(after.tasks[index].state, TaskState::Assigned);
         }
         _ => assert_eq!((&before.job, &before.tasks), (&after.job, &after.tasks)),
     }
@@ -140,7 +145,11 @@ fn reported(before: &World, after: &World, index: usize, attempts_ago: i64, answ
         Receipt::Counted(effect) => {
             assert_eq!(old.state.class(), TaskClass::Active);
             let gone = matches!(new.state, TaskState::Failed | TaskState::Cancelled);
-            assert_eq!(*effect == AppEffect::Forget, gone);
+            let expected = match before.job.kind {
+                JobKind::Deploy if gone => AppEffect::Forget,
+                JobKind::Deploy | JobKind::Remove => AppEffect::None,
+            };
+            assert_eq!(*effect, expected);
             assert_ne!(new.state, TaskState::TimedOut, "only the server decides that");
             assert!(new.state != TaskState::Cancelled || old.cancel_requested, "nobody asked for that");
         }
@@ -160,7 +169,8 @@ fn stopped(before: &World, after: &World, cancel: bool, answer: &Answer) {
     assert_eq!(after.job.control, Control::Stop);
     assert_eq!(before.states(), after.states(), "a stop moves no task");
     let not_told = |task: &&Task| task.state.class() == TaskClass::Active && !task.cancel_requested;
-    assert_eq!(changed.len(), if cancel { before.tasks.iter().filter(not_told).count() } else { 0 });
+    let can_be_told = cancel && before.job.kind != JobKind::Remove;
+    assert_eq!(changed.len(), if can_be_told { before.tasks.iter().filter(not_told).count() } else { 0 });
     for (index, effect) in changed {
         assert_eq!(effect, AppEffect::Cancel);
         assert!(after.tasks[index].cancel_requested);
@@ -206,7 +216,10 @@ fn timed_out(before: &World, after: &World, answer: &Answer) {
         };
         assert_eq!(new.state, if ends { TaskState::TimedOut } else { old.state });
         let told = changed.iter().find(|change| change.index == index).map(|change| change.effect);
-        let expected = if old.state == TaskState::Pending { AppEffect::None } else { AppEffect::Remove };
+        let expected = match (before.job.kind, old.state) {
+            (_, TaskState::Pending) | (JobKind::Remove, _) => AppEffect::None,
+            (JobKind::Deploy, _) => AppEffect::Remove,
+        };
         assert_eq!(told, ends.then_some(expected));
     }
     if passed {

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use longshore_model::clock::Clock;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::job::{Control, Job, JobState, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, AppEffect, Receipt, Request};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::TaskReport;
@@ -28,7 +29,8 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 /// What can happen to a job. Tasks are named by their place.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Assign(usize),
+    /// An assignment, and whether the node has the app.
+    Assign(usize, bool),
     /// A report, so many attempts before the present one (negative: an attempt that never was).
     Report {
         task: usize,
@@ -50,7 +52,7 @@ impl Event {
     /// The word in `docs/states.md`.
     pub(crate) fn cause(&self) -> &'static str {
         match self {
-            Self::Assign(_) => "assign",
+            Self::Assign(..) => "assign",
             Self::Report { .. } => "report",
             Self::Stop { .. } => "stop",
             Self::Resume => "resume",
@@ -85,12 +87,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(nodes: usize, max_parallel: u32) -> Self {
+    pub(crate) fn new(kind: JobKind, nodes: usize, max_parallel: u32) -> Self {
         let id = JobId::parse("01jd8x3k5m7n9p2q4r6s8t0v1w").unwrap();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let tasks: Vec<Task> = (0..nodes).map(|index| task(&id, index, now)).collect();
         let job = Job {
             id,
+            kind,
             app: AppName::parse("till-00000000").unwrap(),
             spec: Arc::new(spec()),
             rollout: Rollout { max_parallel },
@@ -124,7 +127,9 @@ impl World {
         let gone = self.gone.clone();
         let exists = |node: &NodeName| !gone[index_of(node)];
         match *event {
-            Event::Assign(index) => Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], now)),
+            Event::Assign(index, has_app) => {
+                Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], has_app, now))
+            }
             Event::Report { task, attempts_ago, state, done } => {
                 let attempt = i64::from(self.tasks[task].attempt) - attempts_ago;
                 let report = report(&self.job.id, u32::try_from(attempt).unwrap_or(0), state, done);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use longshore_model::app::{App, AppState, AppStatus, BoundPort, Desired, InstanceExit, InstanceState, InstanceStatus};
 use longshore_model::limits;
+use longshore_model::name::JobId;
 use longshore_model::spec::AppSpec;
 use longshore_model::validate::{Path, Violations};
 
@@ -45,6 +46,7 @@ pub fn app(app: &App, spec: &AppSpec) -> v1::App {
         status: Some(v1::AppStatus::from(&app.status)),
         spec: Some(v1::AppSpec::from(spec)),
         update_time: Some(timestamp(app.update_time)),
+        removing_job_id: app.remover.as_ref().map(JobId::to_string).unwrap_or_default(),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use longshore_model::clock::Clock;
 use longshore_model::job::{Job, JobState, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::limits;
-use longshore_model::order::JobOrder;
+use longshore_model::name::AppName;
+use longshore_model::order::{JobOrder, Work};
 use longshore_model::rollout::Rollout;
+use longshore_model::spec::AppSpec;
 use longshore_model::targets::Targets;
 use longshore_model::validate::{Path, Violations};
 
-use super::{FromWire, duration, mirrored, optional, required, timestamp};
+use super::{FromWire, duration, mirrored, optional, timestamp};
 use crate::v1;
 
 mirrored!(JobState, JobState, none: None, {
@@ -21,6 +24,8 @@ mirrored!(JobState, JobState, none: None, {
     Stopped => Stopped,
     TimedOut => TimedOut,
 });
+
+mirrored!(JobKind, JobKind, none: Some(Self::Deploy), { Deploy => Deploy, Remove => Remove });
 
 impl From<&Job> for v1::Job {
     fn from(job: &Job) -> Self {
@@ -46,6 +51,7 @@ impl From<&Job> for v1::Job {
             version: job.version,
             warnings: job.warnings.clone(),
             etag: job.etag(),
+            kind: v1::JobKind::from(job.kind).into(),
         }
     }
 }
@@ -111,7 +117,9 @@ impl From<v1::Targets> for Targets {
 impl From<&JobOrder> for v1::CreateJobRequest {
     fn from(order: &JobOrder) -> Self {
         Self {
-            spec: Some(v1::AppSpec::from(&order.spec)),
+            kind: v1::JobKind::from(order.work.kind()).into(),
+            app_name: order.work.app().map(AppName::to_string).unwrap_or_default(),
+            spec: order.work.spec().map(|spec| v1::AppSpec::from(spec.as_ref())),
             targets: Some(v1::Targets::from(&order.targets)),
             rollout: Some(order.rollout.into()),
             timeout: Some(duration(order.timeout)),
@@ -122,10 +130,13 @@ impl From<&JobOrder> for v1::CreateJobRequest {
 
 impl FromWire<v1::CreateJobRequest> for JobOrder {
     fn from_wire(wire: v1::CreateJobRequest, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
-        let spec = required(wire.spec, path.field("spec"), bad);
+        let kind = FromWire::from_wire(wire.kind, path.field("kind"), bad);
+        let app = Some(wire.app_name).filter(|name| !name.is_empty());
+        let app: Option<Option<AppName>> = optional(app, path.field("app_name"), bad);
+        let spec: Option<Option<AppSpec>> = optional(wire.spec, path.field("spec"), bad);
         let timeout = optional(wire.timeout, path.field("timeout"), bad);
         Some(Self {
-            spec: spec?,
+            work: Work::of(kind?, app?, spec?, path, bad)?,
             targets: wire.targets.map(Targets::from).unwrap_or_default(),
             rollout: wire.rollout.map(Rollout::from).unwrap_or_default(),
             timeout: timeout?.unwrap_or(limits::DEFAULT_TIMEOUT),

@@ -13,7 +13,7 @@ use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::{NetworkInterface, Node, NodeInfo};
-use longshore_model::order::JobOrder;
+use longshore_model::order::{JobOrder, Work};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
@@ -114,8 +114,9 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
 pub(crate) fn order() -> impl Strategy<Value = JobOrder> {
     let targets = (vec(any::<String>(), 0..3), option::of(".{1,20}"), any::<bool>())
         .prop_map(|(node_names, selector, mixed_architectures)| Targets { node_names, selector, mixed_architectures });
-    (spec(), targets, any::<u32>(), span()).prop_map(|(spec, targets, max_parallel, timeout)| JobOrder {
-        spec,
+    let work = prop_oneof![spec().prop_map(|spec| Work::Deploy(Arc::new(spec))), app_name().prop_map(Work::Remove)];
+    (work, targets, any::<u32>(), span()).prop_map(|(work, targets, max_parallel, timeout)| JobOrder {
+        work,
         targets,
         rollout: Rollout { max_parallel },
         timeout,

@@ -18,6 +18,7 @@ const JOB_STATE: Kind = Kind::Word {
     prefix: "JOB_STATE_",
     words: &["QUEUED", "RUNNING", "SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "STOPPING", "STOPPED", "TIMED_OUT"],
 };
+const JOB_KIND: Kind = Kind::Word { prefix: "JOB_KIND_", words: &["DEPLOY", "REMOVE"] };
 const TASK_STATE: Kind = Kind::Word {
     prefix: "TASK_STATE_",
     words: &[
@@ -66,6 +67,7 @@ const USER_ROLE: Kind = Kind::Word { prefix: "USER_ROLE_", words: &["VIEWER", "O
 /// Fields of jobs.
 pub(super) const JOBS: &[Field] = &[
     Field { name: "state", kind: JOB_STATE },
+    Field { name: "kind", kind: JOB_KIND },
     Field { name: "app_name", kind: Kind::Text },
     Field { name: "spec.name", kind: Kind::Text },
     Field { name: "creator", kind: Kind::Text },
@@ -168,6 +170,7 @@ fn word<'a>(name: &'a str, kind: Kind) -> Value<'a> {
 pub(super) fn job<'a>(job: &'a Job, field: &str) -> Value<'a> {
     match field {
         "state" => Value::Text(job.state().as_str()),
+        "kind" => Value::Text(job.kind.as_str()),
         "app_name" => Value::Text(job.app.as_str()),
         "spec.name" => Value::Text(&job.spec.name),
         "creator" => Value::Text(&job.creator),

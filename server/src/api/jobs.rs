@@ -73,11 +73,14 @@ impl JobService for JobApi {
         let id = self.0.ids.job().map_err(|error| status::internal(&error))?;
         let mut new = new_job::make(store, request, id, creator, now, bad).await?;
         if validate_only {
+            if new.job.kind.needs_app() {
+                store.check_not_busy(&new.job.app, new.nodes).await.map_err(status::store)?;
+            }
             return Ok(Response::new(v1::CreateJobResponse { job: Some(new_job::preview(&new.job)) }));
         }
         new.request = key;
         let job = store.create_job(new).await.map_err(status::store)?;
-        tracing::info!(job = %job.id, app = %job.app, nodes = job.counts.total(), creator = job.creator, "job created");
+        tracing::info!(job = %job.id, kind = %job.kind, app = %job.app, nodes = job.counts.total(), creator = job.creator, "job created");
         Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
     }
 

@@ -1,18 +1,19 @@
 //! From a request to a job: everything that is decided once, at creation.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::limits::{MAX_PAGE, MAX_SPEC};
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName};
 use longshore_model::node::Node;
-use longshore_model::order::JobOrder;
+use longshore_model::order::{JobOrder, Work};
 use longshore_model::registry;
 use longshore_model::selector::Selector;
-use longshore_model::spec::Image;
+use longshore_model::spec::{AppSpec, Image};
 use longshore_model::targets::Targets;
 use longshore_model::validate::{self, Path, Violations};
 use longshore_proto::convert::{FromWire, encode_spec};
@@ -62,7 +63,11 @@ fn is_uuid(text: &str) -> bool {
 
 /// The answer to a request that creates nothing: a job without what only a created one has.
 pub(super) fn preview(job: &Job) -> v1::Job {
-    v1::Job { job_id: String::new(), app_name: String::new(), etag: String::new(), ..v1::Job::from(job) }
+    let mut preview = v1::Job { job_id: String::new(), etag: String::new(), ..v1::Job::from(job) };
+    if !job.kind.needs_app() {
+        preview.app_name.clear();
+    }
+    preview
 }
 
 /// Reads and checks a request, resolves its targets, and makes the job. All that is wrong is answered at once, after what
@@ -76,31 +81,45 @@ pub(super) async fn make(
     mut bad: Violations,
 ) -> Result<NewJob, Status> {
     let targets = request.targets.clone().map(Targets::from).unwrap_or_default();
-    let order = JobOrder::from_wire(request, Path::Root, &mut bad);
-    let warnings = match &order {
-        Some(order) => gather(validate::job_order(order), &mut bad),
-        None => {
-            targets.check(Path::Root.field("targets"), &mut bad);
-            None
+    let kind = JobKind::read_field(request.kind, "kind");
+    let Some(order) = JobOrder::from_wire(request, Path::Root, &mut bad) else {
+        // What else is wrong, as far as it can be said without an order.
+        match kind {
+            Ok(kind) if !kind.needs_app() => {
+                if check(&targets, &mut bad) {
+                    resolve(store, &targets, &mut bad).await.map_err(status::store)?;
+                }
+            }
+            _ => targets.check_choice(Path::Root.field("targets"), &mut bad),
         }
+        return Err(status::invalid(bad));
     };
-    let nodes = resolve(store, &targets, &mut bad).await.map_err(status::store)?;
-    if let Some(order) = &order {
-        check_credential(store, &order.spec.image, &mut bad).await.map_err(status::store)?;
+    let warnings = gather(validate::job_order(&order), &mut bad);
+    let placed = match order.work.app() {
+        Some(app) => Some(Placed::find(store, app).await.map_err(status::store)?),
+        None => None,
+    };
+    let nodes = nodes(store, &order, placed.as_ref(), &mut bad).await.map_err(status::store)?;
+    if let Some(spec) = order.work.spec() {
+        check_credential(store, &spec.image, &mut bad).await.map_err(status::store)?;
     }
-    let spec = order.as_ref().map(|order| encode_spec(&order.spec));
-    if let Some(spec) = spec.as_ref().filter(|spec| spec.len() > MAX_SPEC) {
-        bad.add(Path::Root.field("spec"), format!("is {} bytes long; at most {MAX_SPEC} are allowed", spec.len()));
+    let (app, spec) = match (&order.work, placed) {
+        (Work::Deploy(spec), _) => (app_name(&spec.name, &id).ok(), Arc::clone(spec)),
+        (Work::Remove(app), Some(placed)) => (Some(app.clone()), placed.spec),
+        (Work::Remove(_), None) => return Err(status::invalid(bad)),
+    };
+    let encoded = encode_spec(&spec);
+    if encoded.len() > MAX_SPEC {
+        bad.add(Path::Root.field("spec"), format!("is {} bytes long; at most {MAX_SPEC} are allowed", encoded.len()));
     }
-    let bad = match (order, warnings, nodes, spec) {
-        (Some(order), Some(warnings), Some(nodes), Some(spec)) if bad.0.is_empty() => {
-            let app = app_name(&order.spec.name, &id).map_err(|error| status::internal(&error))?;
-            let job = queued(order, id, app, nodes.len(), warnings, creator, now);
-            return Ok(NewJob { job, spec, nodes, request: None, cause: super::request_id::current() });
+    match (app, warnings, nodes) {
+        (Some(app), Some(warnings), Some(nodes)) if bad.0.is_empty() => {
+            let what = What { id, app, spec, warnings, creator };
+            let job = queued(&order, what, nodes.len(), now);
+            Ok(NewJob { job, spec: encoded, nodes, request: None, cause: super::request_id::current() })
         }
-        _ => bad,
-    };
-    Err(status::invalid(bad))
+        _ => Err(status::invalid(bad)),
+    }
 }
 
 /// Checks that a credential that is asked for by name is there, and is for this image. Which one an image gets that names
@@ -125,17 +144,74 @@ fn gather<T>(result: Result<T, Violations>, bad: &mut Violations) -> Option<T> {
     result.map_err(|found| bad.append(found)).ok()
 }
 
-/// The nodes that are meant, if the targets say so in a way that can be understood.
+/// Where an app is that a job is about.
+struct Placed {
+    nodes: BTreeSet<NodeName>,
+    /// The newest that some node runs.
+    spec: Arc<AppSpec>,
+}
+
+impl Placed {
+    /// Fails when no node has the app.
+    async fn find(store: &dyn Store, name: &AppName) -> Result<Self, StoreError> {
+        let (mut nodes, mut newest, mut after) = (BTreeSet::new(), None, None);
+        loop {
+            let page = store.apps(None, Some(name), after.as_ref(), MAX_PAGE).await?;
+            after = page.items.last().map(|app| (app.node.clone(), app.name.clone()));
+            for app in page.items {
+                newest = newest.max(Some(app.job));
+                nodes.insert(app.node);
+            }
+            if !page.more {
+                break;
+            }
+        }
+        let newest = newest.ok_or_else(|| StoreError::NotFound { kind: "app", name: name.to_string() })?;
+        Ok(Self { nodes, spec: Arc::clone(&store.job(&newest).await?.spec) })
+    }
+}
+
+/// The job's nodes, if its targets say so in a way that can be understood.
+async fn nodes(
+    store: &dyn Store,
+    order: &JobOrder,
+    placed: Option<&Placed>,
+    bad: &mut Violations,
+) -> Result<Option<Vec<NodeName>>, StoreError> {
+    let (Some(placed), Some(app)) = (placed, order.work.app()) else {
+        // What is wrong with them was said by the check of the order.
+        let is_sound = check(&order.targets, &mut Violations::default());
+        return if is_sound { resolve(store, &order.targets, bad).await } else { Ok(None) };
+    };
+    let mut found = Violations::default();
+    order.targets.check_choice(Path::Root.field("targets"), &mut found);
+    if !found.0.is_empty() {
+        return Ok(None);
+    }
+    let Some(mut targets) = gather(order.targets.among(app, &placed.nodes), bad) else { return Ok(None) };
+    targets.mixed_architectures |= order.work.kind() == JobKind::Remove;
+    let Some(mut nodes) = resolve(store, &targets, bad).await? else { return Ok(None) };
+    nodes.retain(|node| placed.nodes.contains(node));
+    if nodes.is_empty() {
+        let targets = Path::Root.field("targets");
+        bad.add(targets.field("selector"), format!("matches no node that has the app {app}"));
+        return Ok(None);
+    }
+    Ok(Some(nodes))
+}
+
+/// Whether targets can be resolved, as far as can be said without knowing the nodes.
+fn check(targets: &Targets, bad: &mut Violations) -> bool {
+    let before = bad.0.len();
+    targets.check(Path::Root.field("targets"), bad);
+    bad.0.len() == before
+}
+
 async fn resolve(
     store: &dyn Store,
     targets: &Targets,
     bad: &mut Violations,
 ) -> Result<Option<Vec<NodeName>>, StoreError> {
-    let mut own = Violations::default();
-    targets.check(Path::Root.field("targets"), &mut own);
-    if !own.0.is_empty() {
-        return Ok(None);
-    }
     let candidates = candidates(store, targets).await?;
     Ok(gather(targets.resolve(&candidates), bad))
 }
@@ -176,21 +252,23 @@ fn app_name(prefix: &str, id: &JobId) -> Result<AppName, longshore_model::name::
     AppName::parse(&format!("{prefix}-{suffix}"))
 }
 
-fn queued(
-    order: JobOrder,
+/// What a job has that its order does not say.
+struct What {
     id: JobId,
     app: AppName,
-    nodes: usize,
+    spec: Arc<AppSpec>,
     warnings: Vec<String>,
     creator: String,
-    now: Timestamp,
-) -> Job {
+}
+
+fn queued(order: &JobOrder, what: What, nodes: usize, now: Timestamp) -> Job {
     // Targets are bounded far below this.
     let pending = u32::try_from(nodes).unwrap_or(u32::MAX);
     Job {
-        id,
-        app,
-        spec: Arc::new(order.spec),
+        id: what.id,
+        kind: order.work.kind(),
+        app: what.app,
+        spec: what.spec,
         rollout: order.rollout,
         timeout: order.timeout,
         control: Control::Run,
@@ -200,9 +278,9 @@ fn queued(
         create_time: now,
         start_time: None,
         end_time: None,
-        creator,
+        creator: what.creator,
         version: 1,
-        warnings,
+        warnings: what.warnings,
     }
 }
 

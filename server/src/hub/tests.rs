@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::name::AppName;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
@@ -28,6 +29,7 @@ fn job(version: u64) -> Arc<Job> {
     };
     Arc::new(Job {
         id: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),
+        kind: JobKind::Deploy,
         app: AppName::parse("till-1").unwrap(),
         spec: Arc::new(spec),
         rollout: Rollout::default(),

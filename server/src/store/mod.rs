@@ -342,7 +342,7 @@ pub enum StoreError {
     /// The caller sent another request under this identifier.
     #[error("the request identifier {0} stands for another request already")]
     RequestReused(String),
-    /// A task of the app is open.
+    /// Another job has a task of the app open.
     #[error("app {app} has an open task of job {job} on node {node}; stop the job first")]
     AppBusy {
         /// The app.
@@ -393,6 +393,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores a job and its tasks; a request that has come before is answered with the job that it created then.
     async fn create_job(&self, new: NewJob) -> Result<Arc<Job>, StoreError>;
+
+    /// Refuses when another job has a task open for the app on one of these nodes, or is about to assign one. Stopped jobs
+    /// do neither. Creating a job for an app that is there, and resuming or retrying one, is refused in the same way.
+    async fn check_not_busy(&self, app: &AppName, nodes: Vec<NodeName>) -> Result<(), StoreError>;
 
     /// One job.
     async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError>;

@@ -16,6 +16,7 @@ mod jobs;
 mod mutations;
 mod nodes;
 mod pages;
+mod removal;
 mod resumption;
 mod sessions;
 mod shutdown;

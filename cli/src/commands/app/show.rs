@@ -39,6 +39,7 @@ fn text(app: &App, now: Timestamp) -> String {
         ("Image", text::image(app.spec.as_ref())),
         ("Ports", text::ports(app).replace(' ', "\n")),
         ("Job", app.job_id.clone()),
+        ("Removed by", app.removing_job_id.clone()),
         ("Revision", app.revision.to_string()),
         ("Since", text::moment(app.update_time.as_ref(), now)),
     ]);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
-use longshore_model::order::JobOrder;
+use longshore_model::order::{JobOrder, Work};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Port, Protocol, Resources, RestartPolicy, Startup};
 use longshore_model::targets::Targets;
@@ -97,7 +97,7 @@ fn host_order(image: &str, port: u16) -> JobOrder {
 }
 
 fn order(spec: AppSpec, targets: Targets) -> JobOrder {
-    JobOrder { spec, targets, rollout: Rollout::default(), timeout: TIMEOUT }
+    JobOrder { work: Work::Deploy(spec.into()), targets, rollout: Rollout::default(), timeout: TIMEOUT }
 }
 
 fn spec(name: &str, image: &str, args: Vec<String>, network: Network) -> AppSpec {

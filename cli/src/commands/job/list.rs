@@ -34,18 +34,19 @@ fn table(page: &ListJobsResponse, now: Timestamp) -> String {
     let row = |job: &Job| {
         [
             job.job_id.clone(),
+            text::job_kind(job.kind()),
             job.app_name.clone(),
             text::job_state(job.state()),
             progress::counts(job),
             text::age(job.create_time.as_ref(), now),
         ]
     };
-    text::table(["JOB", "APP", "STATE", "TASKS", "AGE"], page.jobs.iter().map(row))
+    text::table(["JOB", "KIND", "APP", "STATE", "TASKS", "AGE"], page.jobs.iter().map(row))
 }
 
 #[cfg(test)]
 mod tests {
-    use longshore_proto::v1::{JobState, TaskCounts};
+    use longshore_proto::v1::{JobKind, JobState, TaskCounts};
 
     use super::*;
 
@@ -53,6 +54,7 @@ mod tests {
     fn a_list_of_jobs() {
         let job = Job {
             job_id: "01jd".to_owned(),
+            kind: JobKind::Remove.into(),
             app_name: "till-x1".to_owned(),
             state: JobState::PartiallySucceeded.into(),
             counts: Some(TaskCounts { succeeded: 2, failed: 1, ..Default::default() }),
@@ -63,7 +65,8 @@ mod tests {
         let now = Timestamp::from_second(1300).unwrap_or_default();
         assert_eq!(
             table(&page, now),
-            "JOB   APP      STATE                TASKS                  AGE\n01jd  till-x1  PARTIALLY_SUCCEEDED  2 succeeded, 1 failed  5m"
+            "JOB   KIND    APP      STATE                TASKS                  AGE\n\
+             01jd  REMOVE  till-x1  PARTIALLY_SUCCEEDED  2 succeeded, 1 failed  5m"
         );
     }
 }

@@ -18,7 +18,7 @@ use crate::json;
 
 pub(crate) use show::{advice, failures};
 
-/// Jobs: one spec, many nodes.
+/// Jobs: each does one thing on many nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// List jobs, newest first.

@@ -1,7 +1,7 @@
 //! `longshore job show`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{Job, JobState, Task, TaskState, WatchJobResponse, network};
+use longshore_proto::v1::{Job, JobKind, JobState, Task, TaskState, WatchJobResponse, network};
 
 use super::{has_telling_logs, is_retryable};
 use crate::commands::Context;
@@ -53,6 +53,7 @@ fn facts(job: &Job, now: Timestamp) -> String {
     };
     text::pairs(&[
         ("Job", job.job_id.clone()),
+        ("Kind", text::job_kind(job.kind())),
         ("App", job.app_name.clone()),
         ("State", format!("{} ({})", text::job_state(job.state()), progress::counts(job))),
         ("Image", text::image(job.spec.as_ref())),
@@ -120,6 +121,9 @@ pub(crate) fn advice(job: &Job, tasks: &[Task], command: &str) -> String {
         next.push((format!("app logs {} --node {}", job.app_name, task.node_name), "shows its last output"));
     }
     match job.state() {
+        JobState::Succeeded if job.kind() == JobKind::Remove => {
+            next.push((format!("job show {id}"), "shows what happened on each node"));
+        }
         JobState::Succeeded => next.push((format!("app list --name {}", job.app_name), "shows it on each node")),
         JobState::Stopped => next.push((format!("job resume {id} --wait"), "goes on with what is left")),
         state if is_retryable(state) => {

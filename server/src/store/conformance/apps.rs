@@ -1,10 +1,12 @@
 //! Apps: pages, removal, status, redeployment.
 
 use longshore_model::app::{AppState, Desired};
+use longshore_model::job::JobState;
 use longshore_model::task::TaskState;
 
 use super::{
-    Bed, Factory, app_name, app_report, at, info, is_not_found, job_id, lines, node_name, progress, session_id,
+    Bed, Factory, TIMEOUT, app_name, app_report, at, info, is_not_found, job_id, lines, new_removal, node_name,
+    progress, session_id,
 };
 use crate::store::{JobRequest, StoreError, Terms};
 
@@ -113,6 +115,99 @@ pub(crate) async fn removal_on_all_nodes(factory: &dyn Factory) {
         &bed.store.remove_app(&app_name("none"), None, Terms::default(), at(5)).await.unwrap_err(),
         "app"
     ));
+}
+
+pub(crate) async fn a_removal_job_ends_when_the_node_confirms(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    deployed(&bed, 1, &["a", "b"]).await;
+    bed.store.create_job(new_removal(2, 1, &["a", "b"], 1)).await.unwrap();
+    bed.seen.take();
+    assert_eq!(bed.assign_all(3).await, 1, "it is paced");
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 RUNNING: a ASSIGNED", "unset a web-1"]);
+    let app = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap();
+    assert_eq!((app.desired, app.remover, app.job), (Desired::Removing, Some(job_id(2)), job_id(1)));
+    assert_eq!(bed.store.app(&node_name("b"), &app_name("web-1")).await.unwrap().desired, Desired::Present);
+
+    bed.report("a", app_report("web-1", 1, 1, AppState::Running), 4).await;
+    assert_eq!(bed.task(2, "a").await.state, TaskState::Assigned);
+    bed.seen.take();
+    bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 5).await;
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 RUNNING: a SUCCEEDED", "assignable"]);
+    assert!(is_not_found(&bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap_err(), "app"));
+    assert_eq!(bed.assign_all(6).await, 1);
+    // This node had heard of nothing before its connection broke.
+    bed.open_session("b", 1).await;
+    bed.report("b", app_report("web-1", 0, 0, AppState::Removed), 7).await;
+    assert_eq!(bed.job(2).await.state(), JobState::Succeeded);
+    assert_eq!(bed.job(1).await.state(), JobState::Succeeded, "what was deployed was deployed");
+}
+
+pub(crate) async fn what_is_gone_is_removed_at_once(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    deployed(&bed, 1, &["a"]).await;
+    bed.store.create_job(new_removal(2, 1, &["a", "b"], 0)).await.unwrap();
+    bed.store.remove_app(&app_name("web-1"), None, Terms::default(), at(3)).await.unwrap();
+    bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 4).await;
+    bed.seen.take();
+    assert_eq!(bed.assign_all(5).await, 2);
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 SUCCEEDED: a SUCCEEDED, b SUCCEEDED"]);
+}
+
+pub(crate) async fn a_removal_has_no_way_back(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    deployed(&bed, 1, &["a", "b"]).await;
+    bed.store.create_job(new_removal(2, 1, &["a", "b"], 1)).await.unwrap();
+    bed.assign_all(3).await;
+    bed.seen.take();
+    let stop = JobRequest::Stop { cancel_in_flight: true };
+    let job = bed.store.request(&job_id(2), stop, Terms::default(), at(4)).await.unwrap();
+    assert_eq!(job.state(), JobState::Stopping);
+    assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: "], "the node is told nothing");
+    bed.store.pass_deadlines(at(TIMEOUT)).await.unwrap();
+    assert_eq!(bed.task(2, "a").await.state, TaskState::TimedOut);
+    let app = |node: &'static str| async { bed.store.app(&node_name(node), &app_name("web-1")).await };
+    assert_eq!(app("a").await.unwrap().desired, Desired::Removing, "it goes on");
+    assert_eq!(app("b").await.unwrap().desired, Desired::Present, "it never began");
+
+    bed.report("a", app_report("web-1", 1, 1, AppState::Removed), TIMEOUT + 1).await;
+    let task = bed.task(2, "a").await;
+    assert_eq!(task.state, TaskState::TimedOut);
+    assert!(task.history.iter().any(|event| event.late && event.state == TaskState::Succeeded), "{task:?}");
+    assert!(is_not_found(&app("a").await.unwrap_err(), "app"));
+    // Resumed, it has no time left; retried, it finds the one app gone and removes the other.
+    bed.store.request(&job_id(2), JobRequest::Resume, Terms::default(), at(700)).await.unwrap();
+    bed.store.pass_deadlines(at(701)).await.unwrap();
+    bed.store.request(&job_id(2), JobRequest::Retry, Terms::default(), at(702)).await.unwrap();
+    while bed.assign_all(703).await > 0 {}
+    bed.report("b", app_report("web-1", 1, 1, AppState::Removed), 704).await;
+    assert_eq!(bed.job(2).await.state(), JobState::Succeeded);
+}
+
+pub(crate) async fn one_job_at_a_time_has_an_app(factory: &dyn Factory) {
+    let is_busy = |error: &StoreError, number: u32, name: &str| matches!(error, StoreError::AppBusy { job, node, .. } if *job == job_id(number) && *node == node_name(name));
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a", "b"], 1).await;
+    let error = bed.store.create_job(new_removal(2, 1, &["b"], 0)).await.unwrap_err();
+    assert!(is_busy(&error, 1, "b"), "its task is about to be assigned: {error:?}");
+    bed.store.create_job(new_removal(3, 9, &["a", "b"], 0)).await.unwrap();
+    let stop = JobRequest::Stop { cancel_in_flight: false };
+    bed.store.request(&job_id(1), stop, Terms::default(), at(3)).await.unwrap();
+    let error = bed.store.create_job(new_removal(2, 1, &["a", "b"], 0)).await.unwrap_err();
+    assert!(is_busy(&error, 1, "a"), "its task is in flight: {error:?}");
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 4).await;
+
+    let (web, both) = (app_name("web-1"), vec![node_name("a"), node_name("b")]);
+    bed.store.check_not_busy(&web, both.clone()).await.unwrap();
+    bed.store.create_job(new_removal(2, 1, &["a", "b"], 0)).await.unwrap();
+    assert!(is_busy(&bed.store.check_not_busy(&web, both).await.unwrap_err(), 2, "a"));
+    let id = job_id(1);
+    let resume = || bed.store.request(&id, JobRequest::Resume, Terms::default(), at(5));
+    let error = resume().await.unwrap_err();
+    assert!(is_busy(&error, 2, "b"), "{error:?}");
+    bed.assign_all(6).await;
+    bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 7).await;
+    assert_eq!(bed.job(2).await.state(), JobState::Succeeded);
+    assert_eq!(resume().await.unwrap().state(), JobState::Running);
 }
 
 pub(crate) async fn status_is_kept(factory: &dyn Factory) {

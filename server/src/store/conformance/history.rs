@@ -15,14 +15,18 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::model::{Model, Outcome, Step};
 use super::{
-    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, node_name, progress, session_id, token,
+    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, new_removal, node_name, progress,
+    session_id, token,
 };
 use crate::store::{Change, JobRequest, Seen, Store, StoreError, Terms};
 
 /// Histories to try: each opens a database and waits for some twenty commits.
 const HISTORIES: u32 = 48;
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
-const JOBS: u32 = 4;
+/// Jobs that deploy, each an app of its own.
+const DEPLOYMENTS: u32 = 4;
+/// And with those, jobs that remove one of these apps.
+const JOBS: u32 = 7;
 
 fn any_node() -> impl Strategy<Value = NodeName> {
     (0..NODES.len()).prop_map(|index| node_name(NODES.get(index).unwrap()))
@@ -39,7 +43,8 @@ fn any_task_state() -> impl Strategy<Value = TaskState> {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let job = 1..=JOBS;
+    let (job, app) = (1..=JOBS, 1..=DEPLOYMENTS);
+    let nodes = || proptest::sample::subsequence(NODES.to_vec(), 1..=NODES.len());
     let picks = vec((job.clone().prop_map(job_id), any_node()), 1..8);
     let reports = (job.clone(), 1..4_u32, vec(any_task_state(), 1..4));
     let app_state = prop_oneof![Just(AppState::Running), Just(AppState::Removed)];
@@ -51,18 +56,21 @@ fn any_step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         2 => any_node().prop_map(Step::Enroll),
-        3 => (job.clone(), proptest::sample::subsequence(NODES.to_vec(), 1..=NODES.len()), 0..3_u32)
+        3 => (app.clone(), nodes(), 0..3_u32)
             .prop_map(|(number, nodes, max_parallel)| Step::Create(Box::new(new_job(number, &nodes, max_parallel)))),
+        2 => (DEPLOYMENTS + 1..=JOBS, app.clone(), nodes(), 0..3_u32).prop_map(|(number, app, nodes, max_parallel)| {
+            Step::Create(Box::new(new_removal(number, app, &nodes, max_parallel)))
+        }),
         6 => picks.prop_map(Step::Assign),
         10 => (any_node(), reports).prop_map(|(node, (job, attempt, states))| {
             Step::Report(node, states.into_iter().map(|state| progress(job, attempt, state)).collect())
         }),
-        3 => (any_node(), job.clone(), 0..4_u32, app_state).prop_map(|(node, job, attempt, state)| {
+        4 => (any_node(), app.clone(), 0..4_u32, app_state).prop_map(|(node, job, attempt, state)| {
             Step::Report(node, vec![app_report(&format!("web-{job}"), attempt.min(1).into(), attempt, state)])
         }),
         4 => (job.clone().prop_map(job_id), request).prop_map(|(id, request)| Step::Request(id, request)),
         1 => Just(Step::PassDeadlines),
-        2 => (job, proptest::option::of(any_node()))
+        2 => (app, proptest::option::of(any_node()))
             .prop_map(|(job, node)| Step::RemoveApp(app_name(&format!("web-{job}")), node)),
         2 => any_node().prop_map(Step::OpenSession),
         1 => any_node().prop_map(Step::DeleteNode),

@@ -20,6 +20,7 @@ use longshore_model::admission::Fingerprint;
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{Node, NodeInfo};
 use longshore_model::report::{AppReport, TaskReport};
@@ -76,7 +77,8 @@ macro_rules! conformance_suite {
                 an_assignment_says_whether_a_credential_is_for_its_image;
             apps: apps_are_paged_and_filtered, removal_waits_for_the_node, a_node_without_the_app_confirms_too,
                 removal_is_refused_while_busy,
-                removal_on_all_nodes, status_is_kept, old_status_is_ignored, redeployment_keeps_the_revision;
+                removal_on_all_nodes, a_removal_job_ends_when_the_node_confirms, what_is_gone_is_removed_at_once,
+                a_removal_has_no_way_back, one_job_at_a_time_has_an_app, status_is_kept, old_status_is_ignored, redeployment_keeps_the_revision;
         }
     };
     ($factory:expr; $($module:ident: $($case:ident),+;)+) => {
@@ -165,6 +167,7 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
     let timeout = Duration::from_secs(TIMEOUT.unsigned_abs());
     let job = Job {
         id: job_id(number),
+        kind: JobKind::Deploy,
         app: app_name(&format!("web-{number}")),
         spec: Arc::new(spec()),
         rollout: Rollout { max_parallel },
@@ -182,6 +185,13 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
     };
     let nodes = nodes.iter().map(|name| node_name(name)).collect();
     NewJob { job, spec: spec_bytes(number), nodes, request: None, cause: Some(format!("call-{number}")) }
+}
+
+/// A job that removes the app `web-<app>`.
+pub(super) fn new_removal(number: u32, app: u32, nodes: &[&str], max_parallel: u32) -> NewJob {
+    let new = new_job(number, nodes, max_parallel);
+    let job = Job { kind: JobKind::Remove, app: app_name(&format!("web-{app}")), ..new.job };
+    NewJob { job, ..new }
 }
 
 /// The encoded spec of a job of [`new_job`].

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use longshore_model::app::{App, AppState, AppStatus, Desired};
 use longshore_model::job::{Control, Job};
+use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, AppEffect, Changed, Receipt};
 use longshore_model::name::{AppName, JobId, NodeName};
-use longshore_model::report::AppReport;
-use longshore_model::task::{Task, TaskState};
+use longshore_model::report::{AppReport, TaskReport};
+use longshore_model::task::{Task, TaskClass, TaskState};
 
 use crate::store::{JobRequest, NewJob, NodeReport};
 
@@ -81,6 +82,9 @@ impl Model {
         if new.nodes.iter().any(|node| !self.nodes.contains(node)) {
             return Err("NotFound");
         }
+        if new.job.kind.needs_app() && self.is_busy(&new.job.id, &new.job.app, new.nodes.iter()) {
+            return Err("AppBusy");
+        }
         let tasks = new.nodes.iter().map(|node| pending(&new.job, node)).collect();
         self.jobs.insert(new.job.id.clone(), (new.job, tasks));
         Ok(0)
@@ -89,7 +93,8 @@ impl Model {
     fn assign(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> bool {
         let Some((job, tasks)) = self.jobs.get_mut(id) else { return false };
         let Some(task) = tasks.iter_mut().find(|task| task.node == *node) else { return false };
-        let Some(effect) = machine::assign(job, task, now) else { return false };
+        let has_app = self.apps.contains_key(&(node.clone(), job.app.clone()));
+        let Some(effect) = machine::assign(job, task, has_app, now) else { return false };
         let task = task.clone();
         self.follow(&task, effect, now);
         true
@@ -111,13 +116,38 @@ impl Model {
                 let is_current = revision >= known.revision && attempt >= known.attempt;
                 let is_removed = status.state == AppState::Removed && known.desired == Desired::Removing;
                 if is_removed && (is_current || revision == 0) {
-                    self.apps.remove(&key);
+                    let remover = self.apps.remove(&key).and_then(|app| app.remover);
+                    if let Some(job) = remover {
+                        self.confirm(node, job, now);
+                    }
                 } else if is_current && known.status != status {
                     known.status = status;
                     known.update_time = now;
                 }
             }
         }
+    }
+
+    fn confirm(&mut self, node: &NodeName, job: JobId, now: Timestamp) {
+        let Some((_, tasks)) = self.jobs.get(&job) else { return };
+        let Some(attempt) = tasks.iter().find(|task| task.node == *node).map(|task| task.attempt) else { return };
+        let report = TaskReport { job, attempt, state: TaskState::Succeeded, pull: None, failure: None };
+        self.report(node, NodeReport::Task(report), now);
+    }
+
+    /// Whether a job other than `own` has a task open for the app on one of the nodes, or is about to assign one.
+    fn is_busy<'a>(&self, own: &JobId, app: &AppName, mut nodes: impl Iterator<Item = &'a NodeName>) -> bool {
+        let open = |job: &Job, task: &Task| match task.state.class() {
+            TaskClass::Active => true,
+            TaskClass::Pending => job.control == Control::Run,
+            _ => false,
+        };
+        nodes.any(|node| {
+            let others = self.jobs.values().filter(|(job, _)| job.id != *own && job.app == *app);
+            others
+                .flat_map(|(job, tasks)| tasks.iter().map(move |task| (job, task)))
+                .any(|(job, task)| task.node == *node && open(job, task))
+        })
     }
 
     fn request(&mut self, id: &JobId, request: JobRequest, now: Timestamp) -> Outcome {
@@ -132,6 +162,15 @@ impl Model {
         };
         if !asked.is_allowed_in(job.state()) {
             return Err("Refused");
+        }
+        let (job, tasks) = self.jobs.get(id).unwrap();
+        let is_meant = |task: &&Task| match request {
+            JobRequest::Stop { .. } => false,
+            JobRequest::Resume => matches!(task.state.class(), TaskClass::Pending | TaskClass::Cancelled),
+            JobRequest::Retry => task.state != TaskState::Succeeded,
+        };
+        if self.is_busy(id, &job.app, tasks.iter().filter(is_meant).map(|task| &task.node)) {
+            return Err("AppBusy");
         }
         self.bulk(id, now, |job, tasks| match request {
             JobRequest::Stop { cancel_in_flight } => machine::stop(job, tasks, cancel_in_flight, now).unwrap(),
@@ -195,6 +234,7 @@ impl Model {
             AppEffect::Remove => {
                 let app = self.apps.get_mut(&key).unwrap();
                 app.desired = Desired::Removing;
+                app.remover = (job.kind == JobKind::Remove).then(|| job.id.clone());
                 app.update_time = now;
             }
             AppEffect::Deploy => {
@@ -205,11 +245,13 @@ impl Model {
                     attempt: 0,
                     revision: 1,
                     desired: Desired::Present,
+                    remover: None,
                     status: AppStatus::default(),
                     update_time: now,
                 });
                 app.attempt = task.attempt;
                 app.desired = Desired::Present;
+                app.remover = None;
                 app.update_time = now;
             }
         }

@@ -4,7 +4,7 @@ use longshore_model::app::AppState;
 use longshore_model::name::JobId;
 use longshore_model::task::TaskState;
 
-use super::{Bed, Factory, app_name, app_report, at, is_not_found, job_id, new_job, node_name, progress};
+use super::{Bed, Factory, app_name, app_report, at, is_not_found, job_id, new_job, new_removal, node_name, progress};
 use crate::store::{JobRequest, RequestKey, Seen, Terms};
 
 /// A job of this number fails on its nodes, so that no app of it is left, at this second.
@@ -72,6 +72,15 @@ pub(crate) async fn what_is_needed_is_kept(factory: &dyn Factory) {
     assert_eq!(forget(&bed, 100_000, 100_000).await, [], "the node has not said that the app is gone");
     bed.report("a", app_report("web-1", 1, 1, AppState::Removed), 40).await;
     assert_eq!(forget(&bed, 100_000, 100_000).await, [job_id(1)]);
+    // Over, and a node still removes its app on its behalf.
+    bed.assigned(6, &["b"], 0).await;
+    bed.report("b", progress(6, 1, TaskState::Succeeded), 50).await;
+    bed.store.create_job(new_removal(7, 6, &["b"], 0)).await.unwrap();
+    bed.assign_all(60).await;
+    bed.store.pass_deadlines(at(10_000)).await.unwrap();
+    assert!(!forget(&bed, 100_000, 100_000).await.contains(&job_id(7)));
+    bed.report("b", app_report("web-6", 1, 1, AppState::Removed), 10_001).await;
+    assert_eq!(forget(&bed, 100_000, 100_000).await, [job_id(7), job_id(6)]);
 }
 
 pub(crate) async fn a_creation_that_may_come_again_is_kept(factory: &dyn Factory) {

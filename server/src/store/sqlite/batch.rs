@@ -111,7 +111,7 @@ impl<'b> Batch<'b> {
                     ", job_spec.encoded, job_spec.cause FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
                 ))?
                 .query_row([id.as_str()], |row| {
-                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(22)?, row.get::<_, Option<String>>(23)?))
+                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(23)?, row.get::<_, Option<String>>(24)?))
                 })
                 .optional()?;
             if let Some(((key, job), spec, cause)) = loaded {
@@ -296,10 +296,11 @@ impl<'b> Batch<'b> {
             return Ok(());
         }
         let mut put = self.sql.prepare_cached(
-            "INSERT INTO app (name, node, job, attempt, revision, desired, status, update_time) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+            "INSERT INTO app (name, node, job, attempt, revision, desired, status, update_time, remover) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
              ON CONFLICT DO UPDATE SET job = excluded.job, attempt = excluded.attempt, revision = excluded.revision, \
-             desired = excluded.desired, status = excluded.status, update_time = excluded.update_time",
+             desired = excluded.desired, status = excluded.status, update_time = excluded.update_time, \
+             remover = excluded.remover",
         )?;
         let mut delete = self.sql.prepare_cached("DELETE FROM app WHERE name = ?1 AND node = ?2")?;
         for key in std::mem::take(&mut self.unwritten_apps) {
@@ -314,6 +315,7 @@ impl<'b> Batch<'b> {
                     rows::desired_number(app.desired),
                     rows::to_json(&app.status)?,
                     rows::micros(app.update_time),
+                    app.remover.as_ref().map(JobId::as_str),
                 ])?,
                 Some(None) => delete.execute([name.as_str(), node.as_str()])?,
                 None => 0,

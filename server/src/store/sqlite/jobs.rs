@@ -8,6 +8,7 @@ use longshore_model::app::{App, AppStatus, Desired};
 use longshore_model::assignment::Order;
 use longshore_model::clock::Clock;
 use longshore_model::job::Job;
+use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, AppEffect, Changed};
 use longshore_model::name::{JobId, NodeName};
 use longshore_model::task::{Task, TaskState};
@@ -42,6 +43,10 @@ impl Batch<'_> {
             if !self.node_exists(node)? {
                 return Err(no_node(node));
             }
+        }
+        if job.kind.needs_app() {
+            self.write_rows()?;
+            read::check_not_busy(self.sql, &job.app, &nodes, Some(&job.id))?;
         }
         job.create_time = rows::rounded(job.create_time);
         job.timeout = rows::rounded_duration(job.timeout);
@@ -84,9 +89,9 @@ impl Batch<'_> {
     fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8], cause: Option<&str>) -> Result<i64, StoreError> {
         self.sql
             .prepare_cached(
-                "INSERT INTO job (id, app, max_parallel, timeout, create_time, creator, warnings, control, round, \
+                "INSERT INTO job (id, app, max_parallel, timeout, create_time, creator, warnings, kind, control, round, \
                  version, pending, active, succeeded, failed, timed_out, cancelled) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
             )?
             .execute(params![
                 job.id.as_str(),
@@ -96,6 +101,7 @@ impl Batch<'_> {
                 rows::micros(job.create_time),
                 job.creator,
                 rows::to_json(&job.warnings)?,
+                rows::kind_number(job.kind),
             ])?;
         let key = self.sql.last_insert_rowid();
         self.sql
@@ -131,15 +137,21 @@ impl Batch<'_> {
         now: Timestamp,
     ) -> Result<Arc<Job>, StoreError> {
         terms.admit(&self.job(id)?.job.etag(), "job", id.as_str())?;
-        let filter = match request {
-            JobRequest::Stop { cancel_in_flight: true } => Some(ACTIVE),
-            JobRequest::Stop { cancel_in_flight: false } => None,
-            JobRequest::Resume => Some(PENDING_OR_CANCELLED),
-            JobRequest::Retry => Some(NOT_SUCCEEDED),
+        let (asked, filter) = match request {
+            JobRequest::Stop { cancel_in_flight: true } => (machine::Request::Cancel, Some(ACTIVE)),
+            JobRequest::Stop { cancel_in_flight: false } => (machine::Request::Stop, None),
+            JobRequest::Resume => (machine::Request::Resume, Some(PENDING_OR_CANCELLED)),
+            JobRequest::Retry => (machine::Request::Retry, Some(NOT_SUCCEEDED)),
         };
         let mut tasks = filter.map_or_else(|| Ok(Vec::new()), |filter| self.tasks(id, filter))?;
         let mut existing = HashSet::new();
         if !matches!(request, JobRequest::Stop { .. }) {
+            let (app, state) = (self.job(id)?.job.app.clone(), self.job(id)?.job.state());
+            if asked.is_allowed_in(state) {
+                let nodes: Vec<NodeName> = tasks.iter().map(|task| task.node.clone()).collect();
+                self.write_rows()?;
+                read::check_not_busy(self.sql, &app, &nodes, Some(id))?;
+            }
             for task in &tasks {
                 if self.node_exists(&task.node)? {
                     existing.insert(task.node.clone());
@@ -175,8 +187,14 @@ impl Batch<'_> {
     pub(super) fn assign(&mut self, picks: &[(JobId, NodeName)], now: Timestamp) -> Result<usize, StoreError> {
         let mut count = 0;
         for (id, node) in picks {
+            let app = match self.job(id) {
+                Ok(entry) => entry.job.app.clone(),
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let has_app = self.app(&app, node)?.is_some();
             let Some((job, task)) = self.task(id, node)? else { continue };
-            let Some(effect) = machine::assign(job, task, now) else { continue };
+            let Some(effect) = machine::assign(job, task, has_app, now) else { continue };
             self.task_changed(id, node);
             self.follow(id, node, effect, now)?;
             count += 1;
@@ -264,6 +282,7 @@ impl Batch<'_> {
             attempt,
             revision,
             desired: Desired::Present,
+            remover: None,
             status,
             update_time: now,
         };
@@ -290,9 +309,11 @@ impl Batch<'_> {
     }
 
     fn remove(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
-        let name = self.job(id)?.job.app.clone();
-        if let Some(row) = self.app(&name, node)?.as_mut().filter(|row| row.app.job == *id) {
+        let job = &self.job(id)?.job;
+        let (name, is_removal) = (job.app.clone(), job.kind == JobKind::Remove);
+        if let Some(row) = self.app(&name, node)?.as_mut().filter(|row| is_removal || row.app.job == *id) {
             row.app.desired = Desired::Removing;
+            row.app.remover = is_removal.then(|| id.clone());
             row.app.update_time = now;
             self.app_changed(&name, node);
             self.tell_node(Change::Unset { node: node.clone(), app: name });

@@ -161,6 +161,11 @@ impl Store for SqliteStore {
         self.writer.write(move |batch| batch.create_job(new)).await
     }
 
+    async fn check_not_busy(&self, app: &AppName, nodes: Vec<NodeName>) -> Result<(), StoreError> {
+        let app = app.clone();
+        self.readers.read(move |sql| read::check_not_busy(sql, &app, &nodes, None)).await
+    }
+
     async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError> {
         let id = id.clone();
         self.readers.read(move |sql| read::job(sql, &id)).await

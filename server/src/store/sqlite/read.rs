@@ -143,6 +143,36 @@ pub(super) fn created(sql: &Connection, request: &RequestKey, now: Timestamp) ->
     job_and_key(sql, &id).map(|(_, job)| Some(Arc::new(job.as_created())))
 }
 
+/// Refuses when a job other than `own` has a task open for the app on one of the nodes, or is about to assign one. A job
+/// that is stopped does neither: it is held against the others when it is resumed.
+pub(super) fn check_not_busy(
+    sql: &Connection,
+    app: &AppName,
+    nodes: &[NodeName],
+    own: Option<&JobId>,
+) -> Result<(), StoreError> {
+    // The first condition is that of the index of unfinished jobs, word for word.
+    let jobs: Vec<(i64, JobId)> = sql
+        .prepare_cached(
+            "SELECT key, id FROM job WHERE pending + active + cancelled > 0 AND (control = 0 OR active > 0) \
+             AND app = ?1 AND id <> ?2 ORDER BY id",
+        )?
+        .query_map([app.as_str(), own.map_or("", JobId::as_str)], |row| Ok((row.get(0)?, rows::name(row, 1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut open = sql.prepare_cached(
+        "SELECT 1 FROM task JOIN job ON job.key = task.job WHERE task.job = ?1 AND task.node = ?2 \
+         AND (task.state BETWEEN 1 AND 6 OR task.state = 0 AND job.control = 0)",
+    )?;
+    for (key, job) in jobs {
+        for node in nodes {
+            if open.exists(params![key, node.as_str()])? {
+                return Err(StoreError::AppBusy { app: app.clone(), job, node: node.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn jobs(sql: &Connection, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError> {
     let items = sql
         .prepare_cached(concat!(

@@ -2,9 +2,11 @@
 
 use jiff::Timestamp;
 use longshore_model::app::{AppState, Desired};
+use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, Receipt};
-use longshore_model::name::NodeName;
+use longshore_model::name::{JobId, NodeName};
 use longshore_model::report::{AppReport, TaskReport};
+use longshore_model::task::TaskState;
 
 use super::backup;
 use super::batch::Batch;
@@ -56,7 +58,10 @@ impl Batch<'_> {
         // Revision 0: the node was told to remove an app of which it has no trace.
         let is_gone = status.state == AppState::Removed && (is_current || revision == 0);
         if is_gone && known.desired == Desired::Removing {
+            let remover = known.remover.take();
             *row = None;
+            self.app_changed(&name, node);
+            return remover.map_or(Ok(()), |job| self.removed(node, &job, now));
         } else if !is_current || status == known.status {
             return Ok(());
         } else {
@@ -65,5 +70,14 @@ impl Batch<'_> {
         }
         self.app_changed(&name, node);
         Ok(())
+    }
+
+    /// Takes the node's word that an app is gone as what it is for the job that removes it: the task's success.
+    fn removed(&mut self, node: &NodeName, id: &JobId, now: Timestamp) -> Result<(), StoreError> {
+        let Some((job, task)) = self.task(id, node)? else { return Ok(()) };
+        debug_assert_eq!(job.kind, JobKind::Remove);
+        let (state, attempt) = (TaskState::Succeeded, task.attempt);
+        let report = TaskReport { job: id.clone(), attempt, state, pull: None, failure: None };
+        self.task_report(node, &report, now)
     }
 }

@@ -10,6 +10,7 @@ use longshore_model::app::{App, AppStatus, Desired};
 use longshore_model::clock::Clock;
 use longshore_model::identity::IdentityError;
 use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::name::{JobId, NameError};
 use longshore_model::node::Node;
 use longshore_model::rollout::Rollout;
@@ -28,7 +29,8 @@ macro_rules! job_columns {
     () => {
         "job.key, job.id, job.app, job_spec.model, job.max_parallel, job.timeout, \
      job.control, job.deadline, job.remaining, job.round, job.pending, job.active, job.succeeded, job.failed, \
-     job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job.warnings"
+     job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job.warnings, \
+     job.kind"
     };
 }
 pub(super) use job_columns;
@@ -47,7 +49,7 @@ pub(super) use task_columns;
 macro_rules! app_columns {
     () => {
         "app.node, app.name, job.id, app.attempt, app.revision, app.desired, app.status, \
-     app.update_time, app.job"
+     app.update_time, app.job, app.remover"
     };
 }
 pub(super) use app_columns;
@@ -103,6 +105,14 @@ pub(super) fn control_number(control: Control) -> i64 {
     }
 }
 
+/// The number that stands for a kind of job.
+pub(super) fn kind_number(kind: JobKind) -> i64 {
+    match kind {
+        JobKind::Deploy => 0,
+        JobKind::Remove => 2,
+    }
+}
+
 /// The number that stands for whether an app belongs on its node.
 pub(super) fn desired_number(desired: Desired) -> i64 {
     match desired {
@@ -135,6 +145,11 @@ fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Op
 /// A name or identifier.
 pub(super) fn name<T: std::str::FromStr<Err = NameError>>(row: &Row<'_>, column: usize) -> Result<T> {
     row.get_ref(column)?.as_str()?.parse().map_err(|error| unreadable(column, error))
+}
+
+fn optional_name<T: std::str::FromStr<Err = NameError>>(row: &Row<'_>, column: usize) -> Result<Option<T>> {
+    let text = row.get_ref(column)?.as_str_or_null()?;
+    text.map(str::parse).transpose().map_err(|error| unreadable(column, error))
 }
 
 fn out_of_range(column: usize, number: i64) -> Error {
@@ -181,6 +196,12 @@ pub(super) fn control(row: &Row<'_>, column: usize) -> Result<Control> {
     }
 }
 
+fn kind(row: &Row<'_>, column: usize) -> Result<JobKind> {
+    let number: i64 = row.get(column)?;
+    let known = JobKind::ALL.into_iter().find(|kind| kind_number(*kind) == number);
+    known.ok_or_else(|| out_of_range(column, number))
+}
+
 fn desired(row: &Row<'_>, column: usize) -> Result<Desired> {
     match row.get(column)? {
         0 => Ok(Desired::Present),
@@ -204,6 +225,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
     let spec: AppSpec = json(row, 3)?;
     let job = Job {
         id: name(row, 1)?,
+        kind: kind(row, 22)?,
         app: name(row, 2)?,
         spec: Arc::new(spec),
         rollout: Rollout { max_parallel: row.get(4)? },
@@ -261,6 +283,7 @@ pub(super) fn app(row: &Row<'_>) -> Result<(App, i64)> {
         attempt: row.get(3)?,
         revision: unsigned(row, 4)?,
         desired: desired(row, 5)?,
+        remover: optional_name(row, 9)?,
         status,
         update_time: time(row, 7)?,
     };
@@ -328,12 +351,7 @@ pub(super) fn token(row: &Row<'_>) -> Result<StoredToken> {
         secret_hash: row.get(1)?,
         expire_time: time(row, 2)?,
         labels: json(row, 3)?,
-        node: row
-            .get_ref(4)?
-            .as_str_or_null()?
-            .map(str::parse)
-            .transpose()
-            .map_err(|error: NameError| unreadable(4, error))?,
+        node: optional_name(row, 4)?,
         create_time: time(row, 5)?,
         creator: row.get(6)?,
         uses: row.get(7)?,

@@ -63,6 +63,7 @@ fn a_job_that_went_half_wrong() {
     let now = Timestamp::from_second(1_700_000_090).unwrap_or_default();
     let expected = "\
 Job:      01jd
+Kind:     DEPLOY
 App:      till-x1
 State:    PARTIALLY_SUCCEEDED (1 succeeded, 1 failed)
 Image:    shop/till:1

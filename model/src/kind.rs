@@ -1,0 +1,81 @@
+//! Kinds of jobs: what each does on its nodes, and what follows there from every turn that a task takes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::AppEffect;
+
+/// What a job does on each of its nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JobKind {
+    /// Brings up a new app.
+    #[default]
+    Deploy,
+    /// Removes an app.
+    Remove,
+}
+
+/// What can happen to a task that its node must follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Turn {
+    /// It was assigned.
+    Assigned,
+    /// It was asked to give up.
+    CancelRequested,
+    /// It succeeded.
+    Succeeded,
+    /// It failed, by its agent's word.
+    Failed,
+    /// It was given up, by its agent's word.
+    Cancelled,
+    /// The deadline passed while it was in flight.
+    TimedOut,
+}
+
+impl JobKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Deploy, Self::Remove];
+
+    /// What must follow on the node.
+    ///
+    /// A removal has no way back: when its time is over it goes on, and it cannot be given up.
+    #[must_use]
+    pub fn effect(self, turn: Turn) -> AppEffect {
+        match (self, turn) {
+            (Self::Deploy, Turn::Assigned) => AppEffect::Deploy,
+            (Self::Deploy, Turn::CancelRequested) => AppEffect::Cancel,
+            (Self::Deploy, Turn::Failed | Turn::Cancelled) => AppEffect::Forget,
+            (Self::Deploy, Turn::TimedOut) | (Self::Remove, Turn::Assigned) => AppEffect::Remove,
+            (Self::Deploy, Turn::Succeeded) | (Self::Remove, _) => AppEffect::None,
+        }
+    }
+
+    /// Whether tasks in flight can be given up.
+    #[must_use]
+    pub fn can_be_cancelled(self) -> bool {
+        self.effect(Turn::CancelRequested) != AppEffect::None
+    }
+
+    /// Whether the job is about an app that is there before it.
+    #[must_use]
+    pub fn needs_app(self) -> bool {
+        match self {
+            Self::Deploy => false,
+            Self::Remove => true,
+        }
+    }
+
+    /// The name used on the wire and in every text, such as `REMOVE`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "DEPLOY",
+            Self::Remove => "REMOVE",
+        }
+    }
+}
+
+impl std::fmt::Display for JobKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
