@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longshore_help::{Completion, Manual};
+use longshore_model::host_path;
 use longshore_model::name::NodeName;
 use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 
+use crate::host_path::HostPaths;
 use crate::runtime::docker;
 use crate::runtime::embedded::EgressChoice;
 
@@ -126,12 +128,22 @@ pub struct Run {
     /// How apps with mapped ports reach the outside: not at all, from a private range that is chosen, or from this one.
     #[arg(long, value_name = "off|auto|CIDR", default_value = "auto", env = "LONGSHORE_EGRESS")]
     pub egress: EgressChoice,
+    /// Directory that apps may mount, with all that is in it; given once or more often, they may mount nothing else. What
+    /// belongs to the system or to the agent is never theirs.
+    #[arg(long, value_name = "DIR", env = "LONGSHORE_HOST_PATH_ALLOW", value_parser = mountable, action = ArgAction::Append)]
+    pub host_path_allow: Vec<String>,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Run {
+    /// What of this node apps may mount.
+    #[must_use]
+    pub fn host_paths(&self) -> HostPaths {
+        HostPaths::new(&self.data.data_dir, self.host_path_allow.clone())
+    }
+
     /// What is wrong with values that are right one by one.
     #[must_use]
     pub fn contradictions(&self, origins: &Origins) -> Vec<String> {
@@ -168,6 +180,16 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "not an IP address with a port, such as 127.0.0.1:7443")
 }
 
+/// A directory below which something could be mounted: one within a system directory is a mistake, since that is never
+/// mounted.
+fn mountable(text: &str) -> Result<String, String> {
+    let normal = host_path::normalise(text).map_err(|error| error.to_string())?;
+    match host_path::system_directories().find(|system| host_path::is_within(&normal, system)) {
+        Some(system) => Err(format!("nothing in the system directory {system} is ever mounted")),
+        None => Ok(normal),
+    }
+}
+
 /// Checks a filter, so that a wrong one is found together with the other mistakes.
 fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
     tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
@@ -189,15 +211,21 @@ mod tests {
     fn mistakes_of_flags_and_the_file_are_told_together() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.yaml").display().to_string();
-        std::fs::write(&file, "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\n").unwrap();
+        let text = "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\nhost-path-allow: [/srv, data, /etc/data]\n";
+        std::fs::write(&file, text).unwrap();
         let words = ["longshore-agent", "run", "--config", &file, "--runtime", "docked"].map(Into::into);
         let reading = program().read(words, |_| None).unwrap();
         let cli = Cli::from_arg_matches(&reading.matches.unwrap()).unwrap();
         let Command::Run(arguments) = cli.command else { unreachable!("run was asked for") };
         let mut found = reading.mistakes.0;
         found.extend(arguments.contradictions(&reading.origins));
-        let starts =
-            ["--runtime \"docked\": not one of ", ":1:1: egress \"10.0.0.0/33\": ", ":2:1: registry-ca \"/nowhere"];
+        let starts = [
+            "--runtime \"docked\": not one of ",
+            ":1:1: egress \"10.0.0.0/33\": ",
+            ":2:1: registry-ca \"/nowhere",
+            ":3:1: host-path-allow \"data\": must be an absolute path",
+            ":3:1: host-path-allow \"/etc/data\": nothing in the system directory /etc is ever mounted",
+        ];
         assert_eq!(found.len(), starts.len(), "{found:?}");
         for start in starts {
             assert!(found.iter().any(|mistake| mistake.trim_start_matches(&file).starts_with(start)), "{found:?}");

@@ -1,14 +1,52 @@
 //! The agent's own check of host paths: with the disk in sight, where links lead somewhere.
+//!
+//! A path is judged by its text, and again by its text once every link in it was followed. Then it is walked from the
+//! root, one open directory after the other and through no link at all; what is missing is made on the way. What is held
+//! at the end is what was judged, whoever renames what meanwhile. On the way each directory is compared with those that
+//! are guarded by what it is, not by what it is called: one may be bound to a second place, and a file system may take
+//! `/ETC` for `/etc`.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
-use longshore_model::host_path;
+use longshore_model::failure::FailureReason;
+use longshore_model::host_path::{self, NodeRules, RuledOut};
 use longshore_model::spec::{AppSpec, HostPath, VolumeSource};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, stat};
+use serde::{Deserialize, Serialize};
+
+use crate::mounts::{self, Mount};
 
 /// Mode of directories made for an app.
-const MODE: u32 = 0o755;
+const MODE: Mode = Mode::from_bits_truncate(0o755);
+
+/// File systems whose files are the kernel's own switches and views, wherever they are mounted.
+const KERNEL_FILE_SYSTEMS: [&str; 18] = [
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tracefs",
+];
 
 /// Why a host path cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -21,15 +59,35 @@ pub enum HostPathError {
         /// What is wrong with it.
         source: host_path::PathError,
     },
-    /// It leads into a system directory.
-    #[error("The host path {path} leads to {target}, which the system directory {system} rules out.")]
-    System {
+    /// No app may mount what it leads to.
+    #[error("The host path {path} leads to {target}, {rule}.")]
+    RuledOut {
         /// As written.
         path: String,
         /// Where it leads.
         target: String,
-        /// Ruled out by this one.
-        system: String,
+        /// What is against it.
+        rule: RuledOut,
+    },
+    /// The kernel's own files are there.
+    #[error("The host path {path} leads to {target}, where {point} is a file system of the kernel's ({kind}).")]
+    Kernel {
+        /// As written.
+        path: String,
+        /// Where it leads.
+        target: String,
+        /// Where the file system is mounted: around the target, or below it.
+        point: String,
+        /// Its type.
+        kind: String,
+    },
+    /// Somebody put a link there while it was looked at.
+    #[error("The host path {path} cannot be used: {at} became a symbolic link while it was looked at.")]
+    Swapped {
+        /// As written.
+        path: String,
+        /// Where the link is.
+        at: String,
     },
     /// It is not there, and was not to be made.
     #[error("The host path {path} does not exist on the node.")]
@@ -47,95 +105,297 @@ pub enum HostPathError {
     },
 }
 
-/// Checks every host path of a spec, and makes those that are missing and may be made. Blocks.
-///
-/// # Errors
-///
-/// The first one that cannot be mounted.
-pub fn prepare(spec: &AppSpec) -> Result<(), HostPathError> {
-    spec.volumes.iter().try_for_each(|volume| match &volume.source {
-        VolumeSource::HostPath(path) => check(path),
-        VolumeSource::EmptyDir(_) => Ok(()),
-    })
-}
-
-fn check(wanted: &HostPath) -> Result<(), HostPathError> {
-    let written = &wanted.path;
-    let unusable = |problem| HostPathError::Unusable { path: written.clone(), problem };
-    let normal =
-        host_path::normalise(written).map_err(|source| HostPathError::Malformed { path: written.clone(), source })?;
-    // Links are followed before anything is made: a link to /etc must not get a directory made in there.
-    let (exists, target) = resolve(Path::new(&normal)).map_err(unusable)?;
-    let target = target.to_string_lossy().into_owned();
-    if let Some(system) = host_path::system_directory(&target) {
-        return Err(HostPathError::System { path: written.clone(), target, system: system.to_string() });
-    }
-    match (exists, wanted.create) {
-        (true, _) => Ok(()),
-        (false, true) => std::fs::DirBuilder::new().recursive(true).mode(MODE).create(&target).map_err(unusable),
-        (false, false) => Err(HostPathError::Missing { path: written.clone() }),
+impl HostPathError {
+    /// For machines.
+    #[must_use]
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Unusable { problem, .. }
+                if matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                FailureReason::DiskFull
+            }
+            _ => FailureReason::HostPathUnavailable,
+        }
     }
 }
 
-/// Whether a path exists, and where it leads: its deepest part that exists, with links followed, and the rest.
-fn resolve(path: &Path) -> io::Result<(bool, PathBuf)> {
-    let mut rest = Vec::new();
+/// Which file something is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// That of an open file.
+    ///
+    /// # Errors
+    ///
+    /// The file system does not answer.
+    pub fn of(file: impl AsFd) -> nix::Result<Self> {
+        fstat(file).map(|found| Self { device: found.st_dev, inode: found.st_ino })
+    }
+
+    fn at(path: &Path) -> nix::Result<Self> {
+        stat(path).map(|found| Self { device: found.st_dev, inode: found.st_ino })
+    }
+}
+
+/// A path that may be mounted, held open.
+#[derive(Debug)]
+pub struct Pinned {
+    /// Canonical.
+    pub path: PathBuf,
+    /// Opened with `O_PATH`.
+    file: OwnedFd,
+}
+
+impl Pinned {
+    /// Which file it is.
+    ///
+    /// # Errors
+    ///
+    /// The file system does not answer.
+    pub fn id(&self) -> io::Result<FileId> {
+        Ok(FileId::of(&self.file)?)
+    }
+}
+
+/// What of this node apps may mount.
+#[derive(Clone, Debug, Default)]
+pub struct HostPaths {
+    guarded: Vec<PathBuf>,
+    allowed: Vec<String>,
+}
+
+impl HostPaths {
+    /// Guards an agent's data directory. With directories in `allowed`, which are normal paths, no others are.
+    #[must_use]
+    pub fn new(data_dir: &Path, allowed: Vec<String>) -> Self {
+        Self { guarded: vec![data_dir.to_owned()], allowed }
+    }
+
+    /// Guards one more file or directory, with all that is above and below it.
+    #[must_use]
+    pub fn guarding(mut self, path: &Path) -> Self {
+        self.guarded.push(path.to_owned());
+        self
+    }
+
+    /// Checks every host path of a spec, and makes those that are missing and may be made. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The first one that cannot be mounted.
+    pub fn prepare(&self, spec: &AppSpec) -> Result<(), HostPathError> {
+        spec.volumes.iter().try_for_each(|volume| match &volume.source {
+            VolumeSource::HostPath(path) => self.pin(path).map(drop),
+            VolumeSource::EmptyDir(_) => Ok(()),
+        })
+    }
+
+    /// Checks a host path, makes it if it is missing and may be made, and holds it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be mounted.
+    pub fn pin(&self, wanted: &HostPath) -> Result<Pinned, HostPathError> {
+        self.hold(wanted, &self.locate(wanted)?)
+    }
+
+    /// Checks a canonical path of an earlier check once more: it must still lead to no other. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be mounted any more.
+    pub fn recheck(&self, canonical: &Path) -> Result<(), HostPathError> {
+        let path = canonical.to_string_lossy().into_owned();
+        let pinned = self.pin(&HostPath { path: path.clone(), create: false })?;
+        if pinned.path == canonical { Ok(()) } else { Err(HostPathError::Swapped { at: path.clone(), path }) }
+    }
+
+    /// Where a path leads, judged by its text. Nothing is made yet: a link to /etc must not get a directory made in there.
+    fn locate(&self, wanted: &HostPath) -> Result<Place, HostPathError> {
+        let path = || wanted.path.clone();
+        let normal =
+            host_path::normalise(&wanted.path).map_err(|source| HostPathError::Malformed { path: path(), source })?;
+        let place = resolve(Path::new(&normal)).map_err(|problem| HostPathError::Unusable { path: path(), problem })?;
+        let target = place.target().into_os_string().into_string().map_err(|_| {
+            let problem = io::Error::new(io::ErrorKind::InvalidFilename, "it leads to a name that is not UTF-8");
+            HostPathError::Unusable { path: path(), problem }
+        })?;
+        match self.rules().judge(&target) {
+            Err(rule) => Err(HostPathError::RuledOut { path: path(), target, rule }),
+            Ok(()) if place.missing.is_empty() || wanted.create => Ok(place),
+            Ok(()) => Err(HostPathError::Missing { path: path() }),
+        }
+    }
+
+    /// The node's own rules, with the links in them followed as they are now.
+    fn rules(&self) -> NodeRules {
+        let real = |path: &Path| match resolve(path) {
+            Ok(place) => place.target().to_string_lossy().into_owned(),
+            Err(_) => path.to_string_lossy().into_owned(),
+        };
+        NodeRules {
+            guarded: self.guarded.iter().map(|path| real(path)).collect(),
+            allowed: self.allowed.iter().map(|path| real(Path::new(path))).collect(),
+        }
+    }
+
+    /// Walks to a place that was judged, makes what is missing of it, and holds it.
+    fn hold(&self, wanted: &HostPath, place: &Place) -> Result<Pinned, HostPathError> {
+        let landmarks = Landmarks::look(&self.guarded);
+        let path = || wanted.path.clone();
+        let target = || place.target().display().to_string();
+        let unusable = |problem: Errno| HostPathError::Unusable { path: path(), problem: problem.into() };
+        let check = |rule: Option<&RuledOut>| match rule {
+            None => Ok(()),
+            Some(rule) => Err(HostPathError::RuledOut { path: path(), target: target(), rule: rule.clone() }),
+        };
+        let mut walk = Walk::from_root().map_err(unusable)?;
+        let step = |walk: &mut Walk, name: &OsStr, make| {
+            walk.step(name, make).map_err(|error| match error {
+                Errno::ELOOP => HostPathError::Swapped { path: path(), at: walk.path.join(name).display().to_string() },
+                Errno::ENOENT => HostPathError::Missing { path: path() },
+                other => unusable(other),
+            })?;
+            check(landmarks.guarded.get(&walk.id().map_err(unusable)?))
+        };
+        for name in names(&place.present) {
+            step(&mut walk, name, false)?;
+        }
+        // Before anything is made: a directory in some of these file systems is not what it seems.
+        let foreign = kernel_mount(&walk, place.missing.is_empty());
+        if let Some(mount) = foreign.map_err(|problem| HostPathError::Unusable { path: path(), problem })? {
+            let point = mount.point.display().to_string();
+            return Err(HostPathError::Kernel { path: path(), target: target(), point, kind: mount.kind });
+        }
+        for name in &place.missing {
+            step(&mut walk, name, true)?;
+        }
+        check(landmarks.above.get(&walk.id().map_err(unusable)?))?;
+        Ok(Pinned { path: walk.path, file: walk.at })
+    }
+}
+
+/// Where a path leads: its deepest part that exists, with links followed, and the rest.
+#[derive(Debug)]
+struct Place {
+    present: PathBuf,
+    missing: Vec<std::ffi::OsString>,
+}
+
+impl Place {
+    fn target(&self) -> PathBuf {
+        self.present.iter().chain(self.missing.iter().map(std::ffi::OsString::as_os_str)).collect()
+    }
+}
+
+fn resolve(path: &Path) -> io::Result<Place> {
+    let mut missing = Vec::new();
     let mut present = path;
     loop {
         match present.canonicalize() {
-            Ok(mut target) => {
-                let exists = rest.is_empty();
-                target.extend(rest.into_iter().rev());
-                return Ok((exists, target));
+            Ok(present) => {
+                missing.reverse();
+                return Ok(Place { present, missing });
             }
-            // A link to nowhere is no place for a directory: `mkdir` would follow it after this check.
+            // A link to nowhere is no place for a directory.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !present.is_symlink() => {}
             Err(error) => return Err(error),
         }
         let (Some(parent), Some(name)) = (present.parent(), present.file_name()) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        rest.push(name.to_owned());
+        missing.push(name.to_owned());
         present = parent;
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use super::*;
+fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    })
+}
 
-    fn host_path(path: &Path, create: bool) -> HostPath {
-        HostPath { path: path.to_str().unwrap().to_owned(), create }
+/// A way through the tree that follows no link.
+struct Walk {
+    path: PathBuf,
+    at: OwnedFd,
+}
+
+impl Walk {
+    fn from_root() -> nix::Result<Self> {
+        let at = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Self { path: PathBuf::from("/"), at })
     }
 
-    #[test]
-    fn a_missing_directory_is_made_only_when_asked_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a/b");
-        assert!(matches!(check(&host_path(&path, false)), Err(HostPathError::Missing { .. })));
-        assert!(!path.exists());
-        check(&host_path(&path, true)).unwrap();
-        assert!(path.is_dir());
-        check(&host_path(&path, false)).unwrap();
+    fn id(&self) -> nix::Result<FileId> {
+        FileId::of(&self.at)
     }
 
-    #[test]
-    fn a_link_into_a_system_directory_is_refused_and_nothing_is_made_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("data");
-        std::os::unix::fs::symlink("/etc", &link).unwrap();
-        assert!(matches!(check(&host_path(&link, false)), Err(HostPathError::System { .. })));
-        let below = link.join("longshore-test-must-not-exist");
-        assert!(matches!(check(&host_path(&below, true)), Err(HostPathError::System { .. })));
-        assert!(!below.exists());
-    }
-
-    #[test]
-    fn a_link_to_nowhere_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("data");
-        std::os::unix::fs::symlink(directory.path().join("absent"), &link).unwrap();
-        assert!(matches!(check(&host_path(&link, true)), Err(HostPathError::Unusable { .. })));
+    /// One step down, into a directory that is made first if it is to be; ELOOP where there is a link.
+    fn step(&mut self, name: &OsStr, make: bool) -> nix::Result<()> {
+        if make {
+            match mkdirat(&self.at, name, MODE) {
+                // Somebody else made it meanwhile, and what it is will be seen.
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        // Asked for as a directory first, which brings up what is mounted on demand.
+        let next = match openat(&self.at, name, flags | OFlag::O_DIRECTORY, Mode::empty()) {
+            Err(Errno::ENOTDIR) => {
+                let file = openat(&self.at, name, flags, Mode::empty())?;
+                let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode & SFlag::S_IFMT.bits());
+                if kind == SFlag::S_IFLNK {
+                    return Err(Errno::ELOOP);
+                }
+                file
+            }
+            other => other?,
+        };
+        self.path.push(name);
+        self.at = next;
+        Ok(())
     }
 }
+
+/// What is guarded, known by what it is.
+struct Landmarks {
+    guarded: HashMap<FileId, RuledOut>,
+    above: HashMap<FileId, RuledOut>,
+}
+
+impl Landmarks {
+    fn look(own: &[PathBuf]) -> Self {
+        let system = host_path::system_directories().map(|path| (Path::new(path), RuledOut::System(path.to_owned())));
+        let own = own.iter().map(|path| (path.as_path(), RuledOut::Guarded(path.display().to_string())));
+        let (mut guarded, mut above) = (HashMap::new(), HashMap::new());
+        for (path, rule) in system.chain(own) {
+            // What is not there cannot be in another place either.
+            let Ok(real) = fs::canonicalize(path) else { continue };
+            for (distance, ancestor) in real.ancestors().enumerate() {
+                let Ok(id) = FileId::at(ancestor) else { continue };
+                let which = if distance == 0 { &mut guarded } else { &mut above };
+                which.entry(id).or_insert_with(|| rule.clone());
+            }
+        }
+        Self { guarded, above }
+    }
+}
+
+/// The file system of the kernel's own that a place is in, or, where all that is below comes along, has below it.
+fn kernel_mount(walk: &Walk, with_below: bool) -> io::Result<Option<Mount>> {
+    let around = mounts::id_of(walk.at.as_fd().as_raw_fd())?;
+    let concerns = |mount: &Mount| Some(mount.id) == around || (with_below && mount.point.starts_with(&walk.path));
+    let is_kernels = |mount: &Mount| KERNEL_FILE_SYSTEMS.contains(&mount.kind.as_str());
+    Ok(mounts::table()?.into_iter().find(|mount| concerns(mount) && is_kernels(mount)))
+}
+
+#[cfg(test)]
+mod tests;

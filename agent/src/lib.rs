@@ -15,6 +15,7 @@ pub mod identity;
 pub mod keyring;
 pub mod ledger;
 pub mod metrics;
+mod mounts;
 pub mod node;
 pub mod ports;
 pub mod renewal;

@@ -137,6 +137,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         runtime: Arc::new(Measured::new(runtime, measures.clone())),
         ledger: Ledger::open(data.ledger())?,
         reporter: reporter.clone(),
+        host_paths: arguments.host_paths(),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: enrolment.node_name.clone(),
@@ -216,8 +217,11 @@ async fn runtime(
     Ok(Some(match arguments.runtime {
         RuntimeKind::Fake => Arc::new(FakeRuntime::new(Machine::new(Timestamp::now()))),
         RuntimeKind::Embedded => {
-            let settings =
-                Settings { egress: arguments.egress, ..Settings::of_this_program(data.path(), &enrolment.node_uid) };
+            let settings = Settings {
+                egress: arguments.egress,
+                host_paths: arguments.host_paths(),
+                ..Settings::of_this_program(data.path(), &enrolment.node_uid)
+            };
             Arc::new(EmbeddedRuntime::open(settings, &registry)?)
         }
         RuntimeKind::Docker => {
@@ -226,6 +230,7 @@ async fn runtime(
                 node_uid: enrolment.node_uid.clone(),
                 address: arguments.docker_socket.clone(),
                 rotation: Rotation::default(),
+                host_paths: arguments.host_paths(),
             };
             let runtime = DockerRuntime::open(settings, &registry)?;
             let Some(version) = shutdown.run_until_cancelled(runtime.await_engine()).await else { return Ok(None) };

@@ -18,8 +18,10 @@ pub const MAX_ARG: usize = 32 * 1024;
 pub const MAX_VOLUMES: usize = 64;
 /// Mapped ports of a spec: each one costs a listener and a descriptor per instance.
 pub const MAX_PORTS: usize = 64;
-/// Bytes of a path, as the kernel's PATH_MAX.
-pub const MAX_PATH: usize = 4096;
+/// Bytes of a path: the kernel's PATH_MAX, which counts the terminator.
+pub const MAX_PATH: usize = 4095;
+/// Bytes of one segment of a path, as the kernel's NAME_MAX.
+pub const MAX_PATH_SEGMENT: usize = 255;
 /// Bytes of an encoded spec: it is sent to every node of a job.
 pub const MAX_SPEC: usize = 512 * 1024;
 /// Bytes of the full set with which a session begins: a hundred of the largest specs, far more than an edge machine runs.

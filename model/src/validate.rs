@@ -246,10 +246,8 @@ fn node_path(given: &str, path: Path<'_>, bad: &mut Violations) {
     match host_path::normalise(given) {
         Err(error) => bad.add(path, error.to_string()),
         Ok(normal) => {
-            if let Some(system) = host_path::system_directory(&normal) {
-                let description =
-                    format!("is {normal}, which the system directory {system} rules out; use one such as /srv or /opt");
-                bad.add(path, description);
+            if let Err(ruled_out) = host_path::judge(&normal) {
+                bad.add(path, format!("is {normal}, {ruled_out}; use one such as /srv/data or /opt/data"));
             }
         }
     }

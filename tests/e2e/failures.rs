@@ -214,3 +214,33 @@ impl Drop for Tmpfs {
         nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_path_that_this_node_does_not_allow() {
+    let cluster = Cluster::start().await;
+    let allowed = cluster.directory().join("allowed");
+    let allow = allowed.display().to_string();
+    let node = cluster.node_with("node", &[], None, &["--host-path-allow", &allow]).await;
+    let client = cluster.client().await;
+    let with = |path: std::path::PathBuf| {
+        let host_path = v1::HostPath { path: path.display().to_string(), create: true };
+        let source = Some(v1::volume::Source::HostPath(host_path));
+        let volume = v1::Volume { mount_path: "/data".into(), read_only: false, source };
+        v1::AppSpec { volumes: vec![volume], ..app(&cluster.image(), &["sleep"]) }
+    };
+    let refused = [
+        (cluster.directory().join("other"), "this node's setting host-path-allow allows only"),
+        (node.directory().join("ledger"), "the agent or its engine keeps things there"),
+        (cluster.directory().to_owned(), "the agent or its engine keeps things there"),
+    ];
+    for (path, why) in refused {
+        let job =
+            fails(&client, &node, with(path.clone()), FailureReason::HostPathUnavailable, TaskState::Checking).await;
+        let message = client.task(&job.job_id).await.failure.unwrap().message;
+        assert!(message.contains(why), "{message}");
+    }
+    assert!(!cluster.directory().join("other").exists());
+    let job = client.create(with(allowed.join("till")), &[node.name()]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    assert!(allowed.join("till").is_dir());
+}

@@ -99,6 +99,15 @@ impl Engine {
         format!("unix://{}", self.socket().display())
     }
 
+    /// Where it keeps images and containers.
+    pub fn root(&self) -> PathBuf {
+        let name = match self.kind {
+            Kind::Docker => "data",
+            Kind::Podman => "root",
+        };
+        self.directory.path().join(name)
+    }
+
     /// Sends it a request by hand, and returns the status and the body of the answer.
     pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         self.try_request(method, path, body).unwrap()

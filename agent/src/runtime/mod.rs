@@ -27,7 +27,6 @@ pub mod image;
 mod layout;
 mod logs;
 pub mod measured;
-mod mounts;
 mod removed;
 mod volumes;
 

@@ -5,8 +5,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use longshore_model::failure::FailureReason;
-use longshore_model::host_path;
 use longshore_model::spec::{EmptyDir, HostPath, Medium, Volume, VolumeSource};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
@@ -14,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::failure;
 use super::files;
 use super::layout::Layout;
-use super::mounts::mount_points;
+use crate::host_path::{FileId, HostPaths};
+use crate::mounts::{self, Mount};
 use crate::runtime::{InstanceKey, RuntimeError};
 
 /// Size of an empty directory in memory that names none: as a tmpfs has by default.
@@ -26,6 +25,9 @@ const MEMORY_DEFAULT_SIZE: &str = "50%";
 pub(super) struct VolumeMount {
     /// Canonical path on the node: the shim refuses one with a symbolic link in it.
     pub(super) source: PathBuf,
+    /// Which file was checked, where somebody else could put another in its place.
+    #[serde(default)]
+    pub(super) id: Option<FileId>,
     /// Absolute path inside the container.
     pub(super) target: String,
     /// Whether it may only be read.
@@ -37,42 +39,38 @@ pub(super) fn prepare(
     layout: &Layout,
     instance: &InstanceKey,
     volumes: &[Volume],
+    host_paths: &HostPaths,
 ) -> Result<Vec<VolumeMount>, RuntimeError> {
     volumes
         .iter()
         .map(|volume| {
-            let source = match &volume.source {
-                VolumeSource::HostPath(path) => resolve_host_path(path)?,
+            let (source, id) = match &volume.source {
+                VolumeSource::HostPath(path) => check_host_path(host_paths, path)?,
                 VolumeSource::EmptyDir(empty) => {
                     let place = layout.volume(instance, &volume.mount_path);
-                    make_empty(&place, empty)
-                        .map_err(|e| failure::io(format!("making the empty directory for {}", volume.mount_path), e))?
+                    let made = make_empty(&place, empty)
+                        .map_err(|e| failure::io(format!("making the empty directory for {}", volume.mount_path), e))?;
+                    (made, None)
                 }
             };
-            Ok(VolumeMount { source, target: volume.mount_path.clone(), read_only: volume.read_only })
+            Ok(VolumeMount { source, id, target: volume.mount_path.clone(), read_only: volume.read_only })
         })
         .collect()
 }
 
-/// The real path: the rules are applied to it once more, since a link may have changed after the agent's own check.
-fn resolve_host_path(path: &HostPath) -> Result<PathBuf, RuntimeError> {
-    let unavailable = |message: String| failure::because(FailureReason::HostPathUnavailable, message);
-    let real = fs::canonicalize(&path.path).map_err(|e| unavailable(format!("The host path {}: {e}.", path.path)))?;
-    match host_path::system_directory(&real.to_string_lossy()) {
-        Some(system) => Err(unavailable(format!(
-            "The host path {} leads to {}, which the system directory {system} rules out.",
-            path.path,
-            real.display()
-        ))),
-        None => Ok(real),
-    }
+/// The canonical path and what is there now: the rules are applied once more, since links may have changed since the
+/// app's own check.
+fn check_host_path(host_paths: &HostPaths, path: &HostPath) -> Result<(PathBuf, Option<FileId>), RuntimeError> {
+    let pinned = host_paths.pin(path).map_err(|error| failure::because(error.reason(), error.to_string()))?;
+    let id = pinned.id().map_err(|e| failure::io(format!("looking at the host path {}", path.path), e))?;
+    Ok((pinned.path, Some(id)))
 }
 
 /// An empty directory of the instance, or the one that an earlier run has left its files in.
 fn make_empty(place: &Path, empty: &EmptyDir) -> io::Result<PathBuf> {
     fs::create_dir_all(place)?;
     let place = fs::canonicalize(place)?;
-    let mounted = mount_points(&fs::read_to_string("/proc/self/mountinfo")?).contains(&place);
+    let mounted = mounts::table()?.iter().any(|mount| mount.point == place);
     if empty.medium == Medium::Memory && !mounted {
         let size = empty.size_limit.map_or_else(|| MEMORY_DEFAULT_SIZE.to_owned(), |bytes| bytes.to_string());
         let options = format!("size={size},mode=0777");
@@ -94,7 +92,7 @@ pub(super) fn remove(directory: &Path) -> io::Result<()> {
 /// Unmounts everything at or below `directory`, the newest first.
 pub(super) fn unmount_below(directory: &Path) -> io::Result<()> {
     let Ok(real) = fs::canonicalize(directory) else { return Ok(()) };
-    for point in mount_points(&fs::read_to_string("/proc/self/mountinfo")?).into_iter().rev() {
+    for Mount { point, .. } in mounts::table()?.into_iter().rev() {
         if point.starts_with(&real) {
             umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
         }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::host_path::HostPaths;
 use crate::ledger::{Entry, Ledger, LedgerError, Wish};
 use crate::ports::PortTable;
 use crate::reporter::{Reporter, Settled};
@@ -34,6 +35,8 @@ pub struct Context {
     pub ledger: Ledger,
     /// Takes the reports.
     pub reporter: Reporter,
+    /// Knows what of the node apps may mount.
+    pub host_paths: HostPaths,
     /// Knows who has which port.
     pub ports: PortTable,
     /// Decides when.

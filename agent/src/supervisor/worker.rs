@@ -21,9 +21,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::plan::{App, ContainerState, Ending, Next};
 use super::{Context, Orders, status};
+use crate::host_path::HostPaths;
 use crate::ledger::LedgerError;
 use crate::runtime::{Access, FoundState, InstanceKey, Launch, ProgressSink, ResolvedImage, Runtime, RuntimeError};
-use crate::{capability, environment, host_path, node, ports};
+use crate::{capability, environment, node, ports};
 
 /// How long a container may take to end by itself before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -137,8 +138,9 @@ impl Worker {
 
     async fn check(&mut self) {
         self.reach(TaskState::Checking);
-        let (runtime, spec) = (Arc::clone(&self.context.runtime), Arc::clone(&self.app.entry.assignment.spec));
-        if let Err(error) = blocking(move || check_spec(&spec, &runtime.capabilities())).await {
+        let (context, spec) = (Arc::clone(&self.context), Arc::clone(&self.app.entry.assignment.spec));
+        let check = move || check_spec(&spec, &context.runtime.capabilities(), &context.host_paths);
+        if let Err(error) = blocking(check).await {
             return self.stumbled(error);
         }
         if let Err(error) = self.reserve_ports().await {
@@ -567,9 +569,9 @@ fn ledger_failure(error: &LedgerError) -> FailureReason {
 }
 
 /// What the machine itself must have; host paths are made last, for they stay.
-fn check_spec(spec: &AppSpec, offered: &[String]) -> Result<(), RuntimeError> {
+fn check_spec(spec: &AppSpec, offered: &[String], host_paths: &HostPaths) -> Result<(), RuntimeError> {
     capability::check(spec, offered).map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
-    host_path::prepare(spec).map_err(|error| refusal(FailureReason::HostPathUnavailable, error.to_string()))
+    host_paths.prepare(spec).map_err(|error| refusal(error.reason(), error.to_string()))
 }
 
 fn refusal(reason: FailureReason, message: String) -> RuntimeError {

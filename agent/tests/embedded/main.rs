@@ -1,6 +1,6 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
 //!
-//! What is here but `recovery` and `node` is held against the engines too: see `tests/engines`.
+//! What is here but `host_paths`, `recovery` and `node` is held against the engines too: see `tests/engines`.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -13,6 +13,7 @@
 mod bench;
 mod conformance;
 mod fake;
+mod host_paths;
 mod life;
 mod limits;
 mod network;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use longshore_agent::host_path::HostPaths;
 use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Settings, reset};
 use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::{InstanceKey, Launch, Rotation};
@@ -31,6 +32,7 @@ impl Backend for Embedded {
             rotation,
             // These tests run in the machine's own network, whose packet filter is none of their business.
             egress: EgressChoice::Off,
+            host_paths: HostPaths::new(data_dir, Vec::new()),
         };
         EmbeddedRuntime::open(settings, &RegistryConfig::default()).unwrap()
     }

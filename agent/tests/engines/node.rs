@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use longshore_agent::host_path::HostPaths;
 use longshore_agent::runtime::docker::{DockerRuntime, Settings, reset};
 use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::{Launch, Rotation};
@@ -130,7 +131,9 @@ impl<W: Which> Backend for OnEngine<W> {
     fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> DockerRuntime {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let address = self.machine.engine().address().parse().unwrap();
-        let settings = Settings { data_dir: data_dir.to_owned(), node_uid: uid.to_owned(), address, rotation };
+        let host_paths = HostPaths::new(data_dir, Vec::new());
+        let settings =
+            Settings { data_dir: data_dir.to_owned(), node_uid: uid.to_owned(), address, rotation, host_paths };
         let runtime = DockerRuntime::open(settings, &registry).unwrap();
         apart(async {
             runtime.await_engine().await;

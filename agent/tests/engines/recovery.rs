@@ -55,6 +55,38 @@ async fn an_end_that_no_agent_saw_is_told_to_the_next_with_its_output() {
 }
 
 #[tokio::test]
+async fn a_link_that_took_the_place_of_a_host_path_is_seen_before_the_start() {
+    let node = Node::new();
+    let here = node.path().canonicalize().unwrap();
+    let data = here.join("shared");
+    let spec = json!({ "volumes": [{ "mountPath": "/d", "hostPath": { "path": data, "create": true } }] });
+    let launch = node.launch("a", DemoImage::new().cmd(&["sleep"]), spec).await;
+    node.runtime().create(&launch).await.unwrap();
+    std::fs::remove_dir(&data).unwrap();
+    std::os::unix::fs::symlink("/etc", &data).unwrap();
+    let error = node.runtime().start(&launch.instance).await.unwrap_err();
+    assert_eq!(error.reason, FailureReason::HostPathUnavailable, "{error}");
+    assert!(error.message.contains("the system directory /etc rules out"), "{error}");
+    assert!(matches!(node.runtime().list().await.unwrap()[..], [ref found] if found.state == FoundState::Created));
+    node.runtime().delete(&launch.instance).await.unwrap();
+    node.end().await;
+}
+
+#[tokio::test]
+async fn the_engines_own_directory_is_not_mounted() {
+    let node = Node::new();
+    let engine = node.backend.machine().engine().root();
+    for path in [engine.clone(), engine.parent().unwrap().to_owned()] {
+        let spec = json!({ "volumes": [{ "mountPath": "/d", "hostPath": { "path": path } }] });
+        let launch = node.launch("a", DemoImage::new().cmd(&["sleep"]), spec).await;
+        let error = node.runtime().create(&launch).await.unwrap_err();
+        assert_eq!(error.reason, FailureReason::HostPathUnavailable, "{error}");
+        assert!(error.message.contains("the agent or its engine keeps things there"), "{error}");
+    }
+    node.end().await;
+}
+
+#[tokio::test]
 async fn containers_of_others_are_not_seen_and_not_touched() {
     let mut node = Node::new();
     let other = Node::new();

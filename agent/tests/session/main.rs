@@ -40,6 +40,7 @@ impl Agent {
             runtime: Arc::new(FakeRuntime::new(machine.clone())),
             ledger: Ledger::open(directory.path().join("ledger")).unwrap(),
             reporter: Reporter::default(),
+            host_paths: longshore_agent::host_path::HostPaths::default(),
             ports: PortTable::default(),
             clock: Clock::starting_at(Timestamp::now()),
             node: NodeName::parse("edge-1").unwrap(),

@@ -130,6 +130,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         runtime: Arc::new(runtime),
         ledger: Ledger::open(ledger).unwrap(),
         reporter: Reporter::default(),
+        host_paths: longshore_agent::host_path::HostPaths::default(),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: NodeName::parse("edge-1").unwrap(),

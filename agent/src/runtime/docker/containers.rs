@@ -3,6 +3,7 @@
 //! Nothing of them is kept in memory but what the engine itself may forget: what exists is told by its labels.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use super::images::Images;
 use super::output::{Copies, Copy};
 use super::request::{self, Labels, Parts};
 use super::{RECONNECT, Settings, kernel_log};
+use crate::host_path::HostPaths;
 use crate::runtime::layout::Layout;
 use crate::runtime::{
     Found, FoundState, InstanceKey, Launch, Rotation, RuntimeError, failure, files, removed, volumes,
@@ -85,12 +87,13 @@ impl Containers {
         let argv = command::argv(&launch.spec.command, &launch.spec.args, &entrypoint, &cmd)
             .map_err(|error| failure::because(FailureReason::CommandNotFound, error.to_string()))?;
         let (layout, instance, spec) = (self.layout.clone(), launch.instance.clone(), Arc::clone(&launch.spec));
+        let (docker, facts) = self.engine.connect().await?;
+        let host_paths = self.host_paths(&facts);
         let prepared = blocking(move || {
             let marker = layout.removed_mark(instance.app.as_str());
             files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
-            volumes::prepare(&layout, &instance, &spec.volumes)
+            volumes::prepare(&layout, &instance, &spec.volumes, &host_paths)
         });
-        let (docker, facts) = self.engine.connect().await?;
         let parts = Parts {
             node_uid: &self.settings.node_uid,
             image: self.images.name(&launch.image.digest)?,
@@ -105,13 +108,39 @@ impl Containers {
         created.map(drop).map_err(|error| self.engine.failed("making the container", &error))
     }
 
+    /// What of the node containers may have, beside what the engine itself has there.
+    fn host_paths(&self, facts: &Facts) -> HostPaths {
+        let guarded = self.settings.host_paths.clone().guarding(self.settings.address.path());
+        match &facts.root {
+            Some(root) => guarded.guarding(root),
+            None => guarded,
+        }
+    }
+
+    /// Looks at a container's host paths once more: the engine follows links in them when it starts the container, and
+    /// only then.
+    async fn recheck(&self, container: &ContainerInspectResponse, facts: &Facts) -> Result<(), RuntimeError> {
+        let own = self.layout.all_volumes();
+        let bound = container.mounts.iter().flatten().filter(|mount| mount.typ.as_deref() == Some("bind"));
+        let sources = bound.filter_map(|mount| mount.source.clone().map(PathBuf::from));
+        let sources: Vec<PathBuf> = sources.filter(|source| !source.starts_with(&own)).collect();
+        let host_paths = self.host_paths(facts);
+        blocking(move || {
+            let checked = sources.iter().try_for_each(|source| host_paths.recheck(source));
+            checked.map_err(|error| failure::because(error.reason(), error.to_string()))
+        })
+        .await
+    }
+
     /// As [`crate::runtime::Runtime::start`].
     pub(super) async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError> {
-        let docker = self.engine.client().await?;
+        let (docker, facts) = self.engine.connect().await?;
         let id = self.newest(&docker, instance).await?.id;
-        if let Some(since) = started(&self.inspect(&docker, &id).await?) {
+        let container = self.inspect(&docker, &id).await?;
+        if let Some(since) = started(&container) {
             return Ok(since);
         }
+        self.recheck(&container, &facts).await?;
         docker.start_container(&id, None).await.map_err(|e| self.engine.failed("starting the container", &e))?;
         let since = started(&self.inspect(&docker, &id).await?);
         self.copies.begin(self.copy(&id, instance));

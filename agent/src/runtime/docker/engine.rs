@@ -33,6 +33,14 @@ pub struct Address(PathBuf);
 #[error("must be unix:// and the absolute path of the engine's socket, such as unix:///run/docker.sock")]
 pub struct AddressError;
 
+impl Address {
+    /// The socket's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 
@@ -63,6 +71,8 @@ pub(super) struct Facts {
     pub(super) limits_swap: bool,
     /// Whether its containers reach the outside.
     pub(super) forwards: bool,
+    /// Where it keeps everything; no container may have that.
+    pub(super) root: Option<PathBuf>,
 }
 
 /// What is known of an engine.
@@ -165,6 +175,7 @@ fn facts(version: String, rotates: bool, info: &SystemInfo) -> Facts {
         limits_memory: info.memory_limit == Some(true),
         limits_swap: info.swap_limit == Some(true),
         forwards: info.ipv4_forwarding == Some(true),
+        root: info.docker_root_dir.as_deref().filter(|root| root.starts_with('/')).map(PathBuf::from),
     }
 }
 

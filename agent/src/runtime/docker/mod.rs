@@ -26,6 +26,7 @@ use super::{
 };
 use crate::capability;
 use crate::durable;
+use crate::host_path::HostPaths;
 
 mod containers;
 mod engine;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub address: Address,
     /// How output is rotated.
     pub rotation: Rotation,
+    /// Which paths of the node containers may have; the engine's own are none of them in any case.
+    pub host_paths: HostPaths,
 }
 
 /// Runs containers in an engine.

@@ -26,6 +26,7 @@ use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
 use super::{client, failure, files, removed, sweep, volumes};
 use crate::durable;
+use crate::host_path::HostPaths;
 use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
@@ -49,6 +50,8 @@ pub struct Settings {
     pub rotation: Rotation,
     /// How containers with mapped ports reach the outside.
     pub egress: Choice,
+    /// Which paths of the node containers may have.
+    pub host_paths: HostPaths,
 }
 
 impl Settings {
@@ -61,6 +64,7 @@ impl Settings {
             shim: PathBuf::from("/proc/self/exe"),
             rotation: Rotation::default(),
             egress: Choice::default(),
+            host_paths: HostPaths::new(data_dir, Vec::new()),
         }
     }
 }
@@ -189,7 +193,7 @@ impl Containers {
             hostname,
             host_network,
             ports: if host_network { Vec::new() } else { launch.ports.clone() },
-            volumes: volumes::prepare(&self.layout, instance, &launch.spec.volumes)?,
+            volumes: volumes::prepare(&self.layout, instance, &launch.spec.volumes, &self.settings.host_paths)?,
             cpu_millis: launch.spec.resources.cpu,
             memory: launch.spec.resources.memory,
             cgroup: CgroupPath::new(&self.settings.node_uid, &name).map_err(|e| failure::other(e.to_string()))?,

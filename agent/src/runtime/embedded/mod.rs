@@ -19,7 +19,7 @@ use super::image::{ImageStore, RegistryConfig};
 use super::{
     Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
 };
-use super::{failure, files, layout, logs, mounts, removed, volumes};
+use super::{failure, files, layout, logs, removed, volumes};
 use crate::capability;
 
 mod cgroup;

@@ -347,8 +347,12 @@ mod tests {
 
     #[test]
     fn volumes_are_mounted_outer_first_and_over_our_own_files() {
-        let volume =
-            |target: &str, read_only| VolumeMount { source: PathBuf::new(), target: target.to_owned(), read_only };
+        let volume = |target: &str, read_only| VolumeMount {
+            source: PathBuf::new(),
+            id: None,
+            target: target.to_owned(),
+            read_only,
+        };
         let volumes = vec![volume("/a/b", true), volume("/a", false), volume("/etc/hosts", false)];
         let spec = json_of(&LaunchFile { volumes, ..launch() }, MACHINE);
         let mounts: Vec<(&str, &str)> = spec["mounts"].as_array().unwrap()[6..]

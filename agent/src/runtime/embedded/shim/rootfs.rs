@@ -19,10 +19,11 @@ use nix::sys::stat::Mode;
 use super::super::failure;
 use super::super::launch::LaunchFile;
 use super::super::layout::ROOTFS;
-use super::super::mounts::mount_points;
 use super::super::oci::Sources;
 use super::super::volumes::VolumeMount;
 use super::resolver;
+use crate::host_path::FileId;
+use crate::mounts::{self, Mount};
 use crate::runtime::RuntimeError;
 
 const NOTHING: Option<&str> = None;
@@ -83,10 +84,16 @@ fn stage_volume(stage: &Path, index: usize, volume: &VolumeMount) -> Result<Path
     let shown = volume.source.display();
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     let source = openat2(AT_FDCWD, &volume.source, how).map_err(|error| match error {
-        Errno::ELOOP => refused(format!("the host path {shown} has become a symbolic link")),
+        Errno::ELOOP => refused(format!("the host path {shown} became a symbolic link while it was mounted")),
         Errno::ENOENT | Errno::ENOTDIR => refused(format!("the host path {shown} does not exist")),
         other => failure::io(format!("opening the host path {shown}"), other),
     })?;
+    // What the agent checked, and nothing that came in its place meanwhile.
+    if let Some(checked) = volume.id
+        && FileId::of(&source).map_err(|e| failure::io(format!("opening the host path {shown}"), e))? != checked
+    {
+        return Err(refused(format!("the host path {shown} was replaced by another file while it was mounted")));
+    }
     let place = stage.join(index.to_string());
     let bind = || -> io::Result<()> {
         fs::create_dir_all(stage)?;
@@ -145,8 +152,7 @@ fn write_etc(etc: &Path, launch: &LaunchFile) -> io::Result<()> {
 /// alive after they were removed.
 pub(super) fn release_volumes(volumes_root: &Path) -> io::Result<()> {
     let here = std::env::current_dir()?.join("v");
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    for point in mount_points(&table).into_iter().rev() {
+    for Mount { point, .. } in mounts::table()?.into_iter().rev() {
         if point.starts_with(&here) || point.starts_with(volumes_root) {
             // One that a lazy unmount above it has taken along is gone already.
             let _ = umount2(&point, MntFlags::MNT_DETACH);
