@@ -25,6 +25,9 @@ pub const IMAGE_ARCHIVE: &str = "image.archive";
 /// Images from registries.
 pub const IMAGE_REGISTRY: &str = "image.registry";
 
+/// Containers run under a filter of system calls, unless they are privileged. No spec asks for it either.
+pub const SECURITY_SECCOMP: &str = "security.seccomp";
+
 /// Everything that a spec can need.
 pub const ALL: [&str; 9] = [
     NETWORK_HOST,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 mod http;
 mod signals;
+mod syscalls;
 
 const USAGE: &str = "\
 usage: /app COMMAND
@@ -27,6 +28,8 @@ usage: /app COMMAND
   fill PATH BYTES           write that many bytes to a file, and end
   print COUNT LINE...       print the lines COUNT times, on standard output and standard error in turn, and end
   args [WORD...]            print the program's own words, one a line, and end
+  syscalls CALL...          make system calls, each NUMBER[,ARGUMENT...], and print the number of each one's error
+  syscall-32                make one as a 32-bit program does
   sleep [MS]                do nothing, for ever if not told how long
 ";
 
@@ -93,6 +96,8 @@ fn run(words: &[String]) -> Result<ExitCode, Trouble> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        "syscalls" => syscalls::make(rest).map(|()| ExitCode::SUCCESS),
+        "syscall-32" => syscalls::make_as_32_bit().map(|()| ExitCode::SUCCESS),
         "sleep" => match optional(rest, 0, "MS")? {
             Some(milliseconds) => {
                 pause(Duration::from_millis(milliseconds));

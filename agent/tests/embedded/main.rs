@@ -1,6 +1,6 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
 //!
-//! What is here but `host_paths`, `recovery` and `node` is held against the engines too: see `tests/engines`.
+//! What is here but `host_paths`, `recovery`, `system_calls` and `node` is held against the engines too: see `tests/engines`.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -11,6 +11,7 @@
 )]
 
 mod bench;
+mod confinement;
 mod conformance;
 mod fake;
 mod host_paths;
@@ -21,4 +22,5 @@ mod node;
 mod output;
 mod promises;
 mod recovery;
+mod system_calls;
 mod volumes;

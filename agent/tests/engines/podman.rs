@@ -1,5 +1,7 @@
 //! All tests, on Podman.
 
+#[path = "../embedded/confinement.rs"]
+mod confinement;
 #[path = "../embedded/conformance.rs"]
 mod conformance;
 #[path = "images.rs"]

@@ -101,6 +101,7 @@ impl Containers {
             volumes: prepared.await?,
             rotation: engines_rotation(self.settings.rotation, &facts),
             limits_swap: facts.limits_swap,
+            capabilities: !facts.arms_users || request::is_root(image.user.as_deref().unwrap_or_default()),
         };
         let name = request::name(&self.settings.node_uid, &launch.instance, launch.run);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();

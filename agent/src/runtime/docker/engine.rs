@@ -63,6 +63,8 @@ pub(super) struct Facts {
     pub(super) version: String,
     /// Whether it keeps output in several files, and not in one that it empties when it is full.
     pub(super) rotates: bool,
+    /// Whether added capabilities are in force for users other than root too, and not only in the bounding set.
+    pub(super) arms_users: bool,
     /// Whether it enforces limits on CPU.
     pub(super) limits_cpu: bool,
     /// Whether it enforces limits on memory.
@@ -73,6 +75,8 @@ pub(super) struct Facts {
     pub(super) forwards: bool,
     /// Where it keeps everything; no container may have that.
     pub(super) root: Option<PathBuf>,
+    /// Whether containers run under a filter of system calls unless it is asked not to.
+    pub(super) filters_calls: bool,
 }
 
 /// What is known of an engine.
@@ -127,7 +131,7 @@ impl Engine {
         let product = if is_podman { "Podman" } else { "Docker" };
         let api = docker.client_version();
         let version = format!("{product} {}, API {api}", version.version.unwrap_or_default());
-        Ok((docker, facts(version, !is_podman, &info)))
+        Ok((docker, facts(version, is_podman, &info)))
     }
 
     /// What the engine said of itself when it was last reached.
@@ -167,16 +171,24 @@ impl Engine {
     }
 }
 
-fn facts(version: String, rotates: bool, info: &SystemInfo) -> Facts {
+fn facts(version: String, is_podman: bool, info: &SystemInfo) -> Facts {
     Facts {
         version,
-        rotates,
+        rotates: !is_podman,
+        arms_users: is_podman,
         limits_cpu: info.cpu_cfs_quota == Some(true) && info.cpu_cfs_period == Some(true),
         limits_memory: info.memory_limit == Some(true),
         limits_swap: info.swap_limit == Some(true),
         forwards: info.ipv4_forwarding == Some(true),
         root: info.docker_root_dir.as_deref().filter(|root| root.starts_with('/')).map(PathBuf::from),
+        filters_calls: info.security_options.iter().flatten().any(|option| filters_calls(option)),
     }
+}
+
+/// Reads one of an engine's security options, such as `name=seccomp,profile=default`.
+fn filters_calls(option: &str) -> bool {
+    let mut words = option.split(',');
+    words.next() == Some("name=seccomp") && words.all(|word| word != "profile=unconfined")
 }
 
 /// Asks, and asks again while the answer has a word in it that is not the API's: Podman tells of a container that has
@@ -211,6 +223,16 @@ mod tests {
         assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         for wrong in ["", "/run/docker.sock", "unix://", "unix://docker.sock", "tcp://127.0.0.1:2375"] {
             assert_eq!(wrong.parse::<Address>(), Err(AddressError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_system_calls_is_read_from_the_options() {
+        for option in ["name=seccomp,profile=default", "name=seccomp,profile=/usr/share/containers/seccomp.json"] {
+            assert!(filters_calls(option), "{option}");
+        }
+        for option in ["", "name=apparmor", "name=seccomp,profile=unconfined", "name=cgroupns"] {
+            assert!(!filters_calls(option), "{option}");
         }
     }
 

@@ -211,6 +211,7 @@ impl Runtime for DockerRuntime {
             (facts.limits_cpu, capability::RESOURCES_CPU),
             (facts.limits_memory, capability::RESOURCES_MEMORY),
             (facts.forwards, capability::NETWORK_EGRESS),
+            (facts.filters_calls, capability::SECURITY_SECCOMP),
         ];
         let offered = perhaps.into_iter().filter_map(|(is_so, word)| is_so.then_some(word));
         always.into_iter().chain(offered).map(str::to_owned).collect()

@@ -39,6 +39,8 @@ const CAPABILITIES: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
+/// Whoever the program runs as, it may serve port 80 of a network of its own.
+const LOW_PORTS: [(&str, &str); 1] = [("net.ipv4.ip_unprivileged_port_start", "0")];
 /// Period of a CPU limit in microseconds, the kernel's own default.
 const CPU_PERIOD: i64 = 100_000;
 /// Smallest CPU quota that the kernel takes, in microseconds.
@@ -99,6 +101,13 @@ pub(super) struct Parts<'a> {
     pub(super) rotation: Rotation,
     /// Whether the engine can forbid swap.
     pub(super) limits_swap: bool,
+    /// Whether the container gets the ordinary capabilities, or none at all.
+    pub(super) capabilities: bool,
+}
+
+/// Whether an engine takes an image's user for root: by the words alone, before it knows the image's users.
+pub(super) fn is_root(user: &str) -> bool {
+    matches!(user.split(':').next(), None | Some("" | "root" | "0"))
 }
 
 /// The request for the container of a launch.
@@ -138,8 +147,9 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         // Restarts are the supervisor's, which counts them and waits between them.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..RestartPolicy::default() }),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+        cap_add: parts.capabilities.then(|| CAPABILITIES.map(str::to_owned).to_vec()),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        sysctls: (!host_network).then(|| LOW_PORTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         mounts: Some(parts.volumes.into_iter().map(mount).collect()),
         memory,
         // The sum of both: no swap at all, so that passing the limit is told at once and not after thrashing.
@@ -214,6 +224,7 @@ mod tests {
             volumes: vec![],
             rotation: Rotation::default(),
             limits_swap: true,
+            capabilities: true,
         };
         create(launch, parts)
     }
@@ -240,6 +251,16 @@ mod tests {
         assert_eq!(host.hostname, None);
         let host = host.host_config.unwrap();
         assert_eq!((host.network_mode.as_deref(), host.port_bindings.unwrap().len()), (Some("host"), 0));
+    }
+
+    #[test]
+    fn root_is_told_from_users_by_the_words() {
+        for root in ["", "0", "root", "0:5", "root:users", ":5"] {
+            assert!(is_root(root), "{root}");
+        }
+        for user in ["1", "demo", "demo:0", "00"] {
+            assert!(!is_root(user), "{user}");
+        }
     }
 
     #[test]

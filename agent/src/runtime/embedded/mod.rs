@@ -29,6 +29,8 @@ mod egress;
 mod launch;
 mod lock;
 mod oci;
+mod privileges;
+mod seccomp;
 pub mod shim;
 mod state;
 mod sweep;
@@ -114,7 +116,11 @@ impl Runtime for EmbeddedRuntime {
             _ => true,
         };
         let mut words: Vec<String> = capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect();
-        words.extend(self.containers.has_egress().then(|| capability::NETWORK_EGRESS.to_owned()));
+        let told = [
+            (capability::NETWORK_EGRESS, self.containers.has_egress()),
+            (capability::SECURITY_SECCOMP, seccomp::is_offered()),
+        ];
+        words.extend(told.into_iter().filter(|(_, is_so)| *is_so).map(|(word, _)| word.to_owned()));
         words
     }
 

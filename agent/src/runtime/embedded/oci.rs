@@ -4,30 +4,14 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
     LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
     PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::launch::LaunchFile;
 use super::layout::ROOTFS;
-
-/// What an ordinary container may do: Docker's set without MKNOD, since cgroup v2 has no device filter here.
-const CAPABILITIES: [Capability; 13] = [
-    Capability::AuditWrite,
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Kill,
-    Capability::NetBindService,
-    Capability::NetRaw,
-    Capability::Setfcap,
-    Capability::Setgid,
-    Capability::Setpcap,
-    Capability::Setuid,
-    Capability::SysChroot,
-];
+use super::privileges;
 
 /// Descriptors that a program may open without asking for more.
 const OPEN_FILES_SOFT: u64 = 65_536;
@@ -38,8 +22,9 @@ const CPU_PERIOD: u64 = 100_000;
 /// Smallest CPU quota that the kernel takes, in microseconds.
 const MIN_CPU_QUOTA: i64 = 1_000;
 
-/// Paths of /proc and /sys that tell or change too much of the machine: as runc.
-const MASKED: [&str; 11] = [
+/// Paths of /proc and /sys that tell or change too much of the machine: as Docker, with those of
+/// [`Machine::masked`].
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -50,13 +35,14 @@ const MASKED: [&str; 11] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// Paths of /proc that a container may read only: as runc.
+/// Paths of /proc that a container may read only: as Docker.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What the machine allows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Machine {
     /// The shim's capability bounding set, bit by number.
     pub(super) bounding: u64,
@@ -64,6 +50,8 @@ pub(super) struct Machine {
     pub(super) open_files: u64,
     /// Whether swap can be limited.
     pub(super) limits_swap: bool,
+    /// Paths that no ordinary container shall see, and that not every machine has.
+    pub(super) masked: Vec<String>,
 }
 
 /// Who the program runs as.
@@ -94,7 +82,7 @@ pub(super) fn configuration(
     launch: &LaunchFile,
     identity: &Identity,
     sources: &Sources,
-    machine: Machine,
+    machine: &Machine,
 ) -> Result<Spec, OciSpecError> {
     let namespaces = [
         LinuxNamespaceType::Mount,
@@ -110,7 +98,7 @@ pub(super) fn configuration(
         .namespaces(namespaces)
         .cgroups_path(launch.cgroup.as_str())
         .resources(resources(launch, machine)?)
-        .masked_paths(MASKED.map(str::to_owned).to_vec())
+        .masked_paths(MASKED.map(str::to_owned).into_iter().chain(machine.masked.clone()).collect::<Vec<_>>())
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
         .build()?;
     SpecBuilder::default()
@@ -123,11 +111,8 @@ pub(super) fn configuration(
         .build()
 }
 
-fn process(launch: &LaunchFile, identity: &Identity, machine: Machine) -> Result<Process, OciSpecError> {
-    let allowed: std::collections::HashSet<Capability> = CAPABILITIES
-        .into_iter()
-        .filter(|capability| machine.bounding & (1 << capability_number(*capability)) != 0)
-        .collect();
+fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Result<Process, OciSpecError> {
+    let allowed = privileges::ordinary(machine.bounding);
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(allowed.clone())
         .effective(allowed.clone())
@@ -158,28 +143,7 @@ fn process(launch: &LaunchFile, identity: &Identity, machine: Machine) -> Result
         .build()
 }
 
-/// The kernel's number of a capability of [`CAPABILITIES`].
-fn capability_number(capability: Capability) -> u32 {
-    match capability {
-        Capability::Chown => 0,
-        Capability::DacOverride => 1,
-        Capability::Fowner => 3,
-        Capability::Fsetid => 4,
-        Capability::Kill => 5,
-        Capability::Setgid => 6,
-        Capability::Setuid => 7,
-        Capability::Setpcap => 8,
-        Capability::NetBindService => 10,
-        Capability::NetRaw => 13,
-        Capability::SysChroot => 18,
-        Capability::AuditWrite => 29,
-        Capability::Setfcap => 31,
-        // Above every real one: never in a bounding set.
-        _ => 63,
-    }
-}
-
-fn resources(launch: &LaunchFile, machine: Machine) -> Result<LinuxResources, OciSpecError> {
+fn resources(launch: &LaunchFile, machine: &Machine) -> Result<LinuxResources, OciSpecError> {
     let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
     let mut resources = LinuxResourcesBuilder::default().devices(vec![no_devices]);
     if let Some(bytes) = launch.memory {
@@ -276,9 +240,10 @@ mod tests {
         }
     }
 
-    const MACHINE: Machine = Machine { bounding: 0x1ff_feff_ffff, open_files: 20_000, limits_swap: true };
+    const MACHINE: Machine =
+        Machine { bounding: 0x1ff_feff_ffff, open_files: 20_000, limits_swap: true, masked: Vec::new() };
 
-    fn json_of(launch: &LaunchFile, machine: Machine) -> Value {
+    fn json_of(launch: &LaunchFile, machine: &Machine) -> Value {
         let identity = Identity { uid: 5, gid: 6, groups: vec![7] };
         let volumes = (0..launch.volumes.len()).map(|at| PathBuf::from(format!("/stage/{at}"))).collect();
         let sources = Sources { etc: PathBuf::from("/c/etc"), volumes };
@@ -287,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_process_is_what_the_launch_says() {
-        let spec = json_of(&launch(), MACHINE);
+        let spec = json_of(&launch(), &MACHINE);
         let process = &spec["process"];
         assert_eq!(process["args"], json!(["/app", "serve"]));
         assert_eq!(process["env"], json!(["A=1=2"]));
@@ -301,7 +266,7 @@ mod tests {
 
     #[test]
     fn no_namespace_of_the_network_and_no_cgroup_mount_is_asked_for() {
-        let spec = json_of(&launch(), MACHINE);
+        let spec = json_of(&launch(), &MACHINE);
         let namespaces: Vec<&Value> =
             spec["linux"]["namespaces"].as_array().unwrap().iter().map(|n| &n["type"]).collect();
         assert_eq!(namespaces, ["mount", "pid", "ipc", "uts", "cgroup"]);
@@ -316,7 +281,7 @@ mod tests {
     #[test]
     fn capabilities_are_what_docker_gives_and_the_machine_has() {
         let count = |bounding| {
-            let spec = json_of(&launch(), Machine { bounding, ..MACHINE });
+            let spec = json_of(&launch(), &Machine { bounding, ..MACHINE });
             let sets = &spec["process"]["capabilities"];
             assert_eq!(sets["inheritable"], json!([]));
             assert_eq!(sets["ambient"], json!([]));
@@ -330,19 +295,29 @@ mod tests {
     }
 
     #[test]
+    fn what_tells_of_the_machine_is_masked() {
+        let throttle = "/sys/devices/system/cpu/cpu0/thermal_throttle";
+        let spec = json_of(&launch(), &Machine { masked: vec![throttle.to_owned()], ..MACHINE });
+        let masked = spec["linux"]["maskedPaths"].as_array().unwrap();
+        for path in ["/proc/kcore", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap", throttle] {
+            assert!(masked.contains(&json!(path)), "{path}");
+        }
+    }
+
+    #[test]
     fn limits_become_resources() {
-        let none = json_of(&launch(), MACHINE);
+        let none = json_of(&launch(), &MACHINE);
         assert_eq!(none["linux"]["resources"]["memory"], Value::Null);
         assert_eq!(none["linux"]["resources"]["cpu"], Value::Null);
         let limited = LaunchFile { cpu_millis: Some(1500), memory: Some(1 << 26), ..launch() };
-        let resources = &json_of(&limited, MACHINE)["linux"]["resources"];
+        let resources = &json_of(&limited, &MACHINE)["linux"]["resources"];
         assert_eq!(resources["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
         assert_eq!(resources["memory"], json!({ "limit": 1 << 26, "swap": 1 << 26 }));
         assert_eq!(resources["devices"], json!([{ "allow": false, "access": "rwm" }]));
-        let without_swap = json_of(&limited, Machine { limits_swap: false, ..MACHINE });
+        let without_swap = json_of(&limited, &Machine { limits_swap: false, ..MACHINE });
         assert_eq!(without_swap["linux"]["resources"]["memory"], json!({ "limit": 1 << 26 }));
         let tiny = LaunchFile { cpu_millis: Some(1), ..launch() };
-        assert_eq!(json_of(&tiny, MACHINE)["linux"]["resources"]["cpu"]["quota"], 1000, "the kernel takes no less");
+        assert_eq!(json_of(&tiny, &MACHINE)["linux"]["resources"]["cpu"]["quota"], 1000, "the kernel takes no less");
     }
 
     #[test]
@@ -354,7 +329,7 @@ mod tests {
             read_only,
         };
         let volumes = vec![volume("/a/b", true), volume("/a", false), volume("/etc/hosts", false)];
-        let spec = json_of(&LaunchFile { volumes, ..launch() }, MACHINE);
+        let spec = json_of(&LaunchFile { volumes, ..launch() }, &MACHINE);
         let mounts: Vec<(&str, &str)> = spec["mounts"].as_array().unwrap()[6..]
             .iter()
             .map(|mount| (mount["destination"].as_str().unwrap(), mount["source"].as_str().unwrap()))

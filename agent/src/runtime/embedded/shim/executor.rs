@@ -1,5 +1,6 @@
 //! The last step inside the container: find the program, and become it.
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,6 +16,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve};
 
 use super::super::failure;
+use super::super::seccomp::Filter;
 use super::super::state::Failure;
 use super::super::sys;
 use crate::runtime::RuntimeError;
@@ -31,6 +33,8 @@ pub(super) struct Exec {
     pub(super) args: Vec<String>,
     /// Whole environment.
     pub(super) env: Vec<(String, String)>,
+    /// What the program runs under.
+    pub(super) filter: Option<Filter>,
     /// Takes a [`Failure`] as JSON.
     pub(super) report: Rc<File>,
 }
@@ -61,6 +65,27 @@ impl Exec {
             }
         }
         Err(not_found(program, &why))
+    }
+
+    fn become_program(&self) -> Result<Infallible, RuntimeError> {
+        let path = self.find()?;
+        let program = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        let args = words(self.args.iter().cloned());
+        let env = words(self.env.iter().map(|(name, value)| format!("{name}={value}")));
+        sys::default_signals().map_err(|e| failure::io("resetting signals", e))?;
+        if let Some(filter) = &self.filter {
+            // Last of all: the filter has to allow only what the program may do, and what tells of its absence.
+            filter.install().map_err(|e| failure::other(format!("the filter of system calls is not taken: {e}")))?;
+        }
+        execve(&program, &args, &env).map_err(|error| {
+            let why = match error {
+                Errno::ENOEXEC => "it is no program for this machine",
+                Errno::ENOENT => "the interpreter or loader that it names is missing",
+                Errno::EACCES => "it may not be executed by the container's user",
+                other => other.desc(),
+            };
+            not_found(&path.display().to_string(), why)
+        })
     }
 }
 
@@ -108,29 +133,7 @@ impl Executor for Exec {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let error = match self.find() {
-            Ok(path) => {
-                let program = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
-                let args = words(self.args.iter().cloned());
-                let env = words(self.env.iter().map(|(name, value)| format!("{name}={value}")));
-                if let Err(error) = sys::default_signals() {
-                    failure::io("resetting signals", error)
-                } else {
-                    let Err(error) = execve(&program, &args, &env);
-                    let name = path.display().to_string();
-                    not_found(
-                        &name,
-                        match error {
-                            Errno::ENOEXEC => "it is no program for this machine",
-                            Errno::ENOENT => "the interpreter or loader that it names is missing",
-                            Errno::EACCES => "it may not be executed by the container's user",
-                            other => other.desc(),
-                        },
-                    )
-                }
-            }
-            Err(error) => error,
-        };
+        let Err(error) = self.become_program();
         Err(ExecutorError::Other(self.tell(error)))
     }
 }

@@ -18,7 +18,7 @@ use super::super::launch::LaunchFile;
 use super::super::layout::SHIM_LOG;
 use super::super::oci::{self, Machine};
 use super::super::state::Failure;
-use super::super::{failure, sys, user};
+use super::super::{failure, privileges, seccomp, sys, user};
 use super::executor::Exec;
 use super::ports::{self, Bound};
 use super::rootfs;
@@ -54,28 +54,38 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     user::make_directory_inside(&root, &launch.cwd)
         .map_err(|e| failure::io(format!("making the working directory {}", launch.cwd), e))?;
     let sources = rootfs::stage(launch)?;
-    let machine = Machine { bounding: bounding_set()?, open_files, limits_swap: cgroup::limits_swap() };
-    let spec = oci::configuration(launch, &identity, &sources, machine)
+    let machine = Machine {
+        bounding: bounding_set()?,
+        open_files,
+        limits_swap: cgroup::limits_swap(),
+        masked: thermal_throttles(),
+    };
+    let spec = oci::configuration(launch, &identity, &sources, &machine)
         .map_err(|e| failure::other(format!("the container's configuration is wrong: {e}")))?;
     // Looked at once more where it matters: with any other path the library would kill processes that are not ours.
     let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
     CgroupPath::try_from(cgroup.unwrap_or_default().to_owned()).map_err(|e| failure::other(e.to_string()))?;
     spec.save("config.json").map_err(|e| failure::other(format!("writing config.json failed: {e}")))?;
-    create(launch, ports).inspect(|_| {
+    let filter = seccomp::Filter::for_container(&privileges::ordinary(machine.bounding))
+        .map_err(|e| failure::other(format!("the filter of system calls is wrong: {e}")))?;
+    if filter.is_none() {
+        tracing::warn!("this machine has no filter of system calls for containers");
+    }
+    create(launch, ports, filter).inspect(|_| {
         if let Err(error) = rootfs::release_volumes(&launch.volumes_root) {
             tracing::warn!(%error, "volumes stay mounted in the shim");
         }
     })
 }
 
-fn create(launch: &LaunchFile, ports: Vec<Bound>) -> Result<Made, RuntimeError> {
+fn create(launch: &LaunchFile, ports: Vec<Bound>, filter: Option<seccomp::Filter>) -> Result<Made, RuntimeError> {
     let pipe = || std::io::pipe().map_err(|e| failure::io("making a pipe", e));
     let (stdout, stdout_writer) = pipe()?;
     let (stderr, stderr_writer) = pipe()?;
     let (mut exec, exec_writer) = pipe()?;
     let stdin = File::open("/dev/null").map_err(|e| failure::io("opening /dev/null", e))?;
     let report = Rc::new(File::from(std::os::fd::OwnedFd::from(exec_writer)));
-    let executor = Exec { args: launch.args.clone(), env: launch.env.clone(), report };
+    let executor = Exec { args: launch.args.clone(), env: launch.env.clone(), filter, report };
     fs::create_dir_all("oci").map_err(|e| failure::io("making the library's directory", e))?;
     // The builder and with it our end of the pipes is dropped with this statement.
     let built = ContainerBuilder::new("c".to_owned(), SyscallType::default())
@@ -129,6 +139,16 @@ fn raise_open_files() -> Result<u64, RuntimeError> {
         setrlimit(Resource::RLIMIT_NOFILE, SHIM_OPEN_FILES.min(hard), hard).map_err(fail)?;
     }
     Ok(hard)
+}
+
+/// Where each processor tells how often it was too hot, which follows the load of other containers.
+fn thermal_throttles() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path().join("thermal_throttle"));
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.is_dir()).filter_map(|path| path.into_os_string().into_string().ok()).collect();
+    paths.sort();
+    paths
 }
 
 fn bounding_set() -> Result<u64, RuntimeError> {
