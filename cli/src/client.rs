@@ -82,13 +82,24 @@ impl Client {
         }
     }
 
-    /// At most `limit` jobs that match a filter, newest first, and whether there may be more; an empty one matches all.
-    pub(crate) async fn list_jobs(&mut self, filter: &str, limit: i32) -> Result<(Vec<v1::Job>, bool), Error> {
+    /// At most `limit` jobs that match a filter, in an order, and whether there may be more. An empty filter matches all,
+    /// an empty order is newest first.
+    pub(crate) async fn list_jobs(
+        &mut self,
+        filter: &str,
+        order_by: &str,
+        limit: i32,
+    ) -> Result<(Vec<v1::Job>, bool), Error> {
         let mut jobs = Vec::new();
         let mut page_token = String::new();
         loop {
             let left = limit.saturating_sub(i32::try_from(jobs.len()).unwrap_or(limit));
-            let request = v1::ListJobsRequest { page_size: left, page_token, filter: filter.to_owned() };
+            let request = v1::ListJobsRequest {
+                page_size: left,
+                page_token,
+                filter: filter.to_owned(),
+                order_by: order_by.to_owned(),
+            };
             let page = self.jobs.list_jobs(call(request)).await?.into_inner();
             jobs.extend(page.jobs);
             page_token = page.next_page_token;
@@ -99,8 +110,14 @@ impl Client {
         }
     }
 
-    /// All nodes that match a selector and a filter; an empty one matches all.
-    pub(crate) async fn list_nodes(&mut self, selector: &str, filter: &str) -> Result<Vec<v1::Node>, Error> {
+    /// All nodes that match a selector and a filter, in an order. An empty selector or filter matches all, an empty order
+    /// is by name.
+    pub(crate) async fn list_nodes(
+        &mut self,
+        selector: &str,
+        filter: &str,
+        order_by: &str,
+    ) -> Result<Vec<v1::Node>, Error> {
         let mut nodes = Vec::new();
         let mut page_token = String::new();
         loop {
@@ -109,6 +126,7 @@ impl Client {
                 page_token,
                 selector: selector.to_owned(),
                 filter: filter.to_owned(),
+                order_by: order_by.to_owned(),
             };
             let page = self.nodes.list_nodes(call(request)).await?.into_inner();
             nodes.extend(page.nodes);
@@ -121,15 +139,17 @@ impl Client {
 
     /// All apps of a node and of a name; an empty one means all.
     pub(crate) async fn list_apps(&mut self, node_name: &str, app_name: &str) -> Result<Vec<v1::App>, Error> {
-        self.list_matching_apps(node_name, app_name, "").await
+        self.list_matching_apps(node_name, app_name, "", "").await
     }
 
-    /// All apps of a node and of a name that match a filter; an empty one means all.
+    /// All apps of a node and of a name that match a filter, in an order. An empty node, name or filter means all, an empty
+    /// order is by node and name.
     pub(crate) async fn list_matching_apps(
         &mut self,
         node_name: &str,
         app_name: &str,
         filter: &str,
+        order_by: &str,
     ) -> Result<Vec<v1::App>, Error> {
         let mut apps = Vec::new();
         let mut page_token = String::new();
@@ -140,6 +160,7 @@ impl Client {
                 node_name: node_name.to_owned(),
                 app_name: app_name.to_owned(),
                 filter: filter.to_owned(),
+                order_by: order_by.to_owned(),
             };
             let page = self.apps.list_apps(call(request)).await?.into_inner();
             apps.extend(page.apps);

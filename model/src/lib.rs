@@ -30,6 +30,7 @@ pub mod report;
 pub mod rollout;
 pub mod secret;
 pub mod selector;
+pub mod sorting;
 pub mod spec;
 pub mod targets;
 pub mod task;

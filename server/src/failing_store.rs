@@ -14,6 +14,7 @@ use longshore_model::node::{Labels, Node, NodeInfo};
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
+use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{
     Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen, Store, StoreError,
     StoredCredential, StoredToken, Terms,
@@ -77,11 +78,11 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn jobs(&self, _: Option<&JobId>, _: usize) -> Result<Page<Arc<Job>>, StoreError> {
+    async fn jobs(&self, _: Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn tasks(&self, _: &JobId, _: Option<&NodeName>, _: usize) -> Result<Page<Task>, StoreError> {
+    async fn tasks(&self, _: &JobId, _: Query<TaskKey>) -> Result<Page<Task>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
@@ -118,7 +119,7 @@ impl Store for FailingStore {
         self.answer(())
     }
 
-    async fn tokens(&self, _: Option<&str>, _: usize, _: Timestamp) -> Result<Page<StoredToken>, StoreError> {
+    async fn tokens(&self, _: Query<TokenKey>, _: Timestamp) -> Result<Page<StoredToken>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
@@ -130,7 +131,7 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn pending(&self, _: Option<&NodeName>, _: usize, _: Timestamp) -> Result<Page<PendingNode>, StoreError> {
+    async fn pending(&self, _: Query<NameKey>, _: Timestamp) -> Result<Page<PendingNode>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
@@ -146,7 +147,7 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn nodes(&self, _: Option<&NodeName>, _: usize) -> Result<Page<Node>, StoreError> {
+    async fn nodes(&self, _: Query<NodeKey>) -> Result<Page<Node>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
@@ -166,7 +167,7 @@ impl Store for FailingStore {
         self.answer(())
     }
 
-    async fn users(&self, _: Option<&str>, _: usize) -> Result<Page<User>, StoreError> {
+    async fn users(&self, _: Query<NameKey>) -> Result<Page<User>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
@@ -186,13 +187,7 @@ impl Store for FailingStore {
         self.answer(())
     }
 
-    async fn apps(
-        &self,
-        _: Option<&NodeName>,
-        _: Option<&AppName>,
-        _: Option<&(NodeName, AppName)>,
-        _: usize,
-    ) -> Result<Page<App>, StoreError> {
+    async fn apps(&self, _: Option<&NodeName>, _: Option<&AppName>, _: Query<AppKey>) -> Result<Page<App>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
@@ -226,7 +221,7 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn credentials(&self, _: Option<&CredentialName>, _: usize) -> Result<Page<StoredCredential>, StoreError> {
+    async fn credentials(&self, _: Query<NameKey>) -> Result<Page<StoredCredential>, StoreError> {
         self.nothing()
     }
 

@@ -76,6 +76,28 @@ async fn mistakes_are_told_with_their_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_come_in_the_order_that_is_asked_for() {
+    let cluster = Cluster::start().await;
+    for name in ["b", "c", "a"] {
+        cluster.enroll(name, &[], None, &[]).await;
+    }
+    for (order, expected) in [("name", "a b c"), ("name desc", "c b a"), ("enroll_time", "b c a")] {
+        let listed = succeed(&mut cluster.cli(&["node", "list", "--order-by", order]));
+        let names: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(names.join(" "), expected, "{order}");
+    }
+    let (status, _, stderr) = code(&cluster, &["node", "list", "--order-by", "name,color"]);
+    assert!(status == 1 && stderr.contains("order_by: at position 6: there is no field \"color\""), "{stderr}");
+    for list in [["job", "list"].as_slice(), &["app", "list"], &["user", "list"], &["registry", "list"]] {
+        let order = if list[0] == "app" { "app_name desc" } else { "create_time desc" };
+        succeed(&mut cluster.cli(&[list, &["--order-by", order]].concat()));
+    }
+    for list in [["node", "token", "list"].as_slice(), &["node", "pending"]] {
+        succeed(&mut cluster.cli(&[list, &["--order-by", "create_time desc"]].concat()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn absent_denied_and_unreachable_are_told_apart() {
     let cluster = Cluster::start().await;
     assert_eq!(code(&cluster, &["job", "show", "01hzzzzzzzzzzzzzzzzzzzzzzz"]).0, 6);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
-use longshore_model::app::App;
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -17,16 +16,13 @@ use longshore_proto::v1;
 use tonic::{Code, Request, Response, Status};
 use v1::app_service_server::AppService;
 
-use super::pages::{self, Listing};
-use super::scan::Scan;
+use super::pages::{Asked, Listing};
 use super::{Context, filters, node_and_app, optional_name, status, terms};
 use crate::session::logs::{DeskError, Event, Reader};
 use crate::store::StoreError;
 
 /// Time for an agent to come with the logs that it was asked for: a round trip and a new stream, with much to spare.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Stands between node and app in a cursor; neither name can hold it.
-const SEPARATOR: char = '/';
 
 /// AppService.
 pub struct AppApi(pub Context);
@@ -40,35 +36,29 @@ impl AppService for AppApi {
         let filters = [request.node_name.as_str(), request.app_name.as_str(), request.filter.as_str()];
         let listing = Listing::new("ListApps", &filters);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, read_cursor, &mut bad);
         let node: Option<NodeName> = optional_name(request.node_name.clone(), "node_name", &mut bad);
         let app: Option<AppName> = optional_name(request.app_name.clone(), "app_name", &mut bad);
         let filter = filters::read(&request.filter, filters::APPS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
         bad.or(()).map_err(status::invalid)?;
         let store = &self.0.store;
-        let batch = if filter.is_empty() { size } else { MAX_PAGE };
-        let is_wanted = |app: &App| filter.matches(|field| filters::app(app, field));
-        let mut scan = Scan::new(size, after);
         while scan.goes_on() {
-            let page = store.apps(node.as_ref(), app.as_ref(), scan.after(), batch).await.map_err(status::store)?;
-            scan.take(page, |app| (app.node.clone(), app.name.clone()), is_wanted);
+            let page = store.apps(node.as_ref(), app.as_ref(), scan.query()).await.map_err(status::store)?;
+            scan.take(page, |app| filter.matches(|field| filters::app(app, field)));
         }
-        let (found, last) = scan.finish();
+        let found = scan.finish();
         let mut jobs: HashMap<JobId, Arc<Job>> = HashMap::new();
-        let mut apps = Vec::with_capacity(found.len());
-        for app in found {
+        let mut apps = Vec::with_capacity(found.items.len());
+        for app in &found.items {
             let job = match jobs.get(&app.job) {
                 Some(job) => Arc::clone(job),
                 None => store.job(&app.job).await.map_err(status::store)?,
             };
-            apps.push(convert::app(&app, &job.spec));
-            jobs.insert(app.job, job);
+            apps.push(convert::app(app, &job.spec));
+            jobs.insert(app.job.clone(), job);
         }
-        let cursor = |node: &str, app: &str| listing.token(&format!("{node}{SEPARATOR}{app}"));
-        let token = pages::close(&mut apps, false, |app| cursor(&app.node_name, &app.app_name));
-        let token = token.or_else(|| last.map(|(node, app)| cursor(node.as_str(), app.as_str())));
-        let next_page_token = token.unwrap_or_default();
+        let (apps, next_page_token) = listing.close(&found, apps);
         Ok(Response::new(v1::ListAppsResponse { apps, next_page_token }))
     }
 
@@ -123,11 +113,6 @@ impl AppService for AppApi {
         };
         Ok(Response::new(lines(reader, node, instance)))
     }
-}
-
-fn read_cursor(cursor: &str) -> Option<(NodeName, AppName)> {
-    let (node, app) = cursor.split_once(SEPARATOR)?;
-    NodeName::parse(node).ok().zip(AppName::parse(app).ok())
 }
 
 /// The stream of a reader: ends when the upload is complete, or with an error.

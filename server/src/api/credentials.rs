@@ -17,8 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use tonic::{Request, Response, Status};
 use v1::registry_credential_service_server::RegistryCredentialService;
 
-use super::pages::{self, Listing};
-use super::scan::Scan;
+use super::pages::{Asked, Listing};
 use super::{Context, filters, new_job, status, terms};
 use crate::store::{RequestKey, StoreError, StoredCredential};
 use crate::vault::{Vault, VaultError};
@@ -242,28 +241,22 @@ impl RegistryCredentialService for CredentialApi {
         let texts = [request.filter.as_str()];
         let listing = Listing::new("ListRegistryCredentials", &texts);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| CredentialName::parse(cursor).ok(), &mut bad);
         let filter = filters::read(&request.filter, filters::CREDENTIALS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let batch = if filter.is_empty() { size } else { MAX_PAGE };
-        let mut scan = Scan::new(size, after);
+        let is_wanted = |stored: &StoredCredential| {
+            let registry = stored.credential.registry.to_string();
+            filter.matches(|field| filters::credential(&stored.credential, &registry, field))
+        };
         while scan.goes_on() {
-            let page = self.context.store.credentials(scan.after(), batch).await.map_err(status::store)?;
-            scan.take(
-                page,
-                |stored| stored.credential.name.clone(),
-                |stored| {
-                    let registry = stored.credential.registry.to_string();
-                    filter.matches(|field| filters::credential(&stored.credential, &registry, field))
-                },
-            );
+            let page = self.context.store.credentials(scan.query()).await.map_err(status::store)?;
+            scan.take(page, is_wanted);
         }
-        let (found, last) = scan.finish();
-        let mut items: Vec<_> = found.iter().map(|stored| convert::registry_credential(&stored.credential)).collect();
-        let token = pages::close(&mut items, false, |item| listing.token(&item.name));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
-        Ok(Response::new(v1::ListRegistryCredentialsResponse { registry_credentials: items, next_page_token }))
+        let found = scan.finish();
+        let items = found.items.iter().map(|stored| convert::registry_credential(&stored.credential)).collect();
+        let (registry_credentials, next_page_token) = listing.close(&found, items);
+        Ok(Response::new(v1::ListRegistryCredentialsResponse { registry_credentials, next_page_token }))
     }
 
     async fn get_registry_credential(

@@ -16,8 +16,7 @@ use longshore_tls::EnrollmentToken;
 use tonic::Status;
 
 use super::nodes::NodeApi;
-use super::pages::{self, Listing};
-use super::scan::Scan;
+use super::pages::{Asked, Listing};
 use super::{filters, optional_name, status, terms};
 use crate::store::StoredToken;
 
@@ -81,22 +80,18 @@ impl NodeApi {
         let filters = [request.filter.as_str()];
         let listing = Listing::new("ListEnrollmentTokens", &filters);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| Some(cursor.to_owned()), &mut bad);
         let filter = filters::read(&request.filter, filters::TOKENS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let batch = if filter.is_empty() { size } else { MAX_PAGE };
-        let (store, now) = (&self.context.store, Timestamp::now());
-        let is_wanted = |token: &StoredToken| filter.matches(|field| filters::token(token, field));
-        let mut scan = Scan::new(size, after);
+        let now = Timestamp::now();
         while scan.goes_on() {
-            let page = store.tokens(scan.after().map(String::as_str), batch, now).await.map_err(status::store)?;
-            scan.take(page, |token| token.id.clone(), is_wanted);
+            let page = self.context.store.tokens(scan.query(), now).await.map_err(status::store)?;
+            scan.take(page, |token| filter.matches(|field| filters::token(token, field)));
         }
-        let (found, last) = scan.finish();
-        let mut enrollment_tokens: Vec<v1::EnrollmentToken> = found.into_iter().map(token_on_wire).collect();
-        let token = pages::close(&mut enrollment_tokens, false, |token| listing.token(&token.token_id));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(&last))).unwrap_or_default();
+        let found = scan.finish();
+        let (enrollment_tokens, next_page_token) =
+            listing.close(&found, found.items.iter().map(token_on_wire).collect());
         Ok(v1::ListEnrollmentTokensResponse { enrollment_tokens, next_page_token })
     }
 
@@ -123,25 +118,22 @@ impl NodeApi {
         let filters = [request.filter.as_str()];
         let listing = Listing::new("ListPendingNodes", &filters);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
         let filter = filters::read(&request.filter, filters::PENDING_NODES, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let batch = if filter.is_empty() { size } else { MAX_PAGE };
-        let (store, now) = (&self.context.store, Timestamp::now());
+        let now = Timestamp::now();
         let is_wanted = |machine: &PendingNode| {
             let texts = [machine.key.to_string(), machine.address.to_string()];
             filter.matches(|field| filters::pending_node(machine, &texts, field))
         };
-        let mut scan = Scan::new(size, after);
         while scan.goes_on() {
-            let page = store.pending(scan.after(), batch, now).await.map_err(status::store)?;
-            scan.take(page, |machine| machine.name.clone(), is_wanted);
+            let page = self.context.store.pending(scan.query(), now).await.map_err(status::store)?;
+            scan.take(page, is_wanted);
         }
-        let (found, last) = scan.finish();
-        let mut pending_nodes: Vec<v1::PendingNode> = found.iter().map(v1::PendingNode::from).collect();
-        let token = pages::close(&mut pending_nodes, false, |machine| listing.token(&machine.name));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        let found = scan.finish();
+        let (pending_nodes, next_page_token) =
+            listing.close(&found, found.items.iter().map(v1::PendingNode::from).collect());
         Ok(v1::ListPendingNodesResponse { pending_nodes, next_page_token })
     }
 
@@ -168,16 +160,16 @@ impl NodeApi {
     }
 }
 
-fn token_on_wire(token: StoredToken) -> v1::EnrollmentToken {
+fn token_on_wire(token: &StoredToken) -> v1::EnrollmentToken {
     v1::EnrollmentToken {
-        token_id: token.id,
+        token_id: token.id.clone(),
         create_time: Some(convert::timestamp(token.create_time)),
         expire_time: Some(convert::timestamp(token.expire_time)),
-        creator: token.creator,
+        creator: token.creator.clone(),
         uses: token.uses,
         uses_left: token.uses_left,
-        labels: token.labels.into_iter().collect(),
-        node_name: token.node.map(String::from).unwrap_or_default(),
+        labels: token.labels.clone().into_iter().collect(),
+        node_name: token.node.as_ref().map(ToString::to_string).unwrap_or_default(),
         requires_approval: token.requires_approval,
     }
 }

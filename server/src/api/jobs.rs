@@ -9,16 +9,14 @@ use jiff::Timestamp;
 use longshore_model::identity::Identity;
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
-use longshore_model::name::{JobId, NodeName};
-use longshore_model::task::Task;
+use longshore_model::name::JobId;
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
 use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
-use super::pages::{self, Listing};
-use super::scan::Scan;
+use super::pages::{Asked, Listing};
 use super::watch::{Cursor, Watch};
 use super::{Context, filters, job_id, new_job, status, terms};
 use crate::hub::{Interest, Snapshot, Subscription};
@@ -95,21 +93,17 @@ impl JobService for JobApi {
         let filters = [request.filter.as_str()];
         let listing = Listing::new("ListJobs", &filters);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| JobId::parse(cursor).ok(), &mut bad);
         let filter = filters::read(&request.filter, filters::JOBS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(SCANNED_JOBS), &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let batch = if filter.is_empty() { size } else { SCANNED_JOBS };
-        let is_wanted = |job: &Arc<Job>| filter.matches(|field| filters::job(job, field));
-        let mut scan = Scan::new(size, after);
         while scan.goes_on() {
-            let page = self.0.store.jobs(scan.after(), batch).await.map_err(status::store)?;
-            scan.take(page, |job| job.id.clone(), is_wanted);
+            let page = self.0.store.jobs(scan.query()).await.map_err(status::store)?;
+            scan.take(page, |job| filter.matches(|field| filters::job(job, field)));
         }
-        let (found, last) = scan.finish();
-        let mut jobs: Vec<v1::Job> = found.iter().map(|job| v1::Job::from(job.as_ref())).collect();
-        let token = pages::close(&mut jobs, false, |job| listing.token(&job.job_id));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        let found = scan.finish();
+        let jobs = found.items.iter().map(|job| v1::Job::from(job.as_ref())).collect();
+        let (jobs, next_page_token) = listing.close(&found, jobs);
         Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
     }
 
@@ -189,21 +183,16 @@ impl JobService for JobApi {
         let mut bad = Violations::default();
         let id =
             JobId::from_wire(request.job_id.clone(), longshore_model::validate::Path::Root.field("job_id"), &mut bad);
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
         let filter = filters::read(&request.filter, filters::TASKS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
         let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let batch = if filter.is_empty() { size } else { MAX_PAGE };
-        let is_wanted = |task: &Task| filter.matches(|field| filters::task(task, field));
-        let mut scan = Scan::new(size, after);
         while scan.goes_on() {
-            let page = self.0.store.tasks(&id, scan.after(), batch).await.map_err(status::store)?;
-            scan.take(page, |task| task.node.clone(), is_wanted);
+            let page = self.0.store.tasks(&id, scan.query()).await.map_err(status::store)?;
+            scan.take(page, |task| filter.matches(|field| filters::task(task, field)));
         }
-        let (found, last) = scan.finish();
-        let mut tasks: Vec<v1::Task> = found.iter().map(v1::Task::from).collect();
-        let token = pages::close(&mut tasks, false, |task| listing.token(&task.node_name));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        let found = scan.finish();
+        let (tasks, next_page_token) = listing.close(&found, found.items.iter().map(v1::Task::from).collect());
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
 }

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::status;
+use crate::store::sorting::Query;
 use crate::store::{NewJob, RequestKey, Store, StoreError};
 
 /// Named targets up to which each is looked up by itself; for more, reading all nodes in pages is quicker.
@@ -154,16 +155,13 @@ struct Placed {
 impl Placed {
     /// Fails when no node has the app.
     async fn find(store: &dyn Store, name: &AppName) -> Result<Self, StoreError> {
-        let (mut nodes, mut newest, mut after) = (BTreeSet::new(), None, None);
-        loop {
-            let page = store.apps(None, Some(name), after.as_ref(), MAX_PAGE).await?;
-            after = page.items.last().map(|app| (app.node.clone(), app.name.clone()));
+        let (mut nodes, mut newest, mut next) = (BTreeSet::new(), None, Some(Query::first(MAX_PAGE)));
+        while let Some(query) = next {
+            let page = store.apps(None, Some(name), query.clone()).await?;
+            next = query.next(&page);
             for app in page.items {
                 newest = newest.max(Some(app.job));
                 nodes.insert(app.node);
-            }
-            if !page.more {
-                break;
             }
         }
         let newest = newest.ok_or_else(|| StoreError::NotFound { kind: "app", name: name.to_string() })?;
@@ -231,19 +229,17 @@ async fn candidates(store: &dyn Store, targets: &Targets) -> Result<Vec<Node>, S
     }
     let selector = targets.selector.as_deref().and_then(|selector| Selector::parse(selector).ok());
     let names: HashSet<&str> = targets.node_names.iter().map(String::as_str).collect();
-    let mut after: Option<NodeName> = None;
-    loop {
-        let page = store.nodes(after.as_ref(), MAX_PAGE).await?;
-        after = page.items.last().map(|node| node.name.clone());
+    let mut next = Some(Query::first(MAX_PAGE));
+    while let Some(query) = next {
+        let page = store.nodes(query.clone()).await?;
+        next = query.next(&page);
         let is_meant = |node: &Node| match &selector {
             Some(selector) => selector.matches(&node.labels),
             None => names.contains(node.name.as_str()),
         };
         found.extend(page.items.into_iter().filter(is_meant));
-        if !page.more || after.is_none() {
-            return Ok(found);
-        }
     }
+    Ok(found)
 }
 
 /// The app's whole name: the same for every attempt, and different for every job.

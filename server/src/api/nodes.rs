@@ -14,8 +14,7 @@ use longshore_tls::Pin;
 use tonic::{Request, Response, Status};
 use v1::node_service_server::NodeService;
 
-use super::pages::{self, Listing};
-use super::scan::Scan;
+use super::pages::{Asked, Listing};
 use super::{Context, filters, status, terms};
 
 /// NodeService.
@@ -42,8 +41,6 @@ impl NodeService for NodeApi {
         let filters = [request.selector.as_str(), request.filter.as_str()];
         let listing = Listing::new("ListNodes", &filters);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| NodeName::parse(cursor).ok(), &mut bad);
         let selector = match request.selector.as_str() {
             "" => None,
             text => match Selector::parse(text) {
@@ -55,23 +52,22 @@ impl NodeService for NodeApi {
             },
         };
         let filter = filters::read(&request.filter, filters::NODES, &mut bad);
+        let batch = (selector.is_some() || !filter.is_empty()).then_some(MAX_PAGE);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, batch, &mut bad);
         bad.or(()).map_err(status::invalid)?;
         let (live, now) = (&self.context.live.fleet, Timestamp::now());
         let is_wanted = |node: &Node| {
             selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
                 && filter.matches(|field| filters::node(node, live.connected(&node.name), now, field))
         };
-        let batch = if selector.is_none() && filter.is_empty() { size } else { MAX_PAGE };
-        let store = &self.context.store;
-        let mut scan = Scan::new(size, after);
         while scan.goes_on() {
-            let page = store.nodes(scan.after(), batch).await.map_err(status::store)?;
-            scan.take(page, |node| node.name.clone(), is_wanted);
+            let page = self.context.store.nodes(scan.query()).await.map_err(status::store)?;
+            scan.take(page, is_wanted);
         }
-        let (found, last) = scan.finish();
-        let mut nodes: Vec<v1::Node> = found.iter().map(|node| self.on_wire(node)).collect();
-        let token = pages::close(&mut nodes, false, |node| listing.token(&node.name));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(last.as_str()))).unwrap_or_default();
+        let found = scan.finish();
+        let nodes = found.items.iter().map(|node| self.on_wire(node)).collect();
+        let (nodes, next_page_token) = listing.close(&found, nodes);
         Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token }))
     }
 

@@ -1,25 +1,38 @@
 //! Lists of what matches, gathered from pages of the store.
 
+use longshore_model::sorting::Position;
+
 use crate::store::Page;
+use crate::store::sorting::{Query, Sorted};
 
 /// Store pages that one call looks through: bounds the work of a call that matches almost nothing. The answer then has
 /// fewer items than were asked for, and a token.
 const MAX_SCANNED_PAGES: usize = 10;
 
 /// A search through pages, each of which begins where the one before it ended.
-pub(super) struct Scan<T, K> {
+pub(super) struct Scan<T: Sorted> {
     size: usize,
     found: Vec<T>,
-    after: Option<K>,
+    query: Query<T::Key>,
     pages: usize,
     /// Whether the last item of all was looked at.
     is_over: bool,
 }
 
-impl<T, K> Scan<T, K> {
-    /// A search for `size` items after `after`.
-    pub(super) fn new(size: usize, after: Option<K>) -> Self {
-        Self { size, found: Vec::new(), after, pages: 0, is_over: false }
+/// What a search has found.
+pub(super) struct Found<T: Sorted> {
+    /// What matches.
+    pub(super) items: Vec<T>,
+    /// What was searched.
+    pub(super) query: Query<T::Key>,
+    /// Where the list goes on, if there may be more.
+    pub(super) last: Option<Position>,
+}
+
+impl<T: Sorted> Scan<T> {
+    /// A search for `size` items.
+    pub(super) fn new(size: usize, query: Query<T::Key>) -> Self {
+        Self { size, found: Vec::new(), query, pages: 0, is_over: false }
     }
 
     /// Whether it takes another page.
@@ -27,47 +40,80 @@ impl<T, K> Scan<T, K> {
         !self.is_over && self.found.len() < self.size && self.pages < MAX_SCANNED_PAGES
     }
 
-    /// Where the next page begins.
-    pub(super) fn after(&self) -> Option<&K> {
-        self.after.as_ref()
+    /// The next page to look through.
+    pub(super) fn query(&self) -> Query<T::Key> {
+        self.query.clone()
     }
 
     /// Takes from a page what matches, until there is enough.
-    pub(super) fn take(&mut self, page: Page<T>, key: impl Fn(&T) -> K, matches: impl Fn(&T) -> bool) {
+    pub(super) fn take(&mut self, page: Page<T>, matches: impl Fn(&T) -> bool) {
         self.pages += 1;
+        let mut last = None;
         for item in page.items {
             if self.found.len() == self.size {
+                self.query.after = last;
                 return;
             }
-            self.after = Some(key(&item));
+            last = Some(self.query.place(&item));
             if matches(&item) {
                 self.found.push(item);
             }
         }
+        self.query.after = last.or_else(|| self.query.after.take());
         self.is_over = !page.more;
     }
 
-    /// What was found, and where the list goes on if there may be more.
-    pub(super) fn finish(self) -> (Vec<T>, Option<K>) {
-        (self.found, self.after.filter(|_| !self.is_over))
+    /// What was found.
+    pub(super) fn finish(self) -> Found<T> {
+        let last = self.query.after.clone().filter(|_| !self.is_over);
+        Found { items: self.found, query: self.query, last }
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // A test may fail by panicking.
 mod tests {
+    use longshore_model::sorting::{SortKey, SortValue, Sorting, Term};
+
     use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub struct Number;
+
+    impl SortKey for Number {
+        const ALL: &'static [(&'static str, Self)] = &[("number", Self)];
+        const UNIQUE: &'static [Self] = &[Self];
+        const DEFAULT: &'static [Term<Self>] = &[Term::ascending(Self)];
+    }
+
+    impl Sorted for u32 {
+        type Key = Number;
+
+        fn sort_value(&self, _: Number) -> SortValue {
+            SortValue::Text(self.to_string())
+        }
+    }
+
+    fn number(position: &Position) -> u32 {
+        match &position.0[0] {
+            SortValue::Text(text) => text.parse().unwrap(),
+            SortValue::Time(_) => 0,
+        }
+    }
 
     /// Looks through the numbers below 100 for those that a divisor divides.
     fn multiples(divisor: u32, size: usize, batch: usize, after: Option<u32>) -> (Vec<u32>, Option<u32>) {
-        let mut scan = Scan::new(size, after);
+        let after = after.map(|after| Position(vec![after.sort_value(Number)]));
+        let mut scan = Scan::new(size, Query { sorting: Sorting::default(), after, limit: batch });
         while scan.goes_on() {
-            let start = scan.after().map_or(0, |after| after + 1);
-            let items: Vec<u32> = (start..100).take(batch).collect();
+            let query = scan.query();
+            let start = query.after.as_ref().map_or(0, |after| number(after) + 1);
+            let items: Vec<u32> = (start..100).take(query.limit).collect();
             let more = items.last().is_some_and(|last| *last < 99);
-            scan.take(Page { items, more }, |item| *item, |item| item % divisor == 0);
+            scan.take(Page { items, more }, |item| item % divisor == 0);
         }
-        scan.finish()
+        let found = scan.finish();
+        (found.items, found.last.as_ref().map(number))
     }
 
     #[test]

@@ -15,8 +15,7 @@ use longshore_proto::v1;
 use tonic::{Code, Request, Response, Status};
 use v1::user_service_server::UserService;
 
-use super::pages::{self, Listing};
-use super::scan::Scan;
+use super::pages::{Asked, Listing};
 use super::{Context, filters, status, terms};
 use crate::identity::Authority;
 use crate::identity::authority::CertificateRequest;
@@ -79,22 +78,16 @@ impl UserService for UserApi {
         let filters = [request.filter.as_str()];
         let listing = Listing::new("ListUsers", &filters);
         let mut bad = Violations::default();
-        let size = pages::size(request.page_size, &mut bad);
-        let after = listing.cursor(&request.page_token, |cursor| Some(cursor.to_owned()), &mut bad);
         let filter = filters::read(&request.filter, filters::USERS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let batch = if filter.is_empty() { size } else { MAX_PAGE };
-        let is_wanted = |user: &User| filter.matches(|field| filters::user(user, field));
-        let mut scan = Scan::new(size, after);
         while scan.goes_on() {
-            let after = scan.after().map(String::as_str);
-            let page = self.context.store.users(after, batch).await.map_err(status::store)?;
-            scan.take(page, |user| user.name.clone(), is_wanted);
+            let page = self.context.store.users(scan.query()).await.map_err(status::store)?;
+            scan.take(page, |user| filter.matches(|field| filters::user(user, field)));
         }
-        let (found, last) = scan.finish();
-        let mut users: Vec<v1::User> = found.iter().map(v1::User::from).collect();
-        let token = pages::close(&mut users, false, |user| listing.token(&user.name));
-        let next_page_token = token.or_else(|| last.map(|last| listing.token(&last))).unwrap_or_default();
+        let found = scan.finish();
+        let (users, next_page_token) = listing.close(&found, found.items.iter().map(v1::User::from).collect());
         Ok(Response::new(v1::ListUsersResponse { users, next_page_token }))
     }
 

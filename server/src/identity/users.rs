@@ -12,6 +12,7 @@ use longshore_model::limits::MAX_PAGE;
 use longshore_model::user::User;
 use tokio_util::sync::CancellationToken;
 
+use crate::store::sorting::Query;
 use crate::store::{Store, StoreError};
 
 /// Name of the first admin.
@@ -37,15 +38,13 @@ impl Users {
     ///
     /// The store fails.
     pub async fn load(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = store.users(after.as_deref(), MAX_PAGE).await?;
-            after = page.items.last().map(|user| user.name.clone());
+        let mut next = Some(Query::first(MAX_PAGE));
+        while let Some(query) = next {
+            let page = store.users(query.clone()).await?;
+            next = query.next(&page);
             page.items.into_iter().for_each(|user| self.changed(user));
-            if !page.more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Takes over a committed change: ends the calls of whoever was revoked.

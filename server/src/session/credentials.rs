@@ -12,6 +12,7 @@ use tonic::Status;
 use super::AgentApi;
 use crate::api::{credentials, status};
 use crate::store::StoreError;
+use crate::store::sorting::Query;
 
 impl AgentApi {
     /// The credential for an app that this node shall run: only its own job's image decides which one that is.
@@ -25,7 +26,8 @@ impl AgentApi {
             return Err(status::store(StoreError::NotFound { kind: "app", name: name.to_string() }));
         }
         let job = self.store.job(&app.job).await.map_err(status::store)?;
-        let all = self.store.credentials(None, MAX_REGISTRY_CREDENTIALS).await.map_err(status::store)?.items;
+        let query = Query::first(MAX_REGISTRY_CREDENTIALS);
+        let all = self.store.credentials(query).await.map_err(status::store)?.items;
         let chosen = registry::choose(&job.spec.image, all, |stored| &stored.credential).map_err(|error| {
             let subject = match &error {
                 ChoiceError::Unknown(name) => name.clone(),

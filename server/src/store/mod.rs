@@ -29,7 +29,10 @@ use longshore_model::user::User;
 
 #[cfg(test)]
 mod conformance;
+pub mod sorting;
 mod sqlite;
+
+use self::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 
 /// A job on its way into the store.
 #[derive(Clone, Debug)]
@@ -401,11 +404,11 @@ pub trait Store: Send + Sync + 'static {
     /// One job.
     async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError>;
 
-    /// Jobs, newest first, older than `after`.
-    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError>;
+    /// A part of the list of jobs.
+    async fn jobs(&self, query: Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError>;
 
-    /// A job's tasks by node name, after `after`.
-    async fn tasks(&self, job: &JobId, after: Option<&NodeName>, limit: usize) -> Result<Page<Task>, StoreError>;
+    /// A part of the list of a job's tasks.
+    async fn tasks(&self, job: &JobId, query: Query<TaskKey>) -> Result<Page<Task>, StoreError>;
 
     /// A job, and its tasks that have changed since they were `seen`, as of one moment: what a watch begins with.
     async fn job_with_tasks(&self, id: &JobId, seen: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError>;
@@ -439,8 +442,8 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a token.
     async fn create_token(&self, token: StoredToken) -> Result<(), StoreError>;
 
-    /// Tokens that can still be used at this moment, by identifier, after `after`.
-    async fn tokens(&self, after: Option<&str>, limit: usize, now: Timestamp) -> Result<Page<StoredToken>, StoreError>;
+    /// A part of the list of tokens that can still be used at this moment.
+    async fn tokens(&self, query: Query<TokenKey>, now: Timestamp) -> Result<Page<StoredToken>, StoreError>;
 
     /// Deletes a token, and forgets the machines that wait with it.
     async fn delete_token(&self, id: &str, terms: Terms) -> Result<(), StoreError>;
@@ -457,13 +460,8 @@ pub trait Store: Send + Sync + 'static {
     /// predecessor's.
     async fn enroll(&self, request: Enrolling, now: Timestamp) -> Result<Enrolled, StoreError>;
 
-    /// Machines that wait for approval at this moment, by name, after `after`.
-    async fn pending(
-        &self,
-        after: Option<&NodeName>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<Page<PendingNode>, StoreError>;
+    /// A part of the list of machines that wait for approval at this moment.
+    async fn pending(&self, query: Query<NameKey>, now: Timestamp) -> Result<Page<PendingNode>, StoreError>;
 
     /// Makes a machine that waits a node.
     async fn approve(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<Node, StoreError>;
@@ -474,8 +472,8 @@ pub trait Store: Send + Sync + 'static {
     /// One node.
     async fn node(&self, name: &NodeName) -> Result<Node, StoreError>;
 
-    /// Nodes by name, after `after`.
-    async fn nodes(&self, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError>;
+    /// A part of the list of nodes.
+    async fn nodes(&self, query: Query<NodeKey>) -> Result<Page<Node>, StoreError>;
 
     /// Sets and removes labels.
     async fn update_labels(
@@ -496,8 +494,8 @@ pub trait Store: Send + Sync + 'static {
     /// Adds the user that an installation begins with, unless there are users already.
     async fn adopt_first_user(&self, user: User) -> Result<(), StoreError>;
 
-    /// Users by name, after `after`, those who were revoked included.
-    async fn users(&self, after: Option<&str>, limit: usize) -> Result<Page<User>, StoreError>;
+    /// A part of the list of users, in which those who were revoked are, too.
+    async fn users(&self, query: Query<NameKey>) -> Result<Page<User>, StoreError>;
 
     /// Records the next certificate of the user who owns one that was issued at this moment; it is to be issued at
     /// [`User::issued`] of what is returned.
@@ -518,13 +516,12 @@ pub trait Store: Send + Sync + 'static {
     /// Records when a node was last heard of.
     async fn close_session(&self, node: &NodeName, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Apps by node and name, after `after`, of one node or name where given.
+    /// A part of the list of apps, of one node or name where given.
     async fn apps(
         &self,
         node: Option<&NodeName>,
         app: Option<&AppName>,
-        after: Option<&(NodeName, AppName)>,
-        limit: usize,
+        query: Query<AppKey>,
     ) -> Result<Page<App>, StoreError>;
 
     /// One app.
@@ -559,12 +556,8 @@ pub trait Store: Send + Sync + 'static {
     /// One registry credential.
     async fn credential(&self, name: &CredentialName) -> Result<StoredCredential, StoreError>;
 
-    /// Registry credentials by name, after `after`.
-    async fn credentials(
-        &self,
-        after: Option<&CredentialName>,
-        limit: usize,
-    ) -> Result<Page<StoredCredential>, StoreError>;
+    /// A part of the list of registry credentials.
+    async fn credentials(&self, query: Query<NameKey>) -> Result<Page<StoredCredential>, StoreError>;
 
     /// Puts a changed credential in the place of its version `seen`; [`StoreError::Changed`] if that is not the current.
     async fn replace_credential(

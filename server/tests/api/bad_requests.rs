@@ -163,7 +163,8 @@ async fn jobs_by_id(world: &World, answers: &mut Answers) {
         answers.of("ResumeJob", &resume, jobs.resume_job(resume.clone()).await);
         let retry = v1::RetryJobRequest { job_id: job_id.clone(), etag, ..Default::default() };
         answers.of("RetryJob", &retry, jobs.retry_job(retry.clone()).await);
-        let tasks = v1::ListTasksRequest { job_id, page_size: -1, page_token: owned(text), filter: owned(text) };
+        let (page_token, filter, order_by) = (owned(text), owned(text), owned(text));
+        let tasks = v1::ListTasksRequest { job_id, page_size: -1, page_token, filter, order_by };
         answers.of("ListTasks", &tasks, jobs.list_tasks(tasks.clone()).await);
     }
     for timeout in DURATIONS {
@@ -174,25 +175,30 @@ async fn jobs_by_id(world: &World, answers: &mut Answers) {
 
 async fn lists(world: &World, answers: &mut Answers) {
     for text in TEXTS {
-        for (page_size, page_token, filter) in [(0, text, ""), (0, "", text), (i32::MIN, text, text)] {
-            let (page_token, filter) = (owned(page_token), owned(filter));
-            let jobs = v1::ListJobsRequest { page_size, page_token: page_token.clone(), filter: filter.clone() };
+        for (page_size, page_token, filter, order_by) in
+            [(0, text, "", ""), (0, "", text, ""), (0, "", "", text), (i32::MIN, text, text, text)]
+        {
+            let (page_token, filter, order_by) = (owned(page_token), owned(filter), owned(order_by));
+            let (token, wanted, order) = (page_token.clone(), filter.clone(), order_by.clone());
+            let jobs = v1::ListJobsRequest { page_size, page_token: token, filter: wanted, order_by: order };
             answers.of("ListJobs", &jobs, world.jobs().list_jobs(jobs.clone()).await);
             let nodes = v1::ListNodesRequest {
                 page_size,
                 page_token: page_token.clone(),
                 filter: filter.clone(),
                 selector: owned(text),
+                order_by: order_by.clone(),
             };
             answers.of("ListNodes", &nodes, world.nodes().list_nodes(nodes.clone()).await);
-            let (token, wanted) = (page_token.clone(), filter.clone());
-            let tokens = v1::ListEnrollmentTokensRequest { page_size, page_token: token, filter: wanted };
+            let (token, wanted, order) = (page_token.clone(), filter.clone(), order_by.clone());
+            let tokens =
+                v1::ListEnrollmentTokensRequest { page_size, page_token: token, filter: wanted, order_by: order };
             answers.of("ListEnrollmentTokens", &tokens, world.nodes().list_enrollment_tokens(tokens.clone()).await);
-            let (token, wanted) = (page_token.clone(), filter.clone());
-            let pending = v1::ListPendingNodesRequest { page_size, page_token: token, filter: wanted };
+            let (token, wanted, order) = (page_token.clone(), filter.clone(), order_by.clone());
+            let pending = v1::ListPendingNodesRequest { page_size, page_token: token, filter: wanted, order_by: order };
             answers.of("ListPendingNodes", &pending, world.nodes().list_pending_nodes(pending.clone()).await);
             let (node_name, app_name) = (owned(text), owned(text));
-            let apps = v1::ListAppsRequest { page_size, page_token, node_name, app_name, filter };
+            let apps = v1::ListAppsRequest { page_size, page_token, node_name, app_name, filter, order_by };
             answers.of("ListApps", &apps, world.apps().list_apps(apps.clone()).await);
         }
     }
@@ -248,8 +254,8 @@ async fn users(world: &World, answers: &mut Answers) {
         answers.of("RevokeUser", &revoke, users.revoke_user(revoke.clone()).await);
         let renew = v1::RenewUserCertificateRequest { csr_der: text.into() };
         answers.of("RenewUserCertificate", &renew, users.renew_user_certificate(renew.clone()).await);
-        let (page_token, filter) = (owned(text), owned(text));
-        let list = v1::ListUsersRequest { page_size: -1, page_token, filter };
+        let (page_token, filter, order_by) = (owned(text), owned(text), owned(text));
+        let list = v1::ListUsersRequest { page_size: -1, page_token, filter, order_by };
         answers.of("ListUsers", &list, users.list_users(list.clone()).await);
     }
     for (ttl, role) in DURATIONS.into_iter().zip(NUMBERS.into_iter().cycle()) {
@@ -302,7 +308,8 @@ async fn credentials(world: &World, answers: &mut Answers) {
         answers.of("GetRegistryCredential", &get, credentials.get_registry_credential(get.clone()).await);
         let delete = v1::DeleteRegistryCredentialRequest { name: owned(text), ..Default::default() };
         answers.of("DeleteRegistryCredential", &delete, credentials.delete_registry_credential(delete.clone()).await);
-        let list = v1::ListRegistryCredentialsRequest { page_size: -1, page_token: owned(text), filter: owned(text) };
+        let (page_token, filter, order_by) = (owned(text), owned(text), owned(text));
+        let list = v1::ListRegistryCredentialsRequest { page_size: -1, page_token, filter, order_by };
         answers.of("ListRegistryCredentials", &list, credentials.list_registry_credentials(list.clone()).await);
         let fetch = v1::FetchRegistryCredentialRequest { app_name: owned(text) };
         let result = world.agent_service("shop-1").fetch_registry_credential(fetch.clone()).await;

@@ -105,7 +105,7 @@ async fn malformed_names_are_named_by_their_fields() {
         ..Default::default()
     };
     let (_, details) = failure(world.apps().list_apps(request).await);
-    assert_eq!(fields(&details), ["page_size", "page_token", "node_name"]);
+    assert_eq!(fields(&details), ["node_name", "page_size", "page_token"]);
     let request = v1::ListNodesRequest { selector: "a in".to_owned(), ..Default::default() };
     let (_, details) = failure(world.nodes().list_nodes(request).await);
     assert_eq!(fields(&details), ["selector"]);

@@ -82,7 +82,7 @@ async fn pages_of_what_matches_follow_on_from_each_other() {
         }
     }
     let list = |filter: &str, page_token| {
-        let request = v1::ListJobsRequest { page_size: 2, page_token, filter: filter.to_owned() };
+        let request = v1::ListJobsRequest { page_size: 2, page_token, filter: filter.to_owned(), ..Default::default() };
         let mut jobs = world.jobs();
         async move { jobs.list_jobs(request).await.map(tonic::Response::into_inner) }
     };
@@ -108,8 +108,8 @@ async fn what_is_wrong_with_a_filter_is_named_with_its_position() {
     let (code, details) = failure(world.jobs().list_jobs(request).await);
     assert_eq!(code, Code::InvalidArgument);
     let found = details.bad_request().unwrap().field_violations.clone();
-    assert_eq!(found.iter().map(|bad| bad.field.as_str()).collect::<Vec<_>>(), ["page_size", "filter"]);
+    assert_eq!(found.iter().map(|bad| bad.field.as_str()).collect::<Vec<_>>(), ["filter", "page_size"]);
     assert!(
-        found[1].description.starts_with("at position 21: there is no field \"size\" to filter by; there are state,")
+        found[0].description.starts_with("at position 21: there is no field \"size\" to filter by; there are state,")
     );
 }

@@ -110,3 +110,81 @@ async fn apps_come_by_node_and_name() {
     let request = v1::ListAppsRequest { node_name: "shop-2".to_owned(), ..Default::default() };
     assert_eq!(world.apps().list_apps(request).await.unwrap().into_inner().apps.len(), 3);
 }
+
+/// The names on all pages of a list of nodes in an order.
+async fn nodes_by(world: &World, order_by: &str) -> Vec<String> {
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let order_by = order_by.to_owned();
+        let request = v1::ListNodesRequest { page_size: 2, page_token, order_by, ..Default::default() };
+        let answer = world.nodes().list_nodes(request).await.unwrap().into_inner();
+        names.extend(answer.nodes.into_iter().map(|node| node.name));
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            return names;
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_come_in_the_order_that_is_asked_for() {
+    let world = World::start().await;
+    for name in ["b", "d", "a", "c"] {
+        world.enroll(name, &[]).await;
+    }
+    assert_eq!(nodes_by(&world, "").await, ["a", "b", "c", "d"]);
+    assert_eq!(nodes_by(&world, "name desc").await, ["d", "c", "b", "a"]);
+    assert_eq!(nodes_by(&world, "enroll_time").await, ["b", "d", "a", "c"]);
+    assert_eq!(nodes_by(&world, " enroll_time  desc , name").await, ["c", "a", "d", "b"]);
+
+    let mut created = Vec::new();
+    for name in ["till", "gate", "till"] {
+        let mut order = order(&["a", "b"]);
+        order.spec.as_mut().unwrap().name = name.to_owned();
+        created.push(world.create(order).await.job_id);
+    }
+    let (mut listed, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let order_by = "spec.name, create_time desc".to_owned();
+        let request = v1::ListJobsRequest { page_size: 1, page_token, order_by, ..Default::default() };
+        let answer = world.jobs().list_jobs(request).await.unwrap().into_inner();
+        listed.extend(answer.jobs.into_iter().map(|job| job.job_id));
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, [created[1].clone(), created[2].clone(), created[0].clone()]);
+
+    let (job_id, order_by) = (created[0].clone(), "node_name desc".to_owned());
+    let request = v1::ListTasksRequest { job_id, order_by, ..Default::default() };
+    let tasks = world.jobs().list_tasks(request).await.unwrap().into_inner().tasks;
+    assert_eq!(tasks.iter().map(|task| task.node_name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+}
+
+#[tokio::test]
+async fn a_page_goes_on_in_the_order_that_it_began_with() {
+    let world = World::start().await;
+    for name in ["a", "b", "c"] {
+        world.enroll(name, &[]).await;
+    }
+    let list = |page_token: &str, order_by: &str, filter: &str| {
+        let (page_token, order_by, filter) = (page_token.to_owned(), order_by.to_owned(), filter.to_owned());
+        let request = v1::ListNodesRequest { page_size: 1, page_token, order_by, filter, ..Default::default() };
+        let mut nodes = world.nodes();
+        async move { nodes.list_nodes(request).await.map(tonic::Response::into_inner) }
+    };
+    let token = list("", "name desc", "").await.unwrap().next_page_token;
+    assert_eq!(list(&token, "name  desc", "").await.unwrap().nodes[0].name, "b", "the same order in other words");
+    for (order_by, filter) in [("", ""), ("name", ""), ("enroll_time", ""), ("name desc", "connected = false")] {
+        let (code, details) = failure(list(&token, order_by, filter).await);
+        let fields: Vec<_> =
+            details.bad_request().unwrap().field_violations.iter().map(|bad| bad.field.as_str()).collect();
+        assert_eq!((code, fields), (Code::InvalidArgument, vec!["page_token"]));
+    }
+    let (code, details) = failure(list(&token, "name, color desc", "").await);
+    assert_eq!(code, Code::InvalidArgument);
+    let bad = &details.bad_request().unwrap().field_violations;
+    let expected = "at position 7: there is no field \"color\" to sort by; there are name, enroll_time";
+    assert_eq!((bad.len(), bad[0].field.as_str(), bad[0].description.as_str()), (1, "order_by", expected));
+}

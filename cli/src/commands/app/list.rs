@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{json, text};
 
-/// List apps by node and name.
+/// List apps, by node and name unless told otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Only those of this node.
@@ -22,10 +22,14 @@ pub(crate) struct List {
     /// Only apps that match, such as `status.state = BACK_OFF`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `app_name, node_name`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let apps = context.client.list_matching_apps(&list.node, &list.name, &list.filter).await?;
+    let apps = context.client.list_matching_apps(&list.node, &list.name, &list.filter, &list.order_by).await?;
     let page = ListAppsResponse { apps, ..Default::default() };
     context.output.show(|| json::of("ListAppsResponse", &page), || table(&page.apps, Timestamp::now()))?;
     Ok(Exit::Ok)

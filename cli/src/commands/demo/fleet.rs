@@ -135,7 +135,7 @@ async fn enroll(
 async fn all_connected(client: &mut Client) -> Result<(), Error> {
     let began = Instant::now();
     loop {
-        let nodes = client.list_nodes("", "").await?;
+        let nodes = client.list_nodes("", "", "").await?;
         let missing: Vec<&str> = nodes.iter().filter(|node| !node.connected).map(|node| node.name.as_str()).collect();
         if missing.is_empty() && nodes.len() == NODES.len() {
             return Ok(());

@@ -98,7 +98,7 @@ async fn health(channel: Channel, findings: &mut Vec<Finding>) -> bool {
 
 /// Asks for the nodes.
 async fn nodes(channel: Channel, findings: &mut Vec<Finding>) {
-    findings.push(match Client::over(channel).list_nodes("", "").await {
+    findings.push(match Client::over(channel).list_nodes("", "", "").await {
         Ok(nodes) => judge::nodes(&nodes, Timestamp::now()),
         Err(error) => {
             let hint = "Viewers, operators and admins may list nodes: ask an admin for a certificate of such a role.";

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{json, progress, text};
 
-/// List jobs, newest first.
+/// List jobs, newest first unless told otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Most jobs to list.
@@ -18,14 +18,18 @@ pub(crate) struct List {
     /// Only jobs that match, such as `state = RUNNING OR end_time > 2026-01-31T00:00:00Z`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `spec.name, create_time desc`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let (jobs, more) = context.client.list_jobs(&list.filter, list.limit).await?;
+    let (jobs, more) = context.client.list_jobs(&list.filter, &list.order_by, list.limit).await?;
     let page = ListJobsResponse { jobs, ..Default::default() };
     context.output.show(|| json::of("ListJobsResponse", &page), || table(&page, Timestamp::now()))?;
     if more && context.output.is_for_people() {
-        context.output.note("There are older jobs; --limit shows more.");
+        context.output.note("There are more jobs; --limit shows them.");
     }
     Ok(Exit::Ok)
 }

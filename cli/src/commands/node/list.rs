@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{json, text};
 
-/// List nodes by name.
+/// List nodes, by name unless told otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Only nodes whose labels match, such as `role=gateway,site in (hh, b)`.
@@ -18,10 +18,14 @@ pub(crate) struct List {
     /// Only nodes that match, such as `connected = false AND labels.site = hh`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `enroll_time desc`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let nodes = context.client.list_nodes(&list.selector, &list.filter).await?;
+    let nodes = context.client.list_nodes(&list.selector, &list.filter, &list.order_by).await?;
     let page = ListNodesResponse { nodes, ..Default::default() };
     context.output.show(|| json::of("ListNodesResponse", &page), || table(&page.nodes, Timestamp::now()))?;
     Ok(Exit::Ok)

@@ -15,19 +15,23 @@ pub(crate) struct Pending {
     /// Only machines that match, such as `address = 192.0.2.*`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `create_time`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(pending: Pending, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let pending_nodes = all(context, pending.filter).await?;
+    let pending_nodes = all(context, pending.filter, pending.order_by).await?;
     let page = ListPendingNodesResponse { pending_nodes, ..Default::default() };
     let table = || table(&page.pending_nodes, Timestamp::now());
     context.output.show(|| json::of("ListPendingNodesResponse", &page), table)?;
     Ok(Exit::Ok)
 }
 
-async fn all(context: &mut Context<'_>, filter: String) -> Result<Vec<PendingNode>, Error> {
+async fn all(context: &mut Context<'_>, filter: String, order_by: String) -> Result<Vec<PendingNode>, Error> {
     let mut found = Vec::new();
-    let mut request = ListPendingNodesRequest { page_size: PAGE, filter, ..Default::default() };
+    let mut request = ListPendingNodesRequest { page_size: PAGE, filter, order_by, ..Default::default() };
     loop {
         let page = context.client.nodes.list_pending_nodes(call(request.clone())).await?.into_inner();
         found.extend(page.pending_nodes);
@@ -44,7 +48,7 @@ pub(super) async fn one(
     name: &str,
     fingerprint: Option<&str>,
 ) -> Result<PendingNode, Error> {
-    let machine = all(context, String::new()).await?.into_iter().find(|machine| machine.name == name);
+    let machine = all(context, String::new(), String::new()).await?.into_iter().find(|machine| machine.name == name);
     let Some(machine) = machine else {
         let message = format!("no machine waits for approval as {name:?}");
         return Err(Error::Plain { message, exit: Exit::NotFound });

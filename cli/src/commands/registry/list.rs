@@ -9,17 +9,22 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{json, text};
 
-/// List credentials by name.
+/// List credentials, by name unless told otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Only credentials that match, such as `registry = registry.example.com*`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `create_time desc`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
     let mut registry_credentials = Vec::new();
-    let mut request = ListRegistryCredentialsRequest { page_size: PAGE, filter: list.filter, ..Default::default() };
+    let List { filter, order_by } = list;
+    let mut request = ListRegistryCredentialsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
     loop {
         let page = context.client.registries.list_registry_credentials(call(request.clone())).await?.into_inner();
         registry_credentials.extend(page.registry_credentials);

@@ -9,17 +9,22 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{json, text};
 
-/// List users by name.
+/// List users, by name unless told otherwise.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Only users that match, such as `role = ADMIN AND NOT revoke_time:*`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `create_time desc`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
     let mut users = Vec::new();
-    let mut request = ListUsersRequest { page_size: PAGE, filter: list.filter, ..Default::default() };
+    let List { filter, order_by } = list;
+    let mut request = ListUsersRequest { page_size: PAGE, filter, order_by, ..Default::default() };
     loop {
         let page = context.client.users.list_users(call(request.clone())).await?.into_inner();
         users.extend(page.users);

@@ -8,6 +8,7 @@ use super::{
     Bed, Factory, TIMEOUT, app_name, app_report, at, info, is_not_found, job_id, lines, new_removal, node_name,
     progress, session_id,
 };
+use crate::store::sorting::Query;
 use crate::store::{JobRequest, StoreError, Terms};
 
 /// A job that succeeded on all of `nodes`, and nothing observed yet.
@@ -22,16 +23,14 @@ async fn deployed(bed: &Bed, number: u32, nodes: &[&str]) {
 async fn names(bed: &Bed, node: Option<&str>, app: Option<&str>, limit: usize) -> Vec<String> {
     let (node, app) = (node.map(node_name), app.map(app_name));
     let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let page = bed.store.apps(node.as_ref(), app.as_ref(), after.as_ref(), limit).await.unwrap();
+    let mut next = Some(Query::first(limit));
+    while let Some(query) = next {
+        let page = bed.store.apps(node.as_ref(), app.as_ref(), query.clone()).await.unwrap();
         assert!(page.items.len() <= limit);
-        after = page.items.last().map(|app| (app.node.clone(), app.name.clone()));
         seen.extend(page.items.iter().map(|app| format!("{} {}", app.node, app.name)));
-        if !page.more {
-            return seen;
-        }
+        next = query.next(&page);
     }
+    seen
 }
 
 pub(crate) async fn apps_are_paged_and_filtered(factory: &dyn Factory) {

@@ -6,6 +6,7 @@ use longshore_model::name::CredentialName;
 use longshore_model::registry::{RegistryCredential, Scope};
 
 use super::{Bed, Factory, at, is_not_found};
+use crate::store::sorting::Query;
 use crate::store::{Change, RequestKey, Store, StoreError, StoredCredential, Terms};
 
 fn name(name: &str) -> CredentialName {
@@ -59,8 +60,9 @@ pub(crate) async fn credentials_are_kept_and_paged(factory: &dyn Factory) {
     }
     drop(bed);
     let bed = Bed::open(factory);
-    let first = bed.store.credentials(None, 2).await.unwrap();
-    let rest = bed.store.credentials(Some(&name("b")), 2).await.unwrap();
+    let query = Query::first(2);
+    let first = bed.store.credentials(query.clone()).await.unwrap();
+    let rest = bed.store.credentials(query.next(&first).unwrap()).await.unwrap();
     assert_eq!((first.more, rest.more), (true, false));
     let all: Vec<_> = first.items.into_iter().chain(rest.items).collect();
     let expected = ["a", "b", "c"].map(|text| credential(text, "registry.example.com:5000/shop", 3));

@@ -7,6 +7,7 @@ use longshore_model::admission::{ADMISSION_LIFE, Fingerprint, MAX_PENDING, Pendi
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, at, enroll, enrolling, info, is_not_found, lines, node_name, progress, token};
+use crate::store::sorting::Query;
 use crate::store::{Enrolled, Enrolling, Store, StoreError, StoredToken, Terms};
 
 const VALIDATE: Terms = Terms { etag: None, validate_only: true, cause: None };
@@ -30,7 +31,7 @@ async fn wait(store: &dyn Store, request: Enrolling, second: i64) -> PendingNode
 }
 
 async fn names_waiting(store: &dyn Store, second: i64) -> Vec<String> {
-    let page = store.pending(None, 100, at(second)).await.unwrap();
+    let page = store.pending(Query::first(100), at(second)).await.unwrap();
     page.items.iter().map(|machine| machine.name.to_string()).collect()
 }
 
@@ -105,7 +106,7 @@ pub(crate) async fn a_token_is_good_for_so_many_machines(factory: &dyn Factory) 
     bed.store.create_token(three.clone()).await.unwrap();
     for (name, left) in [("a", 2), ("b", 1)] {
         enroll(&*bed.store, enrolling("t", 7, name), 1).await.unwrap();
-        let listed = bed.store.tokens(None, 10, at(1)).await.unwrap().items;
+        let listed = bed.store.tokens(Query::first(10), at(1)).await.unwrap().items;
         assert_eq!((listed[0].uses, listed[0].uses_left), (3, left));
     }
     let taken = enroll(&*bed.store, enrolling("t", 7, "a"), 1).await.unwrap_err();
@@ -113,7 +114,7 @@ pub(crate) async fn a_token_is_good_for_so_many_machines(factory: &dyn Factory) 
     enroll(&*bed.store, enrolling("t", 7, "c"), 1).await.expect("a refusal spends nothing");
     let spent = enroll(&*bed.store, enrolling("t", 7, "d"), 1).await.unwrap_err();
     assert!(matches!(spent, StoreError::BadToken), "{spent:?}");
-    assert!(bed.store.tokens(None, 10, at(1)).await.unwrap().items.is_empty());
+    assert!(bed.store.tokens(Query::first(10), at(1)).await.unwrap().items.is_empty());
 }
 
 pub(crate) async fn tokens_are_listed_and_deleted(factory: &dyn Factory) {
@@ -122,10 +123,11 @@ pub(crate) async fn tokens_are_listed_and_deleted(factory: &dyn Factory) {
         bed.store.create_token(StoredToken { creator: "ann".to_owned(), ..guarded(id, 2) }).await.unwrap();
     }
     bed.store.create_token(token("expired", at(10))).await.unwrap();
-    let first = bed.store.tokens(None, 2, at(10)).await.unwrap();
+    let query = Query::first(2);
+    let first = bed.store.tokens(query.clone(), at(10)).await.unwrap();
     assert!(first.more);
     assert_eq!(first.items.iter().map(|token| token.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-    let rest = bed.store.tokens(Some("b"), 2, at(10)).await.unwrap();
+    let rest = bed.store.tokens(query.next(&first).unwrap(), at(10)).await.unwrap();
     assert_eq!((rest.items.len(), rest.more), (1, false));
     let last = &rest.items[0];
     assert_eq!((last.id.as_str(), last.creator.as_str(), last.create_time), ("c", "ann", at(0)));
@@ -153,7 +155,7 @@ pub(crate) async fn a_machine_waits_for_approval(factory: &dyn Factory) {
         waits,
         "asked again, with a token that is spent and over"
     );
-    assert_eq!(bed.store.pending(None, 10, at(2)).await.unwrap().items, std::slice::from_ref(&waits));
+    assert_eq!(bed.store.pending(Query::first(10), at(2)).await.unwrap().items, std::slice::from_ref(&waits));
     for other in [machine("a", 2), machine("b", 1), Enrolling { secret_hash: [8; 32], ..machine("a", 1) }] {
         let refused = bed.store.enroll(other, at(2)).await.unwrap_err();
         assert!(matches!(refused, StoreError::BadToken), "the token was spent once: {refused:?}");
@@ -222,7 +224,11 @@ pub(crate) async fn one_machine_waits_for_a_name(factory: &dyn Factory) {
     wait(&*bed.store, machine("a", 1), 1).await;
     let refused = bed.store.enroll(machine("a", 2), at(1)).await.unwrap_err();
     assert!(matches!(refused, StoreError::AlreadyExists { kind: "pending node", .. }), "{refused:?}");
-    assert_eq!(bed.store.tokens(None, 10, at(1)).await.unwrap().items[0].uses_left, 8, "refusals spend nothing");
+    assert_eq!(
+        bed.store.tokens(Query::first(10), at(1)).await.unwrap().items[0].uses_left,
+        8,
+        "refusals spend nothing"
+    );
 
     // Somebody else got the name meanwhile.
     bed.enroll(&["a"]).await;
@@ -262,11 +268,15 @@ pub(crate) async fn waiting_is_bounded_and_ends(factory: &dyn Factory) {
     futures::future::join_all(asking).await;
     let full = bed.store.enroll(machine("late", 1), at(2)).await.unwrap_err();
     assert!(matches!(full, StoreError::TooMany { kind: "pending node", limit: MAX_PENDING }), "{full:?}");
-    assert_eq!(bed.store.tokens(None, 10, at(1)).await.unwrap().items[0].uses_left, 2, "a refusal spends nothing");
+    assert_eq!(
+        bed.store.tokens(Query::first(10), at(1)).await.unwrap().items[0].uses_left,
+        2,
+        "a refusal spends nothing"
+    );
     wait(&*bed.store, machine("m0", 1), 2).await;
 
     let over = at(1) + ADMISSION_LIFE;
-    let page = async |moment| bed.store.pending(None, 1, moment).await.unwrap().items.len();
+    let page = async |moment| bed.store.pending(Query::first(1), moment).await.unwrap().items.len();
     assert_eq!(page(over - SignedDuration::from_secs(1)).await, 1);
     assert_eq!(page(over).await, 0);
     let expired = bed.store.approve(&node_name("m1"), Terms::default(), over).await.unwrap_err();

@@ -18,6 +18,7 @@ use super::{
     Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, new_removal, node_name, progress,
     session_id, token,
 };
+use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, Store, StoreError, Terms};
 
 /// Histories to try: each opens a database and waits for some twenty commits.
@@ -194,10 +195,10 @@ impl Told {
 }
 
 async fn compare(store: &dyn Store, model: &Model, told: &Told) {
-    let nodes: Vec<_> = store.nodes(None, 100).await.unwrap().items.into_iter().map(|node| node.name).collect();
+    let nodes: Vec<_> = store.nodes(Query::first(100)).await.unwrap().items.into_iter().map(|node| node.name).collect();
     assert_eq!(nodes, model.nodes.iter().cloned().collect::<Vec<_>>());
 
-    let jobs = store.jobs(None, 100).await.unwrap().items;
+    let jobs = store.jobs(Query::first(100)).await.unwrap().items;
     assert!(jobs.iter().rev().map(|job| &job.id).eq(model.jobs.keys()));
     for (id, (job, tasks)) in &model.jobs {
         let stored = store.job_with_tasks(id, &Seen::default()).await.unwrap();
@@ -210,7 +211,7 @@ async fn compare(store: &dyn Store, model: &Model, told: &Told) {
         }
     }
 
-    let apps = store.apps(None, None, None, 100).await.unwrap().items;
+    let apps = store.apps(None, None, Query::first(100)).await.unwrap().items;
     assert!(apps.iter().eq(model.apps.values()), "{apps:#?}\n{:#?}", model.apps);
     for app in apps {
         let assigned = told.assigned.get(&(app.node, app.name));

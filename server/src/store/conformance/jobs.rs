@@ -12,6 +12,7 @@ use longshore_model::job::{JobState, TaskCounts};
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress, spec_bytes};
+use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, StoreError, Terms};
 
 pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
@@ -66,18 +67,15 @@ pub(crate) async fn jobs_are_paged_newest_first(factory: &dyn Factory) {
         bed.store.create_job(new_job(number, &["a"], 0)).await.unwrap();
     }
     let mut seen = Vec::new();
-    let mut after = None;
-    loop {
-        let page = bed.store.jobs(after.as_ref(), 2).await.unwrap();
+    let mut next = Some(Query::first(2));
+    while let Some(query) = next {
+        let page = bed.store.jobs(query.clone()).await.unwrap();
         assert!(page.items.len() <= 2);
         seen.extend(page.items.iter().map(|job| job.id.clone()));
-        after = seen.last().cloned();
-        if !page.more {
-            break;
-        }
+        next = query.next(&page);
     }
     assert_eq!(seen, [5, 4, 3, 2, 1].map(job_id));
-    assert!(!bed.store.jobs(None, 5).await.unwrap().more);
+    assert!(!bed.store.jobs(Query::first(5)).await.unwrap().more);
 }
 
 pub(crate) async fn tasks_are_paged_by_name(factory: &dyn Factory) {
@@ -85,9 +83,10 @@ pub(crate) async fn tasks_are_paged_by_name(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &nodes).await;
     bed.store.create_job(new_job(1, &["d", "b", "a", "c"], 0)).await.unwrap();
     bed.store.create_job(new_job(2, &["a"], 0)).await.unwrap();
-    let first = bed.store.tasks(&job_id(1), None, 3).await.unwrap();
+    let query = Query::first(3);
+    let first = bed.store.tasks(&job_id(1), query.clone()).await.unwrap();
     assert!(first.more);
-    let rest = bed.store.tasks(&job_id(1), first.items.last().map(|task| &task.node), 3).await.unwrap();
+    let rest = bed.store.tasks(&job_id(1), query.next(&first).unwrap()).await.unwrap();
     assert!(!rest.more);
     let seen: Vec<_> = first.items.iter().chain(&rest.items).map(|task| task.node.as_str().to_owned()).collect();
     assert_eq!(seen, nodes);
@@ -264,13 +263,13 @@ pub(crate) async fn unknown_jobs_are_not_found(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let id = job_id(1);
     assert!(is_not_found(&bed.store.job(&id).await.unwrap_err(), "job"));
-    assert!(is_not_found(&bed.store.tasks(&id, None, 1).await.unwrap_err(), "job"));
+    assert!(is_not_found(&bed.store.tasks(&id, Query::first(1)).await.unwrap_err(), "job"));
     assert!(is_not_found(&bed.store.job_with_tasks(&id, &Seen::default()).await.unwrap_err(), "job"));
     assert!(is_not_found(
         &bed.store.request(&id, JobRequest::Retry, Terms::default(), at(1)).await.unwrap_err(),
         "job"
     ));
-    assert!(bed.store.jobs(None, 5).await.unwrap().items.is_empty());
+    assert!(bed.store.jobs(Query::first(5)).await.unwrap().items.is_empty());
     bed.store.ping().await.unwrap();
 }
 

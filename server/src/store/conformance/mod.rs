@@ -38,6 +38,7 @@ pub(super) mod credentials;
 pub(super) mod enrolment;
 pub(super) mod history;
 pub(super) mod jobs;
+pub(super) mod lists;
 mod model;
 pub(super) mod nodes;
 pub(super) mod reports;
@@ -68,6 +69,8 @@ macro_rules! conformance_suite {
                 expired_tokens_are_purged, a_token_is_good_for_so_many_machines, tokens_are_listed_and_deleted,
                 a_machine_waits_for_approval, a_machine_is_denied, an_approval_is_for_the_machine_that_was_looked_at,
                 one_machine_waits_for_a_name, an_approval_ends_with_its_node, waiting_is_bounded_and_ends;
+            lists: jobs_are_sorted, tasks_are_sorted, nodes_are_sorted, apps_are_sorted, tokens_are_sorted,
+                machines_that_wait_are_sorted, users_are_sorted, credentials_are_sorted, a_list_goes_on_where_an_item_was;
             users: users_are_kept_and_paged, the_first_user_is_adopted_once, the_last_admin_stays,
                 a_revoked_user_is_forgotten_with_their_certificate, a_renewal_is_for_the_users_own_certificate;
             nodes: nodes_are_paged, labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,

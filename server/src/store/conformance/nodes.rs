@@ -12,12 +12,14 @@ use super::{
     Bed, Factory, app_name, app_report, at, enroll, enrolling, info, is_not_found, job_id, lines, new_job, node_name,
     progress, session_id, spec_bytes, token,
 };
+use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, Store, Terms};
 
 pub(crate) async fn nodes_are_paged(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["c", "a", "e", "b", "d"]).await;
-    let first = bed.store.nodes(None, 3).await.unwrap();
-    let rest = bed.store.nodes(first.items.last().map(|node| &node.name), 3).await.unwrap();
+    let query = Query::first(3);
+    let first = bed.store.nodes(query.clone()).await.unwrap();
+    let rest = bed.store.nodes(query.next(&first).unwrap()).await.unwrap();
     assert_eq!((first.more, rest.more), (true, false));
     let seen: Vec<_> = first.items.iter().chain(&rest.items).map(|node| node.name.as_str()).collect();
     assert_eq!(seen, ["a", "b", "c", "d", "e"]);
@@ -96,7 +98,7 @@ pub(crate) async fn deletion_fails_open_tasks(factory: &dyn Factory) {
     assert_eq!((failure.reason, failure.step), (FailureReason::NodeDeleted, TaskState::Assigned));
     assert_eq!(bed.task(1, "a").await.state, TaskState::Succeeded);
     assert!(is_not_found(&bed.store.node(&name).await.unwrap_err(), "node"));
-    assert!(bed.store.apps(Some(&name), None, None, 10).await.unwrap().items.is_empty());
+    assert!(bed.store.apps(Some(&name), None, Query::first(10)).await.unwrap().items.is_empty());
     assert!(is_not_found(&bed.store.delete_node(&name, Terms::default(), at(6)).await.unwrap_err(), "node"));
     bed.report("a", app_report("web-1", 1, 1, AppState::Running), 7).await;
     assert!(lines(&bed.seen.take()).is_empty());
@@ -163,8 +165,8 @@ pub(crate) async fn a_restart_keeps_everything(factory: &dyn Factory) {
     bed.store.open_session(&node_name("a"), &session_id(1), info(), at(3)).await.unwrap();
     let everything = async |store: &dyn Store| {
         let job = store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();
-        let nodes = store.nodes(None, 10).await.unwrap().items;
-        let apps = store.apps(None, None, None, 10).await.unwrap().items;
+        let nodes = store.nodes(Query::first(10)).await.unwrap().items;
+        let apps = store.apps(None, None, Query::first(10)).await.unwrap().items;
         (job, nodes, apps, store.epoch())
     };
     let before = everything(&*bed.store).await;

@@ -5,6 +5,7 @@ use longshore_model::name::JobId;
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, app_name, app_report, at, is_not_found, job_id, new_job, new_removal, node_name, progress};
+use crate::store::sorting::Query;
 use crate::store::{JobRequest, RequestKey, Seen, Terms};
 
 /// A job of this number fails on its nodes, so that no app of it is left, at this second.
@@ -25,7 +26,7 @@ async fn forget(bed: &Bed, ended: i64, now: i64) -> Vec<JobId> {
 }
 
 async fn ids(bed: &Bed) -> Vec<JobId> {
-    bed.store.jobs(None, 100).await.unwrap().items.iter().map(|job| job.id.clone()).collect()
+    bed.store.jobs(Query::first(100)).await.unwrap().items.iter().map(|job| job.id.clone()).collect()
 }
 
 pub(crate) async fn old_jobs_are_forgotten(factory: &dyn Factory) {

@@ -8,6 +8,7 @@ use longshore_model::node::Labels;
 use longshore_model::task::TaskState;
 
 use super::{Bed, Factory, RequestKey, app_name, at, job_id, lines, new_job, node_name, progress};
+use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, NewJob, REQUEST_LIFETIME, StoreError, Terms};
 
 fn key(caller: &str, id: &str, body: u8) -> RequestKey {
@@ -39,7 +40,7 @@ pub(crate) async fn a_request_that_comes_again_is_answered_as_before(factory: &d
     assert_eq!(again, first);
     assert_eq!(bed.store.create_job(asked(2, request.clone())).await.unwrap(), first);
     assert_eq!(lines(&bed.seen.take()), Vec::<String>::new());
-    assert_eq!(bed.store.jobs(None, 10).await.unwrap().items.len(), 1);
+    assert_eq!(bed.store.jobs(Query::first(10)).await.unwrap().items.len(), 1);
 
     for refused in [
         bed.store.created(&key("ann", "1", 2), at(3)).await.map(drop),

@@ -5,6 +5,7 @@ use longshore_model::identity::Role;
 use longshore_model::user::User;
 
 use super::{Bed, Factory, at, is_not_found, lines};
+use crate::store::sorting::Query;
 use crate::store::{StoreError, Terms};
 
 const LIFE: i64 = 3600;
@@ -22,7 +23,7 @@ fn user(name: &str, role: Role, created: i64) -> User {
 }
 
 async fn all(bed: &Bed) -> Vec<User> {
-    bed.store.users(None, 100).await.unwrap().items
+    bed.store.users(Query::first(100)).await.unwrap().items
 }
 
 pub(crate) async fn users_are_kept_and_paged(factory: &dyn Factory) {
@@ -36,8 +37,9 @@ pub(crate) async fn users_are_kept_and_paged(factory: &dyn Factory) {
     assert!(matches!(twice, StoreError::AlreadyExists { kind: "user", .. }), "{twice:?}");
     let validate = Terms { validate_only: true, ..Terms::default() };
     bed.store.create_user(user("d", Role::Admin, 2), validate).await.unwrap();
-    let first = bed.store.users(None, 2).await.unwrap();
-    let rest = bed.store.users(Some("b"), 2).await.unwrap();
+    let query = Query::first(2);
+    let first = bed.store.users(query.clone()).await.unwrap();
+    let rest = bed.store.users(query.next(&first).unwrap()).await.unwrap();
     assert_eq!((first.more, rest.more), (true, false));
     let kept = [user("a", Role::Viewer, 1), user("b", Role::Operator, 1), user("c", Role::Admin, 1)];
     assert_eq!(first.items.into_iter().chain(rest.items).collect::<Vec<_>>(), kept);

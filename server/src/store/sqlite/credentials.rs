@@ -10,7 +10,9 @@ use longshore_model::registry::{self, RegistryCredential, Scope};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::batch::Batch;
+use super::pages::{self, Source};
 use super::{read, rows};
+use crate::store::sorting::{NameKey, Query};
 use crate::store::{Page, REQUEST_LIFETIME, RequestKey, StoreError, StoredCredential, Terms};
 
 const COLUMNS: &str = "name, registry, username, ca_pem, sealed, create_time, update_time, version";
@@ -42,16 +44,9 @@ pub(super) fn one(sql: &Connection, name: &CredentialName) -> Result<StoredCrede
         .ok_or_else(|| missing(name))
 }
 
-pub(super) fn many(
-    sql: &Connection,
-    after: Option<&CredentialName>,
-    limit: usize,
-) -> Result<Page<StoredCredential>, StoreError> {
-    let items = sql
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM registry_credential WHERE name > ?1 ORDER BY name LIMIT ?2"))?
-        .query_map(params![after.map_or("", CredentialName::as_str), read::one_more(limit)], credential)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(read::page(items, limit))
+pub(super) fn many(sql: &Connection, query: &Query<NameKey>) -> Result<Page<StoredCredential>, StoreError> {
+    let select = format!("SELECT {COLUMNS} FROM registry_credential");
+    pages::page(sql, Source::all(&select), query, credential)
 }
 
 impl Batch<'_> {
@@ -178,7 +173,7 @@ impl Batch<'_> {
     /// Whether a job's image is read with a credential, as things are now.
     pub(super) fn image_access(&mut self, id: &JobId) -> Result<ImageAccess, StoreError> {
         if self.credentials.is_none() {
-            let all = many(self.sql, None, MAX_REGISTRY_CREDENTIALS)?.items;
+            let all = many(self.sql, &Query::first(MAX_REGISTRY_CREDENTIALS))?.items;
             self.credentials = Some(all.into_iter().map(|stored| stored.credential).collect());
         }
         let job = Arc::clone(&self.job(id)?.job);

@@ -89,13 +89,14 @@ impl Batch<'_> {
     fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8], cause: Option<&str>) -> Result<i64, StoreError> {
         self.sql
             .prepare_cached(
-                "INSERT INTO job (id, app, max_parallel, timeout, create_time, creator, warnings, kind, control, round, \
-                 version, pending, active, succeeded, failed, timed_out, cancelled) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+                "INSERT INTO job (id, app, spec_name, max_parallel, timeout, create_time, creator, warnings, kind, control, \
+                 round, version, pending, active, succeeded, failed, timed_out, cancelled) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
             )?
             .execute(params![
                 job.id.as_str(),
                 job.app.as_str(),
+                job.spec.name,
                 job.rollout.max_parallel,
                 rows::nanos(job.timeout),
                 rows::micros(job.create_time),

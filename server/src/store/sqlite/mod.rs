@@ -23,6 +23,7 @@ pub use self::metrics::StoreMetrics;
 use self::read::Readers;
 use self::rows::rounded;
 use self::writer::Writer;
+use super::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use super::{
     Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Seen, Store,
     StoreError, StoredCredential, StoredToken, Terms,
@@ -37,6 +38,7 @@ mod enrolment;
 mod jobs;
 mod metrics;
 mod nodes;
+mod pages;
 mod read;
 mod reports;
 mod retention;
@@ -171,14 +173,13 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::job(sql, &id)).await
     }
 
-    async fn jobs(&self, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError> {
-        let after = after.cloned();
-        self.readers.read(move |sql| read::jobs(sql, after.as_ref(), limit)).await
+    async fn jobs(&self, query: Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError> {
+        self.readers.read(move |sql| read::jobs(sql, &query)).await
     }
 
-    async fn tasks(&self, job: &JobId, after: Option<&NodeName>, limit: usize) -> Result<Page<Task>, StoreError> {
-        let (job, after) = (job.clone(), after.cloned());
-        self.readers.read(move |sql| read::tasks(sql, &job, after.as_ref(), limit)).await
+    async fn tasks(&self, job: &JobId, query: Query<TaskKey>) -> Result<Page<Task>, StoreError> {
+        let job = job.clone();
+        self.readers.read(move |sql| read::tasks(sql, &job, &query)).await
     }
 
     async fn job_with_tasks(&self, id: &JobId, seen: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
@@ -225,9 +226,8 @@ impl Store for SqliteStore {
         self.writer.write(move |batch| batch.create_token(&token)).await
     }
 
-    async fn tokens(&self, after: Option<&str>, limit: usize, now: Timestamp) -> Result<Page<StoredToken>, StoreError> {
-        let after = after.map(str::to_owned);
-        self.readers.read(move |sql| read::tokens(sql, after.as_deref(), limit, rounded(now))).await
+    async fn tokens(&self, query: Query<TokenKey>, now: Timestamp) -> Result<Page<StoredToken>, StoreError> {
+        self.readers.read(move |sql| read::tokens(sql, &query, rounded(now))).await
     }
 
     async fn delete_token(&self, id: &str, terms: Terms) -> Result<(), StoreError> {
@@ -239,14 +239,8 @@ impl Store for SqliteStore {
         self.writer.write(move |batch| batch.enroll(&request, rounded(now))).await
     }
 
-    async fn pending(
-        &self,
-        after: Option<&NodeName>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<Page<PendingNode>, StoreError> {
-        let after = after.cloned();
-        self.readers.read(move |sql| read::pending(sql, after.as_ref(), limit, rounded(now))).await
+    async fn pending(&self, query: Query<NameKey>, now: Timestamp) -> Result<Page<PendingNode>, StoreError> {
+        self.readers.read(move |sql| read::pending(sql, &query, rounded(now))).await
     }
 
     async fn approve(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<Node, StoreError> {
@@ -264,9 +258,8 @@ impl Store for SqliteStore {
         self.readers.look_up(move |sql| read::node(sql, &name)).await
     }
 
-    async fn nodes(&self, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError> {
-        let after = after.cloned();
-        self.readers.read(move |sql| read::nodes(sql, after.as_ref(), limit)).await
+    async fn nodes(&self, query: Query<NodeKey>) -> Result<Page<Node>, StoreError> {
+        self.readers.read(move |sql| read::nodes(sql, &query)).await
     }
 
     async fn update_labels(
@@ -293,9 +286,8 @@ impl Store for SqliteStore {
         self.writer.write(move |batch| batch.adopt_first_user(rounded_user(user))).await
     }
 
-    async fn users(&self, after: Option<&str>, limit: usize) -> Result<Page<User>, StoreError> {
-        let after = after.map(str::to_owned);
-        self.readers.read(move |sql| users::users(sql, after.as_deref(), limit)).await
+    async fn users(&self, query: Query<NameKey>) -> Result<Page<User>, StoreError> {
+        self.readers.read(move |sql| users::users(sql, &query)).await
     }
 
     async fn renew_user(&self, name: &str, role: Role, issued: Timestamp, now: Timestamp) -> Result<User, StoreError> {
@@ -328,11 +320,10 @@ impl Store for SqliteStore {
         &self,
         node: Option<&NodeName>,
         app: Option<&AppName>,
-        after: Option<&(NodeName, AppName)>,
-        limit: usize,
+        query: Query<AppKey>,
     ) -> Result<Page<App>, StoreError> {
-        let (node, app, after) = (node.cloned(), app.cloned(), after.cloned());
-        self.readers.read(move |sql| read::apps(sql, node.as_ref(), app.as_ref(), after.as_ref(), limit)).await
+        let (node, app) = (node.cloned(), app.cloned());
+        self.readers.read(move |sql| read::apps(sql, node.as_ref(), app.as_ref(), &query)).await
     }
 
     async fn app(&self, node: &NodeName, app: &AppName) -> Result<App, StoreError> {
@@ -377,13 +368,8 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| credentials::one(sql, &name)).await
     }
 
-    async fn credentials(
-        &self,
-        after: Option<&CredentialName>,
-        limit: usize,
-    ) -> Result<Page<StoredCredential>, StoreError> {
-        let after = after.cloned();
-        self.readers.read(move |sql| credentials::many(sql, after.as_ref(), limit)).await
+    async fn credentials(&self, query: Query<NameKey>) -> Result<Page<StoredCredential>, StoreError> {
+        self.readers.read(move |sql| credentials::many(sql, &query)).await
     }
 
     async fn replace_credential(

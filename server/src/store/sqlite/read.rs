@@ -14,7 +14,9 @@ use longshore_model::task::Task;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
+use super::pages::{self, Source};
 use super::{no_app, no_job, no_node, rows, schema};
+use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{Page, RequestKey, Seen, StoreError, StoredToken};
 
 /// Reads that run at once: each holds a blocking thread and a connection with its page cache of 2 MB.
@@ -24,8 +26,6 @@ pub(super) const MAX_READS: usize = 1024;
 /// Look-ups of calling nodes that run or wait, beside those reads: one for each connection that a process has descriptors
 /// for. A fleet that comes back at one moment waits its turn here; refused, it would shake hands once more for each try.
 const MAX_LOOK_UPS: usize = 20_000;
-/// Greater than every identifier: where pages of newest-first start.
-const AFTER_ALL: &str = "~";
 
 /// A few connections that only read.
 pub(super) struct Readers {
@@ -90,17 +90,6 @@ impl Readers {
         });
         task.await.map_err(|error| StoreError::Database(Box::new(error)))?
     }
-}
-
-pub(super) fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
-    let more = items.len() > limit;
-    items.truncate(limit);
-    Page { items, more }
-}
-
-/// One more than was asked for, to see whether there are more.
-pub(super) fn one_more(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
 }
 
 pub(super) fn ping(sql: &Connection) -> Result<(), StoreError> {
@@ -173,44 +162,33 @@ pub(super) fn check_not_busy(
     Ok(())
 }
 
-pub(super) fn jobs(sql: &Connection, after: Option<&JobId>, limit: usize) -> Result<Page<Arc<Job>>, StoreError> {
-    let items = sql
-        .prepare_cached(concat!(
-            "SELECT ",
-            rows::job_columns!(),
-            " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id < ?1 ORDER BY job.id DESC LIMIT ?2"
-        ))?
-        .query_map(params![after.map_or(AFTER_ALL, JobId::as_str), one_more(limit)], |row| {
-            rows::job(row).map(|(_, job)| Arc::new(job))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(page(items, limit))
+pub(super) fn jobs(sql: &Connection, query: &Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError> {
+    // The keys alone first: where rows have to be sorted, no specs are carried about.
+    let source = Source::all("SELECT job.key FROM job");
+    let Page { items: keys, more } = pages::page(sql, source, query, |row| row.get::<_, i64>(0))?;
+    let mut statement = sql.prepare_cached(concat!(
+        "SELECT ",
+        rows::job_columns!(),
+        " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.key = ?1"
+    ))?;
+    let mut items = Vec::with_capacity(keys.len());
+    for key in keys {
+        items.push(statement.query_row([key], |row| rows::job(row).map(|(_, job)| Arc::new(job)))?);
+    }
+    Ok(Page { items, more })
 }
 
-pub(super) fn tasks(
-    sql: &Connection,
-    id: &JobId,
-    after: Option<&NodeName>,
-    limit: usize,
-) -> Result<Page<Task>, StoreError> {
+pub(super) fn tasks(sql: &Connection, id: &JobId, query: &Query<TaskKey>) -> Result<Page<Task>, StoreError> {
     let key: Option<i64> = sql
         .prepare_cached("SELECT key FROM job WHERE id = ?1")?
         .query_row([id.as_str()], |row| row.get(0))
         .optional()?;
     let key = key.ok_or_else(|| no_job(id))?;
-    Ok(page(tasks_after(sql, id, key, after.map_or("", NodeName::as_str), one_more(limit))?, limit))
+    pages::page(sql, tasks_of(key), query, |row| rows::task(row, id))
 }
 
-fn tasks_after(sql: &Connection, id: &JobId, key: i64, after: &str, limit: i64) -> Result<Vec<Task>, StoreError> {
-    let tasks = sql
-        .prepare_cached(concat!(
-            "SELECT ",
-            rows::task_columns!(),
-            " FROM task WHERE job = ?1 AND node > ?2 ORDER BY node LIMIT ?3"
-        ))?
-        .query_map(params![key, after, limit], |row| rows::task(row, id))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(tasks)
+pub(super) fn tasks_of(key: i64) -> Source<'static> {
+    Source::all(concat!("SELECT ", rows::task_columns!(), " FROM task")).and("task.job = ?", key)
 }
 
 pub(super) fn job_with_tasks(sql: &Connection, id: &JobId, seen: &Seen) -> Result<(Arc<Job>, Vec<Task>), StoreError> {
@@ -271,74 +249,54 @@ pub(super) fn node(sql: &Connection, name: &NodeName) -> Result<Node, StoreError
         .ok_or_else(|| no_node(name))
 }
 
-pub(super) fn nodes(sql: &Connection, after: Option<&NodeName>, limit: usize) -> Result<Page<Node>, StoreError> {
-    let items = sql
-        .prepare_cached(concat!("SELECT ", rows::node_columns!(), " FROM node WHERE name > ?1 ORDER BY name LIMIT ?2"))?
-        .query_map(params![after.map_or("", NodeName::as_str), one_more(limit)], rows::node)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(page(items, limit))
+pub(super) fn nodes(sql: &Connection, query: &Query<NodeKey>) -> Result<Page<Node>, StoreError> {
+    let source = Source::all(concat!("SELECT ", rows::node_columns!(), " FROM node"));
+    pages::page(sql, source, query, rows::node)
 }
 
 pub(super) fn tokens(
     sql: &Connection,
-    after: Option<&str>,
-    limit: usize,
+    query: &Query<TokenKey>,
     now: Timestamp,
 ) -> Result<Page<StoredToken>, StoreError> {
-    let items = sql
-        .prepare_cached(concat!(
-            "SELECT ",
-            rows::token_columns!(),
-            " FROM token WHERE id > ?1 AND expire_time > ?3 ORDER BY id LIMIT ?2"
-        ))?
-        .query_map(params![after.unwrap_or_default(), one_more(limit), rows::micros(now)], rows::token)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(page(items, limit))
+    pages::page(sql, tokens_at(now), query, rows::token)
+}
+
+/// Tokens that can still be used.
+pub(super) fn tokens_at(now: Timestamp) -> Source<'static> {
+    let source = Source::all(concat!("SELECT ", rows::token_columns!(), " FROM token"));
+    // Without the sign an index by this column would be used, and every page sorted anew.
+    source.and("+expire_time > ?", rows::micros(now))
 }
 
 pub(super) fn pending(
     sql: &Connection,
-    after: Option<&NodeName>,
-    limit: usize,
+    query: &Query<NameKey>,
     now: Timestamp,
 ) -> Result<Page<PendingNode>, StoreError> {
-    let items = sql
-        .prepare_cached(concat!(
-            "SELECT ",
-            rows::pending_columns!(),
-            " FROM admission WHERE name > ?1 AND state = 0 AND expire_time > ?3 ORDER BY name LIMIT ?2"
-        ))?
-        .query_map(params![after.map_or("", NodeName::as_str), one_more(limit), rows::micros(now)], rows::pending)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(page(items, limit))
+    let source = Source::all(concat!("SELECT ", rows::pending_columns!(), " FROM admission"));
+    let source = source.and("state = ?", 0).and("+expire_time > ?", rows::micros(now));
+    pages::page(sql, source, query, rows::pending)
 }
 
 pub(super) fn apps(
     sql: &Connection,
     node: Option<&NodeName>,
     app: Option<&AppName>,
-    after: Option<&(NodeName, AppName)>,
-    limit: usize,
+    query: &Query<AppKey>,
 ) -> Result<Page<App>, StoreError> {
-    const FROM: &str = concat!("SELECT ", rows::app_columns!(), " FROM app JOIN job ON job.key = app.job WHERE ");
-    const AFTER: &str = "app.node >= ?1 AND (app.node, app.name) > (?1, ?2)";
-    const ORDER: &str = "ORDER BY app.node, app.name LIMIT ?3";
-    let (after_node, after_name) = after.map_or(("", ""), |(node, name)| (node.as_str(), name.as_str()));
-    let limited = one_more(limit);
-    let chosen = match (node, app) {
-        (None, None) => "",
-        (Some(_), None) => " AND app.node = ?4",
-        (None, Some(_)) => " AND app.name = ?4",
-        (Some(_), Some(_)) => " AND app.node = ?4 AND app.name = ?5",
-    };
-    let mut statement = sql.prepare_cached(&format!("{FROM}{AFTER}{chosen} {ORDER}"))?;
-    let names: Vec<&str> = node.map(NodeName::as_str).into_iter().chain(app.map(AppName::as_str)).collect();
-    let mut values: Vec<&dyn rusqlite::ToSql> = vec![&after_node, &after_name, &limited];
-    values.extend(names.iter().map(|name| name as &dyn rusqlite::ToSql));
-    let items = statement
-        .query_map(values.as_slice(), |row| rows::app(row).map(|(app, _)| app))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(page(items, limit))
+    pages::page(sql, apps_of(node, app), query, |row| rows::app(row).map(|(app, _)| app))
+}
+
+pub(super) fn apps_of(node: Option<&NodeName>, app: Option<&AppName>) -> Source<'static> {
+    let mut source = Source::all(concat!("SELECT ", rows::app_columns!(), " FROM app JOIN job ON job.key = app.job"));
+    if let Some(node) = node {
+        source = source.and("app.node = ?", node.to_string());
+    }
+    if let Some(app) = app {
+        source = source.and("app.name = ?", app.to_string());
+    }
+    source
 }
 
 pub(super) fn app(sql: &Connection, node: &NodeName, name: &AppName) -> Result<App, StoreError> {

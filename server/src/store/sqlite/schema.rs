@@ -24,12 +24,14 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-8.sql"),
     include_str!("schema-9.sql"),
     include_str!("schema-10.sql"),
+    include_str!("schema-11.sql"),
 ];
 
 /// How long a connection waits for a lock: only a checkpoint or somebody's `sqlite3` shell can hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Prepared statements that a connection keeps: above the number of different ones in this module.
-const STATEMENTS: usize = 64;
+/// Prepared statements that a connection keeps: above the number of different ones in this module, lists in their usual
+/// orders included.
+const STATEMENTS: usize = 128;
 /// Kibibytes of pages that the writer keeps: the tasks and apps of a few jobs of 10,000 nodes, so that a batch over one of
 /// them neither reads from the disk nor spills before its commit.
 const WRITER_CACHE: i64 = 32 * 1024;

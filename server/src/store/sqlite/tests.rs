@@ -11,13 +11,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use futures::future::join_all;
+use longshore_model::name::AppName;
+use longshore_model::sorting::{SortValue, Sorting};
 use longshore_model::task::TaskState;
 use tempfile::TempDir;
 
+use super::pages::{self, Source};
 use super::{OpenError, SqliteStore, schema};
 use crate::store::conformance::{
     self, Bed, Factory, Recorder, at, conformance_suite, enrolling, job_id, lines, new_job, node_name, progress, token,
 };
+use crate::store::sorting::{AppKey, JobKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{JobRequest, NewJob, Observer, Seen, Store, StoreError, Terms};
 
 mod crash;
@@ -145,12 +149,100 @@ fn open_work_is_found_by_its_index() {
              WHERE job.pending + job.active + job.cancelled > 0 ORDER BY job.id",
             "INDEX job_unfinished",
         ),
-        ("SELECT * FROM app WHERE node >= 'a' AND (node, name) > ('a', 'b') ORDER BY node, name", "INDEX app_by_node"),
     ];
     for (sql, index) in cases {
         let plan = plan(sql);
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
+}
+
+/// A page of a long list must not cost what the whole list does: an index leads to its place, and nothing is sorted.
+fn pages_are_found_by_an_index<K: pages::Column>(
+    database: &Database,
+    source: impl Fn() -> Source<'static>,
+    cases: &[(&str, &str)],
+) {
+    let connection = schema::open_writer(&database.path()).unwrap();
+    for (order_by, index) in cases {
+        let sorting = Sorting::<K>::parse(order_by).unwrap();
+        let after = sorting.position(|_| SortValue::Text(String::new()));
+        for after in [None, Some(after)] {
+            // The first page may begin at the beginning, the others must not.
+            let wanted = if after.is_some() { format!("SEARCH {index}") } else { String::new() };
+            let query = Query { sorting: sorting.clone(), after, limit: 10 };
+            let (text, values) = pages::statement(source(), &query);
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
+            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3)).unwrap();
+            let plan = rows.map(Result::unwrap).collect::<Vec<_>>().join("; ");
+            assert!(plan.contains(&wanted) && !plan.contains("TEMP B-TREE"), "{text}: {plan}");
+        }
+    }
+}
+
+#[test]
+fn pages_of_long_lists_are_found_by_an_index() {
+    let database = Database::new();
+    let jobs = [
+        ("", "job USING COVERING INDEX sqlite_autoindex_job_1"),
+        ("job_id", "job USING COVERING INDEX sqlite_autoindex_job_1"),
+        ("create_time", "job USING COVERING INDEX job_by_creation"),
+        ("create_time desc", "job USING COVERING INDEX job_by_creation"),
+        ("app_name", "job USING COVERING INDEX job_by_app"),
+        ("spec.name desc", "job USING COVERING INDEX job_by_spec_name"),
+        ("spec.name, job_id", "job USING COVERING INDEX job_by_spec_name"),
+    ];
+    pages_are_found_by_an_index::<JobKey>(&database, || Source::all("SELECT job.key FROM job"), &jobs);
+    let tasks = [("", "task USING PRIMARY KEY"), ("node_name desc", "task USING PRIMARY KEY")];
+    pages_are_found_by_an_index::<TaskKey>(&database, || super::read::tasks_of(1), &tasks);
+    let select = concat!("SELECT ", super::rows::node_columns!(), " FROM node");
+    let nodes = [
+        ("name desc", "node USING PRIMARY KEY"),
+        ("enroll_time", "node USING INDEX node_by_enrolment"),
+        ("enroll_time desc", "node USING INDEX node_by_enrolment"),
+    ];
+    pages_are_found_by_an_index::<NodeKey>(&database, || Source::all(select), &nodes);
+    let apps = [
+        ("", "app USING INDEX app_by_node"),
+        ("node_name desc", "app USING INDEX app_by_node"),
+        ("app_name", "app USING PRIMARY KEY"),
+        ("app_name desc", "app USING PRIMARY KEY"),
+    ];
+    pages_are_found_by_an_index::<AppKey>(&database, || super::read::apps_of(None, None), &apps);
+    let (node, app) = (node_name("a"), AppName::parse("web-1").unwrap());
+    let one = [("", "app USING PRIMARY KEY"), ("app_name desc", "app USING PRIMARY KEY")];
+    pages_are_found_by_an_index::<AppKey>(&database, || super::read::apps_of(None, Some(&app)), &one);
+    let one = [("", "app USING INDEX app_by_node"), ("node_name desc", "app USING INDEX app_by_node")];
+    pages_are_found_by_an_index::<AppKey>(&database, || super::read::apps_of(Some(&node), None), &one);
+    let tokens = [
+        ("", "token USING PRIMARY KEY"),
+        ("create_time desc", "token USING INDEX token_by_creation"),
+        ("expire_time", "token USING INDEX token_by_expiry"),
+    ];
+    pages_are_found_by_an_index::<TokenKey>(&database, || super::read::tokens_at(at(0)), &tokens);
+}
+
+#[tokio::test]
+async fn jobs_of_before_are_sorted_by_the_names_of_their_specs() {
+    let database = Database::new();
+    let (store, _) = database.store();
+    nodes_of(&store, &["a"]).await;
+    for (number, name) in [(1, "till"), (2, "gate"), (3, "till")] {
+        let mut new = new_job(number, &["a"], 0);
+        Arc::make_mut(&mut new.job.spec).name = name.to_owned();
+        store.create_job(new).await.unwrap();
+    }
+    drop(store);
+    // As it was before lists could be sorted.
+    let connection = rusqlite::Connection::open(database.path()).unwrap();
+    let back = "DROP INDEX job_by_creation; DROP INDEX job_by_app; DROP INDEX job_by_spec_name; \
+                DROP INDEX node_by_enrolment; DROP INDEX token_by_creation; \
+                ALTER TABLE job DROP COLUMN spec_name; PRAGMA user_version = 10;";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    let (store, _) = database.store();
+    let query = Query { sorting: Sorting::parse("spec.name desc").unwrap(), ..Query::first(10) };
+    let jobs = store.jobs(query).await.unwrap().items;
+    assert_eq!(jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>(), [job_id(3), job_id(1), job_id(2)]);
 }
 
 #[test]

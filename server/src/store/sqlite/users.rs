@@ -7,7 +7,9 @@ use longshore_model::user::User;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::batch::Batch;
+use super::pages::{self, Source};
 use super::rows;
+use crate::store::sorting::{NameKey, Query};
 use crate::store::{Change, Page, StoreError, Terms};
 
 const COLUMNS: &str = "SELECT name, role, create_time, creator, life, certificate_end, revoke_time FROM user";
@@ -21,16 +23,9 @@ fn find(sql: &Connection, name: &str) -> Result<Option<User>, StoreError> {
     Ok(found)
 }
 
-/// Users by name, after `after`.
-pub(super) fn users(sql: &Connection, after: Option<&str>, limit: usize) -> Result<Page<User>, StoreError> {
-    let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-    let mut items: Vec<User> = sql
-        .prepare_cached(&format!("{COLUMNS} WHERE name > ?1 ORDER BY name LIMIT ?2"))?
-        .query_map(params![after.unwrap_or_default(), most], rows::user)?
-        .collect::<rusqlite::Result<_>>()?;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    Ok(Page { items, more })
+/// A part of the list of users.
+pub(super) fn users(sql: &Connection, query: &Query<NameKey>) -> Result<Page<User>, StoreError> {
+    pages::page(sql, Source::all(COLUMNS), query, rows::user)
 }
 
 impl Batch<'_> {

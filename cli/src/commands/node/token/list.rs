@@ -15,11 +15,16 @@ pub(crate) struct List {
     /// Only tokens that match, such as `creator = ann AND requires_approval = true`; docs/api.md has the grammar.
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
+
+    /// Order, such as `expire_time`: fields with commas between them, each alone or with ` desc`; docs/api.md lists them.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FIELDS")]
+    order_by: String,
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
     let mut enrollment_tokens = Vec::new();
-    let mut request = ListEnrollmentTokensRequest { page_size: PAGE, filter: list.filter, ..Default::default() };
+    let List { filter, order_by } = list;
+    let mut request = ListEnrollmentTokensRequest { page_size: PAGE, filter, order_by, ..Default::default() };
     loop {
         let page = context.client.nodes.list_enrollment_tokens(call(request.clone())).await?.into_inner();
         enrollment_tokens.extend(page.enrollment_tokens);

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::store::sorting::Query;
 
 /// Tells the test below to be the child, and where the database is.
 const DATABASE: &str = "LONGSHORE_TEST_CRASH_DATABASE";
@@ -19,7 +20,7 @@ fn child_that_is_killed() {
     let store = Arc::new(SqliteStore::open(path.as_ref(), Arc::new(Recorder::default())).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
-        let first = store.jobs(None, 1).await.unwrap().items.first().map_or(1, |job| {
+        let first = store.jobs(Query::first(1)).await.unwrap().items.first().map_or(1, |job| {
             let number: u32 = job.id.as_str().parse().unwrap();
             number + 1
         });
