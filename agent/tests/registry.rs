@@ -15,9 +15,7 @@ use longshore_model::registry::Scope;
 use longshore_model::secret::Secret;
 use longshore_model::spec::{Image, ImageSource, PullPolicy};
 use longshore_model::task::PullProgress;
-use longshore_tests::registry::{PASSWORD, Registry, USERNAME, certify, push_document};
-use oci_client::Reference;
-use serde_json::json;
+use longshore_tests::registry::{PASSWORD, Registry, USERNAME, certify};
 
 fn open_store(registry: &Registry) -> ImageStore {
     store_trusting(registry, vec![registry.authority().to_vec()])
@@ -76,29 +74,13 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
 #[tokio::test]
 async fn the_platform_of_the_node_is_chosen_from_an_index() {
     let registry = Registry::start(false);
-    let reference: Reference = registry.reference("shore/demo:many").parse().unwrap();
-    let client = registry.client();
-    let mut manifests = Vec::new();
-    for architecture in ["sparc", ARCHITECTURE] {
-        let parts = DemoImage::new().architecture(architecture).parts();
-        registry.push_parts(&reference, &parts).await;
-        let manifest = parts.manifest;
-        manifests.push(json!({
-            "mediaType": manifest.media_type,
-            "digest": manifest.digest,
-            "size": manifest.content.len(),
-            "platform": { "architecture": architecture, "os": "linux" },
-        }));
-        let place = reference.clone_with_digest(manifest.digest);
-        push_document(&client, &place, manifest.content, manifest.media_type).await;
+    let demo = DemoImage::new();
+    let (digests, index) = registry.push_index("shore/demo:many", &[("sparc", &demo), (ARCHITECTURE, &demo)]).await;
+    let store = open_store(&registry);
+    for name in ["shore/demo:many".to_owned(), format!("shore/demo@{index}")] {
+        let resolved = deploy(&store, &image(&registry.reference(&name), None)).await.unwrap();
+        assert_eq!(resolved.digest, digests[1], "{name}");
     }
-    let wanted = manifests[1]["digest"].as_str().unwrap().to_owned();
-    let media_type = "application/vnd.oci.image.index.v1+json";
-    let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests }).to_string();
-    push_document(&client, &reference, index.into_bytes(), media_type).await;
-
-    let resolved = deploy(&open_store(&registry), &image(&reference.whole(), None)).await.unwrap();
-    assert_eq!(resolved.digest, wanted);
 }
 
 #[tokio::test]
@@ -156,7 +138,7 @@ async fn only_trusted_registries_are_talked_to() {
     let registry = Registry::start(false);
     registry.push("shore/demo:1", &DemoImage::new()).await;
     let wanted = image(&registry.reference("shore/demo:1"), None);
-    let other = certify(tempfile::tempdir().unwrap().path());
+    let other = certify(tempfile::tempdir().unwrap().path(), &["127.0.0.1"]);
     let error = store_trusting(&registry, vec![other]).resolve(&wanted, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable);
     assert!(error.message.contains("certificate"), "{error}");

@@ -18,6 +18,7 @@ mod images;
 mod jobs;
 mod metrics;
 mod network;
+mod registries;
 mod removal;
 mod requests;
 mod security;

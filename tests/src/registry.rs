@@ -1,7 +1,8 @@
-//! Debian's `docker-registry`, over TLS with an authority of its own, on loopback.
+//! Debian's `docker-registry`, over TLS with an authority of its own.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +10,10 @@ use longshore_demo_image::{DemoImage, Parts};
 use oci_client::Reference;
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig};
 use oci_client::secrets::RegistryAuth;
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::host::Host;
 
 /// Who may use a registry with passwords.
 pub const USERNAME: &str = "robot";
@@ -22,6 +26,7 @@ const PASSWORD_HASH: &str = "$2b$05$NNNNNNNNNNNNNNNNNNNNNuXJtWy0y.lGoQ.tHrbNH9Wr
 #[derive(Debug)]
 pub struct Registry {
     child: Child,
+    namespace: Option<String>,
     address: String,
     authority: Vec<u8>,
     directory: tempfile::TempDir,
@@ -41,50 +46,48 @@ impl Registry {
     ///
     /// When `docker-registry` is not installed.
     pub fn start(with_passwords: bool) -> Self {
+        Self::start_on(None, with_passwords)
+    }
+
+    /// Starts it on a host, which the calling thread reaches if it is on the same switch.
+    ///
+    /// # Panics
+    ///
+    /// When `docker-registry` is not installed.
+    pub fn start_on(host: Option<&Host>, with_passwords: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let authority = certify(directory.path());
+        let address = host.map_or(Ipv4Addr::LOCALHOST, |host| host.address).to_string();
+        let authority = certify(directory.path(), &[&address, "localhost"]);
+        let file = |name: &str| directory.path().join(name);
         let mut config = json!({
             "version": "0.1",
             "log": { "level": "info", "accesslog": { "disabled": true } },
-            "storage": { "filesystem": { "rootdirectory": directory.path().join("storage") } },
+            "storage": { "filesystem": { "rootdirectory": file("storage") } },
             "http": {
-                "addr": "127.0.0.1:0",
-                "tls": { "certificate": directory.path().join("server.crt"), "key": directory.path().join("server.key") },
+                "addr": format!("{address}:0"),
+                "tls": { "certificate": file("server.crt"), "key": file("server.key") },
             },
         });
+        let mut auth = RegistryAuth::Anonymous;
         if with_passwords {
-            let passwords = directory.path().join("passwords");
-            fs::write(&passwords, format!("{USERNAME}:{PASSWORD_HASH}\n")).unwrap();
-            config["auth"] = json!({ "htpasswd": { "realm": "test", "path": passwords } });
+            fs::write(file("passwords"), format!("{USERNAME}:{PASSWORD_HASH}\n")).unwrap();
+            config["auth"] = json!({ "htpasswd": { "realm": "test", "path": file("passwords") } });
+            auth = RegistryAuth::Basic(USERNAME.to_owned(), PASSWORD.to_owned());
         }
         // JSON is YAML, which the registry reads.
-        fs::write(directory.path().join("config.yml"), config.to_string()).unwrap();
+        fs::write(file("config.yml"), config.to_string()).unwrap();
+        let namespace = host.map(|host| host.namespace().to_owned());
+        let (child, address) = serve(&file("config.yml"), namespace.as_deref());
+        Self { child, namespace, address, authority, directory, auth }
+    }
 
-        let mut child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(directory.path().join("config.yml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("these tests need a registry: apt-get install docker-registry");
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = log
-            .by_ref()
-            .map(Result::unwrap)
-            .find_map(|line| {
-                let (_, rest) = line.split_once("listening on ")?;
-                rest.split_once(", tls").map(|(address, _)| address.to_owned())
-            })
-            .expect("the registry ended instead of listening");
-        // Somebody must read on, or the registry would end at its next line.
-        std::thread::spawn(move || log.for_each(drop));
-        let auth = if with_passwords {
-            RegistryAuth::Basic(USERNAME.to_owned(), PASSWORD.to_owned())
-        } else {
-            RegistryAuth::Anonymous
-        };
-        Self { child, address, authority, directory, auth }
+    /// Starts it again where it was.
+    pub fn begin(&mut self) {
+        let path = self.directory.path().join("config.yml");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["http"]["addr"] = json!(self.address);
+        fs::write(&path, config.to_string()).unwrap();
+        (self.child, _) = serve(&path, self.namespace.as_deref());
     }
 
     /// Ends it; what it holds stays until it is dropped.
@@ -131,6 +134,33 @@ impl Registry {
         parts.manifest.digest
     }
 
+    /// Pushes images under one name, each for an architecture; returns the digests of their manifests and of the index.
+    pub async fn push_index(&self, name: &str, images: &[(&str, &DemoImage)]) -> (Vec<String>, String) {
+        let reference: Reference = self.reference(name).parse().unwrap();
+        let client = self.client();
+        client.store_auth_if_needed(reference.resolve_registry(), &self.auth).await;
+        let mut manifests = Vec::new();
+        for &(architecture, image) in images {
+            let parts = image.clone().architecture(architecture).parts();
+            self.push_parts(&reference, &parts).await;
+            let manifest = parts.manifest;
+            manifests.push(json!({
+                "mediaType": manifest.media_type,
+                "digest": manifest.digest,
+                "size": manifest.content.len(),
+                "platform": { "architecture": architecture, "os": "linux" },
+            }));
+            let place = reference.clone_with_digest(manifest.digest);
+            push_document(&client, &place, manifest.content, manifest.media_type).await;
+        }
+        let digests = manifests.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect();
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests }).to_string();
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&index)));
+        push_document(&client, &reference, index.into_bytes(), media_type).await;
+        (digests, digest)
+    }
+
     /// Pushes what an image's manifest speaks of.
     pub async fn push_parts(&self, reference: &Reference, parts: &Parts) {
         let client = self.client();
@@ -146,15 +176,41 @@ pub async fn push_document(client: &Client, reference: &Reference, content: Vec<
     client.push_manifest_raw(reference, content, media_type.parse().unwrap()).await.unwrap();
 }
 
-/// Makes an authority, and a certificate for loopback; returns the authority.
-pub fn certify(dir: &Path) -> Vec<u8> {
+/// Runs a registry until it listens; returns where.
+fn serve(config: &Path, namespace: Option<&str>) -> (Child, String) {
+    let mut command = match namespace {
+        None => Command::new("docker-registry"),
+        Some(namespace) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{namespace}")).arg("docker-registry");
+            command
+        }
+    };
+    command.arg("serve").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("these tests need a registry: apt-get install docker-registry");
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = log
+        .by_ref()
+        .map(Result::unwrap)
+        .find_map(|line| {
+            let (_, rest) = line.split_once("listening on ")?;
+            rest.split_once(", tls").map(|(address, _)| address.to_owned())
+        })
+        .expect("the registry ended instead of listening");
+    // Somebody must read on, or the registry would end at its next line.
+    std::thread::spawn(move || log.for_each(drop));
+    (child, address)
+}
+
+/// Makes an authority, and a server's certificate for these names and addresses; returns the authority.
+pub fn certify(dir: &Path, names: &[&str]) -> Vec<u8> {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let authority = params.self_signed(&key).unwrap();
     let issuer = rcgen::Issuer::new(params, key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let server = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     fs::write(dir.join("server.crt"), server.pem()).unwrap();
     fs::write(dir.join("server.key"), key.serialize_pem()).unwrap();
