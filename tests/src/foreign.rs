@@ -16,14 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What a client prints when the machine that was off is to be switched on.
 const GOES_ON: &str = "resumed late:";
 
-/// Runs a client against a cluster of its own and holds every line that it prints against the scenario.
+/// Runs a client against a cluster of its own, whose server has these further flags, and holds every line that it prints
+/// against the scenario.
 ///
 /// # Panics
 ///
 /// It fails, falls silent, or prints anything but what the scenario says.
-pub async fn play(scenario: &Path, mut client: Command) {
+pub async fn play(scenario: &Path, flags: &[&str], mut client: Command) {
     let document = std::fs::read_to_string(scenario).unwrap();
-    let cluster = Cluster::start().await;
+    let mut cluster = Cluster::start().await;
+    if !flags.is_empty() {
+        cluster.restart_server_with(flags).await;
+    }
     let fake = ["--runtime", "fake"];
     let _one = cluster.node_with("shop-1", &[("role", "till")], None, &fake).await;
     let _two = cluster.node_with("shop-2", &[("role", "till")], None, &fake).await;
@@ -31,6 +35,7 @@ pub async fn play(scenario: &Path, mut client: Command) {
 
     let complaints = cluster.directory().join("client.log");
     client.env("LONGSHORE_SERVER", cluster.api_address()).env("LONGSHORE_CREDENTIALS", cluster.admin());
+    client.env("TMPDIR", cluster.directory());
     client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&complaints).unwrap());
     let mut running = client.kill_on_drop(true).spawn().unwrap_or_else(|error| panic!("{client:?}: {error}"));
     let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();

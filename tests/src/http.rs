@@ -2,10 +2,11 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// An answer.
 #[derive(Debug)]
@@ -41,4 +42,36 @@ fn parse(text: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some(Answer { status, body: body.to_owned() })
+}
+
+/// Serves a directory's files to browsers, until the runtime ends; `/` is its `index.html`.
+pub fn serve(listener: TcpListener, directory: &Path) {
+    let directory = directory.to_owned();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A browser opens connections that it does not use.
+            tokio::spawn(serve_one(stream, directory.clone()));
+        }
+    });
+}
+
+async fn serve_one(mut stream: TcpStream, directory: PathBuf) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let line = String::from_utf8_lossy(&head);
+    let name = line.split(' ').nth(1).map(|path| path.trim_start_matches('/')).unwrap_or_default();
+    let name = if name.is_empty() { "index.html" } else { name };
+    let kind = if name.ends_with(".js") { "text/javascript" } else { "text/html" };
+    let (status, body) = match tokio::fs::read(directory.join(name)).await {
+        Ok(body) => ("200 OK", body),
+        Err(_) => ("404 Not Found", Vec::new()),
+    };
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&body).await
 }
