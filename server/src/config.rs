@@ -14,7 +14,7 @@ use longshore_settings::{Mistakes, Origins, Program};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
-use crate::identity::pki::{self, NewPki, Pki};
+use crate::identity::pki::{self, CertifiedBy, NewPki, Pki};
 use crate::web::{Origin, OriginError};
 
 /// Where people call.
@@ -112,6 +112,19 @@ pub struct InitArgs {
     /// Trust domain of every identity; default: longshore- and eight random hexadecimal digits.
     #[arg(long)]
     pub trust_domain: Option<String>,
+    /// PEM file of an existing certificate authority that shall certify this one's, with the certificates up to its root, which
+    /// agents and people will trust.
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    pub ca_cert: Option<PathBuf>,
+    /// PEM file of that authority's private key. It is used once; only where that authority may certify no other one is it kept.
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+    /// Make a key and a certificate request instead, for an authority whose key is not here.
+    #[arg(long, conflicts_with_all = ["ca_cert", "install"])]
+    pub csr: bool,
+    /// PEM file with that authority's answer: the certificate, and those up to the root.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ca_cert", "san", "trust_domain"])]
+    pub install: Option<PathBuf>,
 }
 
 /// Flags of `backup`.
@@ -147,7 +160,9 @@ pub struct RestoreArgs {
 
 impl From<&InitArgs> for NewPki {
     fn from(args: &InitArgs) -> Self {
-        Self { names: args.san.clone(), trust_domain: args.trust_domain.clone() }
+        let files = args.ca_cert.clone().zip(args.ca_key.clone());
+        let certified_by = files.map(|(certificates, key)| CertifiedBy { certificates, key });
+        Self { names: args.san.clone(), trust_domain: args.trust_domain.clone(), certified_by }
     }
 }
 

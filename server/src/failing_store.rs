@@ -171,7 +171,7 @@ impl Store for FailingStore {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn renew_user(&self, _: &str, _: Role, _: Timestamp, _: Timestamp) -> Result<User, StoreError> {
+    async fn renew_user(&self, _: &str, _: Role, _: Timestamp, _: Timestamp, _: Timestamp) -> Result<User, StoreError> {
         self.nothing()
     }
 

@@ -73,7 +73,16 @@ fn start_logging(args: Option<&LogArgs>) {
 }
 
 fn init(args: &InitArgs) -> anyhow::Result<()> {
-    pki::init(&args.data_dir, &args.into(), Timestamp::now())?;
+    match &args.install {
+        _ if args.csr => {
+            let request = pki::request(&args.data_dir, &args.into())?;
+            let next = "have it certified, and give the answer to `longshore-server init --install FILE`";
+            tracing::info!(request = %request.display(), "made a key and a certificate request; {next}");
+            return Ok(());
+        }
+        Some(answer) => pki::install(&args.data_dir, answer, Timestamp::now())?,
+        None => pki::init(&args.data_dir, &args.into(), Timestamp::now())?,
+    }
     let admin = args.data_dir.join("admin");
     tracing::info!(credentials = %admin.display(), "made a certificate authority and the first admin's credentials");
     Ok(())

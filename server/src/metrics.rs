@@ -78,17 +78,12 @@ pub fn expiries(
     authority: &Authority,
     own: watch::Receiver<Timestamp>,
 ) -> Vec<(&'static str, watch::Receiver<Timestamp>)> {
-    let issuing = authority.chain("");
-    let of_pem = |text: &str| {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).ok()?;
+    let root = || {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(authority.root_pem().as_bytes()).ok()?;
         expiry(&pem.contents)
     };
     let fixed = |end| watch::Sender::new(end).subscribe();
-    let all = [
-        ("server", Some(own)),
-        ("issuing", of_pem(&issuing).map(fixed)),
-        ("root", of_pem(authority.root_pem()).map(fixed)),
-    ];
+    let all = [("server", Some(own)), ("issuing", Some(fixed(authority.end()))), ("root", root().map(fixed))];
     all.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::user::User;
 use longshore_proto::v1::enrollment_service_server::EnrollmentServiceServer;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -22,10 +23,9 @@ use tower::util::MapResponseLayer;
 use crate::api::calls::CallLayer;
 use crate::api::observe::{CallMetrics, ObserveLayer};
 use crate::config::Config;
-use crate::identity::authority::AuthorityError;
 use crate::identity::own::{OwnCertificate, OwnError};
 use crate::identity::users::Users;
-use crate::identity::{AccessLayer, Authority, Enrollment};
+use crate::identity::{AccessLayer, Enrollment};
 use crate::listen::{self, Accepting, ConnectionMetrics, HEAD_TIMEOUT, Http1, accept};
 use crate::live::Live;
 use crate::metrics::{self, Sources};
@@ -71,9 +71,6 @@ pub enum ServeError {
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[source] StoreError),
-    /// The issuing authority's certificate cannot be read.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
     /// The server's own certificate cannot be used, or TLS not be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] OwnError),
@@ -150,7 +147,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         certificates: metrics::expiries(&authority, own.expiry()),
     };
     let store: Arc<dyn Store> = Arc::<SqliteStore>::clone(&sources.store);
-    let users = remember_users(&*store, &live, &authority).await?;
+    let users = remember_users(&*store, &live, config.pki.first_admin).await?;
     let vault = Arc::new(Vault::new(&config.data_dir));
     let Services { people, agents, backstage } =
         Services::new(Arc::clone(&store), live, config.pki.pin, Arc::clone(&authority), vault)?;
@@ -233,8 +230,8 @@ async fn wind_down(backstage: &Backstage, closing: &CancellationToken, mut parts
 }
 
 /// Loads who may call, before anybody can; the first admin is a user from the first start on.
-async fn remember_users(store: &dyn Store, live: &Live, authority: &Authority) -> Result<Arc<Users>, ServeError> {
-    store.adopt_first_user(authority.first_admin()?).await.map_err(ServeError::Store)?;
+async fn remember_users(store: &dyn Store, live: &Live, first_admin: User) -> Result<Arc<Users>, ServeError> {
+    store.adopt_first_user(first_admin).await.map_err(ServeError::Store)?;
     live.users.load(store).await.map_err(ServeError::Store)?;
     Ok(Arc::clone(&live.users))
 }

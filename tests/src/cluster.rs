@@ -40,27 +40,32 @@ impl Cluster {
 
     /// Starts a server on a host; the calling thread must be on a host that reaches it.
     pub async fn start_on(host: Option<&Host>) -> Self {
+        let mut cluster = Self::uninitialised(host);
+        succeed(&mut cluster.init(&["--san", &cluster.san]));
+        cluster.start_server().await;
+        cluster
+    }
+
+    /// A directory for a server that is neither initialised nor started.
+    pub fn uninitialised(host: Option<&Host>) -> Self {
         let directory = tempfile::Builder::new().prefix("longshore-test-").tempdir().unwrap();
         std::fs::write(directory.path().join("image.tar"), longshore_demo_image::archive(None)).unwrap();
         let san = host.map_or("127.0.0.1".to_owned(), |host| host.address.to_string());
-        let mut cluster = Self {
+        Self {
             directory,
             namespace: host.map(|host| host.namespace().to_owned()),
             san,
             arguments: Vec::new(),
             addresses: None,
             server: None,
-        };
-        succeed(
-            cluster
-                .command("longshore-server")
-                .arg("init")
-                .args(["--san", &cluster.san])
-                .arg("--data-dir")
-                .arg(cluster.server_dir()),
-        );
-        cluster.start_server().await;
-        cluster
+        }
+    }
+
+    /// `longshore-server init` for its directory.
+    pub fn init(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command("longshore-server");
+        command.arg("init").arg("--data-dir").arg(self.server_dir()).args(arguments);
+        command
     }
 
     fn command(&self, name: &str) -> Command {

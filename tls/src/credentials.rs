@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -111,12 +112,23 @@ impl Credentials {
     pub fn check_as_server(&self, name: &str, now: Timestamp) -> Result<(), CredentialError> {
         let bad_name = |_| rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName);
         let name = ServerName::try_from(name).map_err(bad_name)?;
-        let since = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let moment = UnixTime::since_unix_epoch(since);
-        verifier.verify_server_cert(self.leaf(), &self.chain[1..], &name, &[], moment)?;
+        verifier.verify_server_cert(self.leaf(), &self.chain[1..], &name, &[], unix_time(now))?;
+        Ok(())
+    }
+
+    /// Checks that whoever trusts the root accepts the chain as that of a client at this moment.
+    ///
+    /// # Errors
+    ///
+    /// Why they would not.
+    pub fn check_as_client(&self, now: Timestamp) -> Result<(), CredentialError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        verifier.verify_client_cert(self.leaf(), &self.chain[1..], unix_time(now))?;
         Ok(())
     }
 
@@ -153,6 +165,10 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("certificates", &self.chain.len()).finish_non_exhaustive()
     }
+}
+
+fn unix_time(moment: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(moment.as_second()).unwrap_or_default()))
 }
 
 /// A store that trusts `root` and nothing else.

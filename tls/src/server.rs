@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls_pki_types::CertificateDer;
 
-use crate::credentials::{CredentialError, Credentials};
+use crate::credentials::{CredentialError, Credentials, only_root};
 use crate::{ALPN_H2, ALPN_HTTP1, provider};
 
 /// What a listener asks of those who connect.
@@ -34,6 +35,9 @@ pub enum ConfigError {
 
 /// The configuration of one listener: TLS 1.3, HTTP/2, sessions resumable by stateless tickets.
 ///
+/// Of clients only those are known whom `issuer` itself has certified: the root may be one that certifies others too, and what
+/// these do is none of this installation's.
+///
 /// Resumption skips the check of the client's chain: hold [`crate::PeerCertificate::is_valid_at`] against every
 /// connection. Each call makes a ticket key of its own, so that a ticket from a listener that asks for no certificate
 /// opens no session on one that does.
@@ -41,8 +45,12 @@ pub enum ConfigError {
 /// # Errors
 ///
 /// The credentials cannot be used.
-pub fn server_config(credentials: &Credentials, clients: ClientCertificates) -> Result<Arc<ServerConfig>, ConfigError> {
-    config(credentials, clients, &[ALPN_H2])
+pub fn server_config(
+    credentials: &Credentials,
+    issuer: &CertificateDer<'static>,
+    clients: ClientCertificates,
+) -> Result<Arc<ServerConfig>, ConfigError> {
+    config(credentials, issuer, clients, &[ALPN_H2])
 }
 
 /// The configuration of a listener that browsers call as well. They ask whether a page may call over a connection to which
@@ -51,17 +59,21 @@ pub fn server_config(credentials: &Credentials, clients: ClientCertificates) -> 
 /// # Errors
 ///
 /// The credentials cannot be used.
-pub fn browser_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, ConfigError> {
-    config(credentials, ClientCertificates::Optional, &[ALPN_H2, ALPN_HTTP1])
+pub fn browser_config(
+    credentials: &Credentials,
+    issuer: &CertificateDer<'static>,
+) -> Result<Arc<ServerConfig>, ConfigError> {
+    config(credentials, issuer, ClientCertificates::Optional, &[ALPN_H2, ALPN_HTTP1])
 }
 
 fn config(
     credentials: &Credentials,
+    issuer: &CertificateDer<'static>,
     clients: ClientCertificates,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, ConfigError> {
     let provider = provider();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(credentials.roots()?), Arc::clone(&provider));
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(only_root(issuer)?), Arc::clone(&provider));
     let verifier = match clients {
         ClientCertificates::Required => verifier,
         ClientCertificates::Optional => verifier.allow_unauthenticated(),

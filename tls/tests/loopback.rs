@@ -80,7 +80,7 @@ async fn serve(config: Arc<ServerConfig>) -> (String, mpsc::UnboundedReceiver<Ha
 }
 
 async fn serve_as(server: &Credentials, clients: ClientCertificates) -> String {
-    serve(server_config(server, clients).unwrap()).await.0
+    serve(server_config(server, server.root(), clients).unwrap()).await.0
 }
 
 async fn dial(address: &str, credentials: &Credentials) -> Result<(), ConnectError> {
@@ -97,7 +97,8 @@ async fn good_credentials_connect() {
 #[tokio::test]
 async fn a_second_connection_resumes_the_session() {
     let authority = Authority::new();
-    let config = server_config(&authority.server(), ClientCertificates::Required).unwrap();
+    let server = authority.server();
+    let config = server_config(&server, server.root(), ClientCertificates::Required).unwrap();
     let (address, mut kinds) = serve(config).await;
     let client = authority.client();
     dial(&address, &client).await.unwrap();
@@ -272,7 +273,8 @@ fn a_certificate_tells_whose_it_is() {
 #[tokio::test]
 async fn every_client_agrees_on_a_key_by_the_post_quantum_group() {
     let authority = Authority::new();
-    let config = server_config(&authority.server(), ClientCertificates::Optional).unwrap();
+    let server = authority.server();
+    let config = server_config(&server, server.root(), ClientCertificates::Optional).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("localhost:{}", listener.local_addr().unwrap().port());
     let server = tokio::spawn(async move {

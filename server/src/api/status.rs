@@ -185,7 +185,11 @@ pub(crate) fn uncertified(error: AuthorityError) -> Status {
         AuthorityError::Request(_) | AuthorityError::RequestTooLong | AuthorityError::KeyKind => {
             invalid(Violations::one("csr_der", error.to_string()))
         }
-        AuthorityError::ServerName(_) | AuthorityError::Clock | AuthorityError::Crypto(_) => internal(&error),
+        AuthorityError::Ended(_) => precondition("AUTHORITY_ENDED", "authority", &error.to_string()),
+        AuthorityError::ServerName(_)
+        | AuthorityError::Clock
+        | AuthorityError::External(_)
+        | AuthorityError::Crypto(_) => internal(&error),
     }
 }
 

@@ -31,8 +31,8 @@ pub struct UserApi {
 
 impl UserApi {
     fn certify(&self, user: &User, request: &CertificateRequest) -> Result<String, Status> {
-        let certificate = self.authority.certify_user(&user.name, user.role, request, user.issued(), user.life);
-        certificate.map(|made| self.authority.chain(&made)).map_err(|error| status::internal(&error))
+        let certificate = self.authority.certify_user(user, request);
+        certificate.map(|made| self.authority.chain(&made)).map_err(status::uncertified)
     }
 }
 
@@ -56,9 +56,9 @@ impl UserService for UserApi {
         }
         let (Some(role), Ok(csr)) = (role, csr) else { return Err(status::invalid(bad)) };
         bad.or(()).map_err(status::invalid)?;
-        let create_time = Timestamp::now();
-        let certificate_end = create_time.checked_add(life).unwrap_or(Timestamp::MAX);
-        let user = User { name: request.name, role, create_time, creator, life, certificate_end, revoke_time: None };
+        let now = Timestamp::now();
+        self.authority.check_time(now).map_err(status::uncertified)?;
+        let user = User::new(request.name, role, creator, life, now, self.authority.end());
         let terms = terms(String::new(), request.validate_only);
         let user = self.context.store.create_user(user, terms).await.map_err(status::store)?;
         let mut answer = v1::CreateUserResponse { user: Some(v1::User::from(&user)), ..Default::default() };
@@ -118,7 +118,9 @@ impl UserService for UserApi {
         };
         let (name, role, issued) = (name.clone(), *role, caller.certificate().validity.issued());
         let csr = CertificateRequest::read(&request.get_ref().csr_der).map_err(status::uncertified)?;
-        let renewed = self.context.store.renew_user(&name, role, issued, Timestamp::now()).await;
+        let (now, end) = (Timestamp::now(), self.authority.end());
+        self.authority.check_time(now).map_err(status::uncertified)?;
+        let renewed = self.context.store.renew_user(&name, role, issued, now, end).await;
         let user = renewed.map_err(|error| match error {
             // Revoked since the call was let in.
             StoreError::NotFound { .. } => status::user_revoked(&name),

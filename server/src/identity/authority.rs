@@ -14,10 +14,12 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
     SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use x509_parser::parse_x509_certificate;
 
-use super::users::FIRST_ADMIN;
+use super::external::{self, AuthorityChain, ExternalError, Problem};
 
 /// The root: as long as an installation may live, since replacing it means enrolling every node anew.
 const ROOT_LIFE: SignedDuration = days(20 * 365);
@@ -26,7 +28,7 @@ const ISSUING_LIFE: SignedDuration = days(5 * 365);
 /// A server's own certificate.
 const SERVER_LIFE: SignedDuration = days(365);
 /// The certificate of a person or program.
-const USER_LIFE: SignedDuration = days(365);
+pub const USER_LIFE: SignedDuration = days(365);
 /// A node's certificate, unless the server is told otherwise.
 pub const NODE_LIFE: SignedDuration = days(30);
 /// Bytes of a serial number; the standard allows 20.
@@ -56,6 +58,12 @@ pub enum AuthorityError {
     /// The moment cannot stand in a certificate.
     #[error("the clock shows a time that no certificate can hold")]
     Clock,
+    /// The authority's own time is over.
+    #[error("the authority's own certificates are good until {0} only: it can certify nobody any more")]
+    Ended(Timestamp),
+    /// An authority of others cannot be used.
+    #[error(transparent)]
+    External(#[from] ExternalError),
     /// Making or reading keys or certificates failed.
     #[error("cannot make or read a key or certificate")]
     Crypto(#[from] rcgen::Error),
@@ -98,9 +106,13 @@ impl CertificateRequest {
 pub struct Authority {
     trust_domain: String,
     issuer: Issuer<'static, KeyPair>,
+    /// Its certificate, and those of the authorities between it and the root.
     issuing_pem: String,
+    issuing_der: CertificateDer<'static>,
     root_pem: String,
     node_life: SignedDuration,
+    /// When the first of these certificates ends: nothing that is certified may be good for longer.
+    end: Timestamp,
 }
 
 impl fmt::Debug for Authority {
@@ -123,15 +135,20 @@ impl fmt::Debug for Issued {
     }
 }
 
-/// A new authority: what [`super::pki::init`] writes down.
-#[derive(Debug)]
+/// A new authority, and the keys that have to be kept with it, in PEM.
 pub struct Founded {
-    /// The root.
-    pub root: Issued,
-    /// What the root has certified, and what certifies everybody.
-    pub issuing: Issued,
-    /// The same, ready to issue.
+    /// The key of a root that was made for it alone.
+    pub root_key: Option<String>,
+    /// The authority's own key.
+    pub issuing_key: String,
+    /// Ready to issue.
     pub authority: Authority,
+}
+
+impl fmt::Debug for Founded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Founded").field("authority", &self.authority).finish_non_exhaustive()
+    }
 }
 
 impl Authority {
@@ -143,28 +160,53 @@ impl Authority {
     pub fn found(trust_domain: &str, now: Timestamp) -> Result<Founded, AuthorityError> {
         let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut root = authority_params(&format!("Longshore root {trust_domain}"), 1);
-        valid(&mut root, now, ROOT_LIFE)?;
-        let root_certificate = root.self_signed(&root_key)?;
-        let root_issued = Issued { certificate: root_certificate.pem(), key: root_key.serialize_pem() };
-        let root_issuer = Issuer::new(root, root_key);
-
-        let issuing_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut issuing = authority_params(&format!("Longshore issuing {trust_domain}"), 0);
-        valid(&mut issuing, now, ISSUING_LIFE)?;
-        let certificate = issuing.signed_by(&issuing_key, &root_issuer)?;
-        let issuing_issued = Issued { certificate: certificate.pem(), key: issuing_key.serialize_pem() };
-
-        let authority = Self {
-            trust_domain: trust_domain.to_owned(),
-            issuer: Issuer::new(issuing, issuing_key),
-            issuing_pem: issuing_issued.certificate.clone(),
-            root_pem: root_issued.certificate.clone(),
-            node_life: NODE_LIFE,
-        };
-        Ok(Founded { root: root_issued, issuing: issuing_issued, authority })
+        valid(&mut root, now, ROOT_LIFE, Timestamp::MAX)?;
+        let root_pem = root.self_signed(&root_key)?.pem();
+        let root_key_pem = root_key.serialize_pem();
+        let (issuing_pem, key) = issuing(trust_domain, &Issuer::new(root, root_key), now, Timestamp::MAX)?;
+        let authority = Self::from_pem(trust_domain.to_owned(), root_pem, issuing_pem, &key)?;
+        Ok(Founded { root_key: Some(root_key_pem), issuing_key: key, authority })
     }
 
-    /// Reads an authority that was founded before, all in PEM.
+    /// Stands below an authority of others: as one of its own if that one may certify authorities, and else in its place.
+    ///
+    /// # Errors
+    ///
+    /// The other's name cannot be written into certificates, or its time is over.
+    pub fn below(
+        trust_domain: &str,
+        above: &AuthorityChain,
+        key: KeyPair,
+        now: Timestamp,
+    ) -> Result<Founded, AuthorityError> {
+        let its_key = key.serialize_pem();
+        let itself = Self::in_place_of(trust_domain, above, &its_key)?;
+        if !above.may_certify_authorities() {
+            return Ok(Founded { root_key: None, issuing_key: its_key, authority: itself });
+        }
+        let (own, issuing_key) = issuing(trust_domain, &itself.issuer, now, itself.end)?;
+        let pem = own + &above.above_pem();
+        let authority = Self::from_pem(trust_domain.to_owned(), above.root_pem(), pem, &issuing_key)?;
+        Ok(Founded { root_key: None, issuing_key, authority })
+    }
+
+    /// Takes the place of an authority of others, whose key this is in PEM.
+    ///
+    /// # Errors
+    ///
+    /// The other's name cannot be written into certificates.
+    pub fn in_place_of(trust_domain: &str, other: &AuthorityChain, key: &str) -> Result<Self, AuthorityError> {
+        let nameless = || external::wrong(other.path())(Problem::Name(other.subject()));
+        let itself = Self::from_pem(trust_domain.to_owned(), other.root_pem(), other.authority_pem(), key);
+        let itself = itself.map_err(|_| nameless())?;
+        // A trial: what it signs has to name it byte by byte.
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let trial = named("trial").signed_by(&key, &itself.issuer)?;
+        if external::is_named_by(trial.der(), &itself.issuing_der) { Ok(itself) } else { Err(nameless().into()) }
+    }
+
+    /// Reads an authority that was founded before, all in PEM; `issuing_pem` holds its certificate and those of the authorities
+    /// between it and the root.
     ///
     /// # Errors
     ///
@@ -176,7 +218,17 @@ impl Authority {
         issuing_key: &str,
     ) -> Result<Self, AuthorityError> {
         let issuer = Issuer::from_ca_cert_pem(&issuing_pem, KeyPair::from_pem(issuing_key)?)?;
-        Ok(Self { trust_domain, issuer, issuing_pem, root_pem, node_life: NODE_LIFE })
+        let chain = external::ders(&issuing_pem);
+        let unreadable = || AuthorityError::Crypto(rcgen::Error::CouldNotParseCertificate);
+        let issuing_der = chain.first().ok_or_else(unreadable)?.clone().into();
+        let ends: Option<Vec<Timestamp>> = chain
+            .iter()
+            .chain(&external::ders(&root_pem))
+            .map(|der| external::validity_of(der))
+            .map(|validity| Some(validity?.not_after))
+            .collect();
+        let end = ends.ok_or_else(unreadable)?.into_iter().min().unwrap_or(Timestamp::MAX);
+        Ok(Self { trust_domain, issuer, issuing_pem, issuing_der, root_pem, node_life: NODE_LIFE, end })
     }
 
     /// The same, but certificates of nodes live this long.
@@ -188,7 +240,34 @@ impl Authority {
     /// When a node's certificate that is issued at this moment ends.
     #[must_use]
     pub fn node_end(&self, issued: Timestamp) -> Timestamp {
-        issued.checked_add(self.node_life).unwrap_or(Timestamp::MAX)
+        self.end_of(issued, self.node_life)
+    }
+
+    /// When a certificate ends that is issued at this moment and shall live so long: with the authority, at the latest.
+    #[must_use]
+    pub fn end_of(&self, issued: Timestamp, life: SignedDuration) -> Timestamp {
+        issued.checked_add(life).unwrap_or(Timestamp::MAX).min(self.end)
+    }
+
+    /// Checks that the authority can certify at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::Ended`].
+    pub fn check_time(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        if now < self.end { Ok(()) } else { Err(AuthorityError::Ended(self.end)) }
+    }
+
+    /// Whether a certificate for a server that is issued now would be good for longer than until this moment.
+    #[must_use]
+    pub fn outlasts(&self, end: Timestamp, now: Timestamp) -> bool {
+        self.end_of(now, SERVER_LIFE) > end
+    }
+
+    /// When the authority ends: the first of its own certificate, those above it, and the root.
+    #[must_use]
+    pub fn end(&self) -> Timestamp {
+        self.end
     }
 
     /// The trust domain of every identity that it certifies.
@@ -203,10 +282,29 @@ impl Authority {
         &self.root_pem
     }
 
-    /// The given certificate and its issuer's, in PEM: what its owner presents.
+    /// The issuing authority's own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.issuing_der
+    }
+
+    /// The given certificate and those of all authorities below the root, in PEM: what its owner presents.
     #[must_use]
     pub fn chain(&self, certificate: &str) -> String {
         format!("{certificate}{}", self.issuing_pem)
+    }
+
+    /// The same for a server. Machines that enrol know the root by its hash only: a server presents it.
+    #[must_use]
+    pub fn server_chain(&self, certificate: &str) -> String {
+        let root = if self.issuing_pem == self.root_pem { "" } else { &self.root_pem };
+        self.chain(certificate) + root
+    }
+
+    /// The issuing authority's certificate and those of the authorities between it and the root, in PEM.
+    #[must_use]
+    pub fn issuing_pem(&self) -> &str {
+        &self.issuing_pem
     }
 
     /// Certifies a server that is reached by these DNS names and IP addresses.
@@ -231,53 +329,50 @@ impl Authority {
     fn server_params(&self, names: &[String], now: Timestamp) -> Result<CertificateParams, AuthorityError> {
         let mut params = leaf_params("Longshore server", ExtendedKeyUsagePurpose::ServerAuth);
         for name in names {
+            check_server_name(name)?;
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
                 Ok(address) => SanType::IpAddress(address),
-                Err(_) if is_dns_name(name) => SanType::DnsName(name.as_str().try_into()?),
-                Err(_) => return Err(AuthorityError::ServerName(name.clone())),
+                Err(_) => SanType::DnsName(name.as_str().try_into()?),
             });
         }
-        valid(&mut params, now, SERVER_LIFE)?;
+        valid(&mut params, now, SERVER_LIFE, self.end)?;
         Ok(params)
     }
 
     /// Whether this authority has signed a certificate in DER.
     #[must_use]
     pub fn has_issued(&self, der: &[u8]) -> bool {
-        let Ok((_, issuing)) = x509_parser::pem::parse_x509_pem(self.issuing_pem.as_bytes()) else { return false };
-        match (issuing.parse_x509(), x509_parser::parse_x509_certificate(der)) {
-            (Ok(issuing), Ok((_, certificate))) => certificate.verify_signature(Some(issuing.public_key())).is_ok(),
+        match (parse_x509_certificate(&self.issuing_der), parse_x509_certificate(der)) {
+            (Ok((_, issuing)), Ok((_, certificate))) => {
+                certificate.verify_signature(Some(issuing.public_key())).is_ok()
+            }
             _ => false,
         }
     }
 
-    /// Certifies a person or program.
+    /// Certifies a person or program, with a key that is made here.
     ///
     /// # Errors
     ///
     /// No randomness, or a clock far off.
     pub fn issue_user(&self, name: &str, role: Role, now: Timestamp) -> Result<Issued, AuthorityError> {
         let mut params = leaf_params(name, ExtendedKeyUsagePurpose::ClientAuth);
-        valid(&mut params, now, USER_LIFE)?;
+        valid(&mut params, now, USER_LIFE, self.end)?;
         self.issue(params, &Identity::User { name: name.to_owned(), role })
     }
 
-    /// Certifies a person or program for the key in a request, and returns the certificate in PEM.
+    /// Certifies a user for the key in a request, from the user's [`User::issue_time`] to their [`User::certificate_end`],
+    /// and returns the certificate in PEM.
     ///
     /// # Errors
     ///
-    /// No randomness, or a clock far off.
-    pub fn certify_user(
-        &self,
-        name: &str,
-        role: Role,
-        request: &CertificateRequest,
-        issued: Timestamp,
-        life: SignedDuration,
-    ) -> Result<String, AuthorityError> {
-        let mut params = leaf_params(name, ExtendedKeyUsagePurpose::ClientAuth);
-        valid(&mut params, issued, life)?;
-        Ok(self.sign(params, &Identity::User { name: name.to_owned(), role }, &request.0.public_key)?.pem())
+    /// The authority's time is over, or there is no randomness.
+    pub fn certify_user(&self, user: &User, request: &CertificateRequest) -> Result<String, AuthorityError> {
+        let mut params = leaf_params(&user.name, ExtendedKeyUsagePurpose::ClientAuth);
+        let life = user.certificate_end.duration_since(user.issue_time);
+        valid(&mut params, user.issue_time, life, self.end)?;
+        let identity = Identity::User { name: user.name.clone(), role: user.role };
+        Ok(self.sign(params, &identity, &request.0.public_key)?.pem())
     }
 
     /// When the issuing authority was made, at the latest: before anybody was certified.
@@ -286,22 +381,8 @@ impl Authority {
     ///
     /// Its certificate cannot be read.
     pub fn since(&self) -> Result<Timestamp, AuthorityError> {
-        let unreadable = || AuthorityError::Crypto(rcgen::Error::CouldNotParseCertificate);
-        let (_, pem) = x509_parser::pem::parse_x509_pem(self.issuing_pem.as_bytes()).map_err(|_| unreadable())?;
-        let certificate = pem.parse_x509().map_err(|_| unreadable())?;
-        Timestamp::from_second(certificate.validity().not_before.timestamp()).map_err(|_| AuthorityError::Clock)
-    }
-
-    /// The user that an installation begins with: whoever holds what `init` made.
-    ///
-    /// # Errors
-    ///
-    /// As [`Authority::since`].
-    pub fn first_admin(&self) -> Result<User, AuthorityError> {
-        let create_time = self.since()?;
-        let certificate_end = create_time.checked_add(USER_LIFE).map_err(|_| AuthorityError::Clock)?;
-        let (name, creator) = (FIRST_ADMIN.to_owned(), "init".to_owned());
-        Ok(User { name, role: Role::Admin, create_time, creator, life: USER_LIFE, certificate_end, revoke_time: None })
+        let unreadable = AuthorityError::Crypto(rcgen::Error::CouldNotParseCertificate);
+        external::validity_of(&self.issuing_der).map(|validity| validity.not_before).ok_or(unreadable)
     }
 
     /// Certifies a node for the key in its request (PKCS#10 in DER), and returns the certificate in PEM.
@@ -326,7 +407,7 @@ impl Authority {
         now: Timestamp,
     ) -> Result<String, AuthorityError> {
         let mut params = leaf_params(node.as_str(), ExtendedKeyUsagePurpose::ClientAuth);
-        valid(&mut params, now, self.node_life)?;
+        valid(&mut params, now, self.node_life, self.end)?;
         Ok(self.sign(params, &Identity::Node(node.clone()), &request.0.public_key)?.pem())
     }
 
@@ -350,34 +431,79 @@ impl Authority {
 
 /// A certificate authority that may have this many more below it.
 fn authority_params(name: &str, authorities_below: u8) -> CertificateParams {
-    let mut params = base_params(name);
+    let mut params = named(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
 
+/// The authority that certifies everybody, and no further authority.
+fn issuing_params(trust_domain: &str) -> CertificateParams {
+    authority_params(&format!("Longshore issuing {trust_domain}"), 0)
+}
+
 fn leaf_params(name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateParams {
-    let mut params = base_params(name);
+    let mut params = named(name);
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial_number());
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     params
 }
 
-fn base_params(name: &str) -> CertificateParams {
+fn named(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.use_authority_key_identifier_extension = true;
-    let mut serial: [u8; SERIAL_BYTES] = rand::random();
-    // A positive number of the full length.
-    serial[0] = serial[0] & 0x7f | 0x40;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
     params
 }
 
-fn valid(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) -> Result<(), AuthorityError> {
+fn serial_number() -> SerialNumber {
+    let mut serial: [u8; SERIAL_BYTES] = rand::random();
+    // A positive number of the full length.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&serial)
+}
+
+/// An issuing authority of our own below another one: its certificate and key, in PEM.
+fn issuing(
+    trust_domain: &str,
+    above: &Issuer<'_, KeyPair>,
+    now: Timestamp,
+    end: Timestamp,
+) -> Result<(String, String), AuthorityError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = issuing_params(trust_domain);
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial_number());
+    valid(&mut params, now, ISSUING_LIFE, end)?;
+    Ok((params.signed_by(&key, above)?.pem(), key.serialize_pem()))
+}
+
+/// A key for an issuing authority, and a request to have it certified, both in PEM.
+///
+/// # Errors
+///
+/// No randomness.
+pub fn request_authority(trust_domain: &str) -> Result<(String, String), AuthorityError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let request = issuing_params(trust_domain).serialize_request(&key)?.pem()?;
+    Ok((request, key.serialize_pem()))
+}
+
+/// Sets from when to when a certificate is valid: at most until `end`.
+fn valid(
+    params: &mut CertificateParams,
+    now: Timestamp,
+    life: SignedDuration,
+    end: Timestamp,
+) -> Result<(), AuthorityError> {
+    if now >= end {
+        return Err(AuthorityError::Ended(end));
+    }
     let validity = Validity::starting(now, life).ok_or(AuthorityError::Clock)?;
+    let validity = Validity { not_after: validity.not_after.min(end), ..validity };
     let moment =
         |moment: Timestamp| OffsetDateTime::from_unix_timestamp(moment.as_second()).map_err(|_| AuthorityError::Clock);
     params.not_before = moment(validity.not_before)?;
@@ -385,7 +511,14 @@ fn valid(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) -
     Ok(())
 }
 
-/// Whether a text can be the DNS name of a host; `rustls` is what will read it.
-pub fn is_dns_name(name: &str) -> bool {
-    rustls_pki_types::DnsName::try_from(name).is_ok()
+/// Checks that a text can be a name of a server: an IP address, or a DNS name as `rustls` will read it.
+///
+/// # Errors
+///
+/// [`AuthorityError::ServerName`] for one that is neither.
+pub fn check_server_name(name: &str) -> Result<(), AuthorityError> {
+    match rustls_pki_types::ServerName::try_from(name) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(AuthorityError::ServerName(name.to_owned())),
+    }
 }

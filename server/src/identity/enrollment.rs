@@ -14,6 +14,7 @@ use longshore_proto::v1;
 use longshore_proto::v1::enrollment_service_server::EnrollmentService;
 use longshore_tls::EnrollmentToken;
 use tonic::{Request, Response, Status};
+use tonic_types::StatusExt;
 
 use super::attempts::Attempts;
 use super::authority::{Authority, CertificateRequest};
@@ -59,6 +60,7 @@ impl Enrollment {
             bad.add(Path::Root.field("csr_der"), error.to_string());
         }
         let (Ok(token), Some(node), Ok(csr)) = (token, node, csr) else { return Err(status::invalid(bad)) };
+        self.authority.check_time(now).map_err(status::uncertified)?;
         let enrolling = Enrolling {
             token_id: token.id().to_owned(),
             secret_hash: token.secret_hash(),
@@ -72,8 +74,7 @@ impl Enrollment {
         };
         // It may have been approved after this request came: what is older than the enrolment is a predecessor's.
         let issued = now.max(node.enroll_time);
-        let certificate =
-            self.authority.certify_node(&node.name, &csr, issued).map_err(|error| status::internal(&error))?;
+        let certificate = self.authority.certify_node(&node.name, &csr, issued).map_err(status::uncertified)?;
         Ok(v1::EnrollResponse {
             certificate_chain_pem: self.authority.chain(&certificate),
             root_certificate_pem: self.authority.root_pem().to_owned(),
@@ -106,7 +107,7 @@ impl EnrollmentService for Enrollment {
                     self.attempts().failed(address.ip(), Instant::now());
                 }
                 // A machine that waits says so every few seconds.
-                let waits = status.code() == tonic::Code::FailedPrecondition;
+                let waits = status.get_details_error_info().is_some_and(|info| info.reason == "APPROVAL_PENDING");
                 if waits {
                     tracing::debug!(node = request.node_name, %address, "a machine waits for approval");
                     return Err(status);

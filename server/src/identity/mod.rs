@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod authority;
 pub mod caller;
 pub mod enrollment;
+pub mod external;
 pub mod own;
 pub mod pki;
 pub mod roles;

@@ -24,8 +24,10 @@ use super::pki::{self, OwnFiles, PkiError};
 pub const LOOK: Duration = Duration::from_secs(5);
 /// Between two attempts to renew: a disk that is full has time to be cleared, and the log is not flooded.
 const RETRY: Duration = Duration::from_secs(600);
-/// From when on a certificate of somebody else's authority is warned of.
+/// From when on a certificate is warned of that the server cannot renew itself.
 const WARNING: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 14);
+/// Between two such warnings.
+const WARN_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a certificate is not used.
 #[derive(Debug, thiserror::Error)]
@@ -121,13 +123,13 @@ impl OwnCertificate {
         let is_ours = authority.has_issued(credentials.leaf());
         let place = rand::random();
         let mut seen = seen;
-        if is_ours && certificate.validity.renewal(place) <= now {
+        if is_ours && is_due(&authority, certificate.validity, place, now) {
             renew(data_dir, &authority, &certificate.names, now)?;
             (seen, credentials) = read(data_dir)?;
             certificate = ServerCertificate::from_der(credentials.leaf())?;
         }
         check(&credentials, &certificate, now)?;
-        let [api, agents] = configurations(&credentials, browsers)?;
+        let [api, agents] = configurations(&credentials, &authority, browsers)?;
         Ok(Self {
             data_dir: data_dir.to_owned(),
             authority,
@@ -162,7 +164,7 @@ impl OwnCertificate {
 
     /// Keeps it up to date, for ever. Dropping the future stops that.
     pub async fn run(mut self, reload: Arc<Notify>) -> Infallible {
-        let mut next_renewal = tokio::time::Instant::now();
+        let mut next = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -170,9 +172,8 @@ impl OwnCertificate {
             }
             // Small files on a local disk: the writer of the store blocks far longer on its own thread.
             let now = Timestamp::now();
-            if self.is_due(now) && tokio::time::Instant::now() >= next_renewal {
-                next_renewal = tokio::time::Instant::now() + RETRY;
-                self.renew_or_warn(now);
+            if tokio::time::Instant::now() >= next {
+                next = tokio::time::Instant::now() + self.renew_or_warn(now);
             }
             if let Err(error) = self.take(now) {
                 let error: &dyn std::error::Error = &error;
@@ -181,23 +182,26 @@ impl OwnCertificate {
         }
     }
 
-    fn is_due(&self, now: Timestamp) -> bool {
+    /// Renews the certificate or warns of its end, if it is time to; returns how long to wait before the next attempt.
+    fn renew_or_warn(&self, now: Timestamp) -> Duration {
         let validity = self.certificate.validity;
-        if self.is_ours {
-            validity.renewal(self.place) <= now
-        } else {
-            validity.not_after.duration_since(now) < WARNING
+        let until = validity.not_after;
+        if self.is_ours && is_due(&self.authority, validity, self.place, now) {
+            if let Err(error) = renew(&self.data_dir, &self.authority, &self.certificate.names, now) {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, %until, "cannot renew the server's certificate; trying again");
+            }
+            return RETRY;
         }
-    }
-
-    fn renew_or_warn(&self, now: Timestamp) {
-        let until = self.certificate.validity.not_after;
-        if !self.is_ours {
+        if until.duration_since(now) >= WARNING {
+            return Duration::ZERO;
+        }
+        if self.is_ours && !self.authority.outlasts(until, now) {
+            tracing::warn!(%until, "the certificate authority ends soon, and with it every certificate that it has issued");
+        } else if !self.is_ours {
             tracing::warn!(%until, "the server's certificate expires soon, and another authority has to renew it");
-        } else if let Err(error) = renew(&self.data_dir, &self.authority, &self.certificate.names, now) {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, %until, "cannot renew the server's certificate; trying again");
         }
+        WARN_AGAIN
     }
 
     /// Uses what is on the disk, if that is new.
@@ -220,7 +224,7 @@ impl OwnCertificate {
         self.seen = seen;
         let certificate = ServerCertificate::from_der(credentials.leaf())?;
         check(&credentials, &certificate, now)?;
-        let [api, agents] = configurations(&credentials, self.browsers)?;
+        let [api, agents] = configurations(&credentials, &self.authority, self.browsers)?;
         self.is_ours = self.authority.has_issued(credentials.leaf());
         self.place = rand::random();
         self.api.send_replace(api);
@@ -230,6 +234,13 @@ impl OwnCertificate {
         self.certificate = certificate;
         Ok(())
     }
+}
+
+/// Whether it is time to renew a certificate of our own authority, and would gain something: near the authority's end it would
+/// not.
+fn is_due(authority: &Authority, validity: Validity, place: u64, now: Timestamp) -> bool {
+    let is_over = validity.not_after <= now;
+    is_over || validity.renewal(place) <= now && authority.outlasts(validity.not_after, now)
 }
 
 fn read(data_dir: &Path) -> Result<(OwnFiles, Credentials), OwnError> {
@@ -244,19 +255,24 @@ fn check(credentials: &Credentials, certificate: &ServerCertificate, now: Timest
     credentials.check_as_server(name, now).map_err(OwnError::NotAccepted)
 }
 
-fn configurations(credentials: &Credentials, browsers: bool) -> Result<[Arc<ServerConfig>; 2], ConfigError> {
-    Ok([
-        if browsers { browser_config(credentials) } else { server_config(credentials, ClientCertificates::Required) }?,
-        server_config(credentials, ClientCertificates::Optional)?,
-    ])
+fn configurations(
+    credentials: &Credentials,
+    authority: &Authority,
+    browsers: bool,
+) -> Result<[Arc<ServerConfig>; 2], ConfigError> {
+    let issuer = authority.certificate();
+    let api = match browsers {
+        true => browser_config(credentials, issuer),
+        false => server_config(credentials, issuer, ClientCertificates::Required),
+    };
+    Ok([api?, server_config(credentials, issuer, ClientCertificates::Optional)?])
 }
 
 /// Issues the next certificate for the same names and key. Only the one file changes, and at once.
 fn renew(data_dir: &Path, authority: &Authority, names: &[String], now: Timestamp) -> Result<(), OwnError> {
     let files = pki::own_files(data_dir)?;
     let certificate = authority.renew_server(names, &files.key(), now)?;
-    let chain = format!("{}{}", authority.chain(&certificate), authority.root_pem());
-    pki::replace_own(data_dir, &chain)?;
+    pki::replace_own(data_dir, &authority.server_chain(&certificate))?;
     tracing::info!("the server's certificate is renewed");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The authority's files: made once by `init`, read at every start.
 //!
-//! `pki/` holds the authority and the server's own certificate, `admin/` what the first admin needs.
+//! `pki/` holds the authority and the server's own certificate, `admin/` what the first admin needs. `request/` is there while
+//! an authority of others is asked to certify this one's.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,14 +13,20 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use longshore_model::certificate::Validity;
 use longshore_model::identity::Role;
+use longshore_model::user::User;
 use longshore_tls::{CredentialError, Credentials, Pin};
 
-use super::authority::{Authority, AuthorityError, Founded};
+use super::authority::{Authority, AuthorityError, USER_LIFE};
+use super::external::{self, ExternalError};
 use super::own::{OwnError, ServerCertificate};
 use super::users::FIRST_ADMIN;
 
-/// Names by which every server is reached from its own machine.
-const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+mod init;
+
+pub use init::{CertifiedBy, NewPki, init, install, request};
+
+/// The first admin's certificate, which says since when and until when they are one.
+const FIRST_ADMIN_FILE: &str = "first-admin.crt";
 /// Longest trust domain, as SPIFFE has it.
 const MAX_TRUST_DOMAIN: usize = 255;
 
@@ -29,6 +36,15 @@ pub enum PkiError {
     /// There is an authority already.
     #[error("{} exists already: nothing was changed", .0.display())]
     Exists(PathBuf),
+    /// An authority of others was asked, and has not answered yet.
+    #[error(
+        "{} is a request that was not answered yet: install the answer with `longshore-server init --install FILE`, or \
+         remove the directory", .0.display()
+    )]
+    Requested(PathBuf),
+    /// There is nothing to install an answer to.
+    #[error("there is no request in {}; run `longshore-server init --csr` first", .0.display())]
+    NoRequest(PathBuf),
     /// `init` was never run here.
     #[error("there is no certificate authority in {}; run `longshore-server init` first", .0.display())]
     NotFound(PathBuf),
@@ -46,6 +62,19 @@ pub enum PkiError {
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
+    },
+    /// An authority of others cannot be used.
+    #[error(transparent)]
+    External(#[from] ExternalError),
+    /// What the authority certifies is worth nothing.
+    #[error("{whose} certificate for {name:?} would not be accepted; the authorities above have to allow it")]
+    Refused {
+        /// A server's or an admin's.
+        whose: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: CredentialError,
     },
     /// A certificate cannot be made or read.
     #[error(transparent)]
@@ -86,86 +115,8 @@ pub struct Pki {
     pub credentials: Credentials,
     /// Hash of the root, for enrolment tokens.
     pub pin: Pin,
-}
-
-/// A new installation's parameters.
-#[derive(Clone, Debug, Default)]
-pub struct NewPki {
-    /// DNS names and IP addresses by which the server is reached, beside the local ones.
-    pub names: Vec<String>,
-    /// Its trust domain; without one, a random one is made.
-    pub trust_domain: Option<String>,
-}
-
-/// Makes an authority with a server's and the first admin's certificate under `data_dir`, all or nothing.
-///
-/// # Errors
-///
-/// Anything exists already, a name or the trust domain is malformed, or a file cannot be written.
-pub fn init(data_dir: &Path, new: &NewPki, now: Timestamp) -> Result<(), PkiError> {
-    let trust_domain = match &new.trust_domain {
-        Some(given) => checked_trust_domain(given)?.to_owned(),
-        None => format!("longshore-{:08x}", rand::random::<u32>()),
-    };
-    let (pki, admin) = (data_dir.join("pki"), data_dir.join("admin"));
-    for target in [&pki, &admin] {
-        if target.try_exists().map_err(failed("look at", target))? {
-            return Err(PkiError::Exists(target.clone()));
-        }
-    }
-    let mut names: Vec<String> = LOCAL_NAMES.map(str::to_owned).into();
-    names.extend(new.names.iter().filter(|name| !LOCAL_NAMES.contains(&name.as_str())).cloned());
-
-    let Founded { root, issuing, authority } = Authority::found(&trust_domain, now)?;
-    let server = authority.issue_server(&names, now)?;
-    // Enrolling agents know the root by its hash only: the server presents it.
-    let server_chain = format!("{}{}", authority.chain(&server.certificate), authority.root_pem());
-    let first_admin = authority.issue_user(FIRST_ADMIN, Role::Admin, now)?;
-
-    fs::create_dir_all(data_dir).map_err(failed("make", data_dir))?;
-    let staging = data_dir.join(format!(".init-{:08x}", rand::random::<u32>()));
-    let made = make_private_dir(&staging).and_then(|()| {
-        write_dir(
-            &staging.join("pki"),
-            &[
-                ("trust-domain", Secrecy::Public, &trust_domain),
-                ("root.crt", Secrecy::Public, &root.certificate),
-                ("root.key", Secrecy::Secret, &root.key),
-                ("issuing.crt", Secrecy::Public, &issuing.certificate),
-                ("issuing.key", Secrecy::Secret, &issuing.key),
-                ("server.crt", Secrecy::Public, &server_chain),
-                ("server.key", Secrecy::Secret, &server.key),
-            ],
-        )?;
-        write_dir(
-            &staging.join("admin"),
-            &[
-                ("root.crt", Secrecy::Public, &root.certificate),
-                ("client.crt", Secrecy::Public, &authority.chain(&first_admin.certificate)),
-                ("client.key", Secrecy::Secret, &first_admin.key),
-            ],
-        )?;
-        publish(&staging, data_dir)
-    });
-    // Whatever went wrong, no key is left behind in a place that nobody looks at.
-    let cleaned = fs::remove_dir_all(&staging).map_err(failed("remove", &staging));
-    made.and(cleaned)
-}
-
-/// Moves the finished directories to their places. `pki` goes last: with it the authority exists.
-fn publish(staging: &Path, data_dir: &Path) -> Result<(), PkiError> {
-    let move_in = |name: &str| {
-        let target = data_dir.join(name);
-        // Renaming onto a directory that is not empty fails, so that a race of two `init` cannot overwrite anything.
-        fs::rename(staging.join(name), &target).map_err(failed("make", &target))
-    };
-    move_in("admin")?;
-    if let Err(error) = move_in("pki") {
-        let admin = data_dir.join("admin");
-        fs::remove_dir_all(&admin).map_err(failed("remove", &admin))?;
-        return Err(error);
-    }
-    sync_dir(data_dir)
+    /// The user that an installation begins with: whoever holds what `init` made.
+    pub first_admin: User,
 }
 
 /// Reads what `init` made, and checks that the server's certificate is valid now, or can be renewed.
@@ -192,7 +143,25 @@ pub fn load(data_dir: &Path, now: Timestamp) -> Result<Pki, PkiError> {
         return Err(PkiError::NotValid { not_before, not_after });
     }
     let pin = Pin::of(credentials.root());
-    Ok(Pki { authority, credentials, pin })
+    let first_admin = first_admin(&dir, &authority)?;
+    Ok(Pki { authority, credentials, pin, first_admin })
+}
+
+/// The user that an installation begins with, as of their first certificate.
+fn first_admin(dir: &Path, authority: &Authority) -> Result<User, PkiError> {
+    let path = dir.join(FIRST_ADMIN_FILE);
+    let (issued, end) = match fs::read_to_string(&path) {
+        Ok(text) => {
+            let certificate = external::ders(&text).into_iter().next();
+            let unreadable = || PkiError::own(OwnError::Unreadable);
+            let validity = certificate.and_then(|der| external::validity_of(&der)).ok_or_else(unreadable)?;
+            (validity.issued(), validity.not_after)
+        }
+        // Made by an earlier version: then the authority was made at the same moment.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (authority.since()?, Timestamp::MAX),
+        Err(error) => return Err(failed("read", &path)(error)),
+    };
+    Ok(User::new(FIRST_ADMIN.to_owned(), Role::Admin, "init".to_owned(), USER_LIFE, issued, end))
 }
 
 /// What is in the files of the server's own certificate.

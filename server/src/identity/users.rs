@@ -83,17 +83,8 @@ mod tests {
     use super::*;
 
     fn user(created: i64) -> User {
-        let create_time = Timestamp::from_second(created).unwrap();
-        let life = SignedDuration::from_hours(1);
-        User {
-            name: "ann".to_owned(),
-            role: Role::Viewer,
-            create_time,
-            creator: "admin".to_owned(),
-            life,
-            certificate_end: create_time + life,
-            revoke_time: None,
-        }
+        let (now, life) = (Timestamp::from_second(created).unwrap(), SignedDuration::from_hours(1));
+        User::new("ann".to_owned(), Role::Viewer, "admin".to_owned(), life, now, Timestamp::MAX)
     }
 
     #[test]
@@ -104,7 +95,7 @@ mod tests {
         users.changed(user(100));
         let call = users.admit("ann", Role::Viewer, issued).unwrap();
         assert!(users.admit("ann", Role::Admin, issued).is_none());
-        users.changed(user(100).renewed(issued + SignedDuration::from_mins(1)));
+        users.changed(user(100).renewed(issued + SignedDuration::from_mins(1), Timestamp::MAX));
         assert!(!call.is_cancelled());
         users.changed(User { revoke_time: Some(issued), ..user(100) });
         assert!(call.is_cancelled());

@@ -497,9 +497,16 @@ pub trait Store: Send + Sync + 'static {
     /// A part of the list of users, in which those who were revoked are, too.
     async fn users(&self, query: Query<NameKey>) -> Result<Page<User>, StoreError>;
 
-    /// Records the next certificate of the user who owns one that was issued at this moment; it is to be issued at
-    /// [`User::issued`] of what is returned.
-    async fn renew_user(&self, name: &str, role: Role, issued: Timestamp, now: Timestamp) -> Result<User, StoreError>;
+    /// Records the next certificate of the user who owns one that was issued at this moment; it ends at `authority_end` at
+    /// the latest, and is to be issued at [`User::issue_time`] of what is returned.
+    async fn renew_user(
+        &self,
+        name: &str,
+        role: Role,
+        issued: Timestamp,
+        now: Timestamp,
+        authority_end: Timestamp,
+    ) -> Result<User, StoreError>;
 
     /// Revokes a user; doing it again changes nothing. The last admin with a good certificate cannot be revoked.
     async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError>;

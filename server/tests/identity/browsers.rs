@@ -466,7 +466,7 @@ async fn impatient(preface: Duration, head: Duration, anonymous: Duration) -> St
     let dir = tempfile::tempdir().unwrap();
     pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
     let pki = pki::load(dir.path(), Timestamp::now()).unwrap();
-    let tls = watch::Sender::new(browser_config(&pki.credentials).unwrap()).subscribe();
+    let tls = watch::Sender::new(browser_config(&pki.credentials, pki.authority.certificate()).unwrap()).subscribe();
     let accepting = Accepting::new(tls, pki.authority.trust_domain());
     let accepting = Accepting { preface_timeout: preface, anonymous_life: anonymous, ..accepting };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -14,7 +14,7 @@ async fn impatient(handshake: Duration, preface: Duration, anonymous: Duration) 
     let dir = tempfile::tempdir().unwrap();
     pki::init(dir.path(), &NewPki::default(), Timestamp::now()).unwrap();
     let pki = pki::load(dir.path(), Timestamp::now()).unwrap();
-    let tls = server_config(&pki.credentials, ClientCertificates::Optional).unwrap();
+    let tls = server_config(&pki.credentials, pki.authority.certificate(), ClientCertificates::Optional).unwrap();
     let accepting = Accepting {
         handshake_timeout: handshake,
         preface_timeout: preface,

@@ -6,6 +6,7 @@ mod browsers;
 mod clients;
 mod connections;
 mod deletion;
+mod external;
 mod own;
 mod users;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use clap::Parser;
 use clients::stranger;
 use jiff::{SignedDuration, Timestamp};
-use longshore_model::identity::Role;
+use longshore_model::identity::{Identity, Role};
 use longshore_proto::v1;
 use longshore_server::config::{Command, CommandLine, Config};
 use longshore_server::identity::attempts::MAX_FAILURES_OVERALL;

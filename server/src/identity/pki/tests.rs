@@ -5,6 +5,7 @@ use longshore_tls::PeerCertificate;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
+use crate::identity::external::tests::{Authority as ExternalAuthority, below, moment, params, root};
 
 fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
@@ -56,6 +57,7 @@ fn keys_are_private_and_nothing_else_is_left() {
             "admin/client.crt",
             "admin/client.key",
             "admin/root.crt",
+            "pki/first-admin.crt",
             "pki/issuing.crt",
             "pki/issuing.key",
             "pki/root.crt",
@@ -84,13 +86,13 @@ fn init_overwrites_nothing() {
 #[test]
 fn bad_parameters_leave_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let names = |name: &str| NewPki { names: vec![name.to_owned()], trust_domain: None };
+    let names = |name: &str| NewPki { names: vec![name.to_owned()], ..NewPki::default() };
     for bad in ["no spaces", "", "a..b", "under/slash", "*"] {
         let error = init(dir.path(), &names(bad), now()).unwrap_err();
         assert!(matches!(error, PkiError::Authority(AuthorityError::ServerName(_))), "{bad}: {error}");
     }
     for bad in ["", "Upper", "a/b", "a b"] {
-        let new = NewPki { names: Vec::new(), trust_domain: Some(bad.to_owned()) };
+        let new = NewPki { trust_domain: Some(bad.to_owned()), ..NewPki::default() };
         assert!(matches!(init(dir.path(), &new, now()), Err(PkiError::TrustDomain(_))), "{bad}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -102,6 +104,7 @@ fn certificates_are_what_they_should_be() {
     let new = NewPki {
         names: vec!["longshore.example".to_owned(), "192.0.2.7".to_owned(), "localhost".to_owned()],
         trust_domain: Some("shop.example".to_owned()),
+        ..NewPki::default()
     };
     let (dir, pki) = initialised(&new);
     assert_eq!(pki.authority.trust_domain(), "shop.example");
@@ -181,4 +184,165 @@ fn a_request_is_certified_for_its_key_alone() {
     let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&other).unwrap();
     assert!(matches!(pki.authority.issue_node(&node, csr.der(), now()), Err(AuthorityError::KeyKind)));
+}
+
+/// A file with an authority of others, and one with its key.
+fn given(dir: &Path, chain: &[&ExternalAuthority]) -> CertifiedBy {
+    let by = CertifiedBy { certificates: dir.join("ca.crt"), key: dir.join("ca.key") };
+    fs::write(&by.certificates, chain.iter().map(|part| part.pem()).collect::<String>()).unwrap();
+    fs::write(&by.key, chain[0].key().serialize_pem()).unwrap();
+    by
+}
+
+/// Certificates of a PEM text.
+fn count(text: &str) -> usize {
+    text.matches("BEGIN CERTIFICATE").count()
+}
+
+#[test]
+fn an_installation_stands_below_an_authority_of_others() {
+    let at_the_top = root(params("root"));
+    let middle = below(&at_the_top, params("middle"));
+    let last = below(&middle, {
+        let mut params = params("last");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        params
+    });
+    // Whether it certifies an authority of ours, and how many certificates are shown below the root.
+    let cases: [(&[&ExternalAuthority], bool, usize); 3] =
+        [(&[&at_the_top], true, 1), (&[&middle, &at_the_top], true, 2), (&[&last, &middle, &at_the_top], false, 2)];
+    for (chain, has_own, shown) in cases {
+        let files = tempfile::tempdir().unwrap();
+        let by = given(files.path(), chain);
+        let (dir, pki) = initialised(&NewPki { certified_by: Some(by.clone()), ..NewPki::default() });
+        let read = |name: &str| fs::read_to_string(dir.path().join("pki").join(name)).unwrap();
+        assert_eq!(pki.authority.root_pem(), at_the_top.pem());
+        assert_eq!(count(&read("issuing.crt")), shown);
+        assert_eq!(count(&read("server.crt")), shown + 2, "with its own and the root");
+        assert_eq!(read("issuing.key") == fs::read_to_string(&by.key).unwrap(), !has_own, "the key stays where it was");
+        assert!(!dir.path().join("pki/root.key").exists());
+        let node = pki.authority.issue_node(&"edge-1".parse().unwrap(), &csr(), now()).unwrap();
+        assert_eq!(count(&pki.authority.chain(&node)), shown + 1);
+        assert_eq!(admin(dir.path()).root(), pki.credentials.root());
+    }
+}
+
+fn csr() -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+}
+
+#[test]
+fn every_kind_of_key_that_is_offered_certifies_what_is_accepted() {
+    for algorithm in
+        [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256]
+    {
+        for allowed in [None, Some(0)] {
+            let mut params = params("root");
+            if let Some(allowed) = allowed {
+                params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(allowed));
+            }
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let above = ExternalAuthority::self_signed(params, key).unwrap();
+            let files = tempfile::tempdir().unwrap();
+            let certified_by = Some(given(files.path(), &[&above]));
+            // What was made is checked as agents and people would.
+            let (_dir, pki) = initialised(&NewPki { certified_by, ..NewPki::default() });
+            assert!(pki.authority.has_issued(pki.credentials.leaf()), "{algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn an_authority_of_others_answers_a_request() {
+    let (files, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let above = root(params("root"));
+    let new = NewPki { names: vec!["longshore.example".to_owned()], ..NewPki::default() };
+    let path = request(dir.path(), &new).unwrap();
+    assert!(matches!(request(dir.path(), &new), Err(PkiError::Requested(_))));
+    assert!(matches!(init(dir.path(), &new, now()), Err(PkiError::Requested(_))));
+    let mode = fs::metadata(dir.path().join("request/issuing.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let text = fs::read_to_string(&path).unwrap();
+    let mut asked = rcgen::CertificateSigningRequestParams::from_pem(&text).unwrap();
+    assert!(matches!(asked.params.is_ca, rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0))), "{asked:?}");
+    asked.params.not_before = moment(now() - jiff::SignedDuration::from_hours(1));
+    asked.params.not_after = moment(now() + jiff::SignedDuration::from_hours(24 * 100));
+    let certificate = asked.signed_by(&above).unwrap().pem();
+    let answer = files.path().join("answer.pem");
+
+    fs::write(&answer, &certificate).unwrap();
+    let error = install(dir.path(), &answer, now()).unwrap_err();
+    assert!(crate::config::chain(&error).contains("add the certificates up to the self-signed root"), "{error}");
+    fs::write(&answer, above.pem() + &root(params("other")).pem()).unwrap();
+    let error = crate::config::chain(&install(dir.path(), &answer, now()).unwrap_err());
+    assert!(error.contains("for the key in") && error.contains("request/issuing.key"), "{error}");
+    assert!(!dir.path().join("pki").exists() && path.exists(), "the request stays");
+
+    fs::write(&answer, above.pem() + &certificate).unwrap();
+    install(dir.path(), &answer, now()).unwrap();
+    assert!(!dir.path().join("request").exists());
+    assert!(matches!(install(dir.path(), &answer, now()), Err(PkiError::Exists(_))));
+    let pki = load(dir.path(), now()).unwrap();
+    assert_eq!(pki.authority.root_pem(), above.pem());
+    let names = ServerCertificate::from_der(pki.credentials.leaf()).unwrap().names;
+    assert_eq!(names, ["localhost", "127.0.0.1", "::1", "longshore.example"]);
+
+    let empty = tempfile::tempdir().unwrap();
+    assert!(matches!(install(empty.path(), &answer, now()), Err(PkiError::NoRequest(_))));
+}
+
+#[test]
+fn nothing_outlives_the_authority_above() {
+    let days = |days: i64| jiff::SignedDuration::from_hours(24 * days);
+    let end = now() + days(20);
+    let above = root({
+        let mut params = params("root");
+        params.not_after = moment(end);
+        params
+    });
+    let files = tempfile::tempdir().unwrap();
+    let certified_by = Some(given(files.path(), &[&above]));
+    let (dir, pki) = initialised(&NewPki { certified_by, ..NewPki::default() });
+    let authority = &pki.authority;
+    assert_eq!(authority.end(), end);
+    let of = |pem: &str| external::validity_of(&external::ders(pem)[0]).unwrap().not_after;
+    assert_eq!(of(&fs::read_to_string(dir.path().join("pki/issuing.crt")).unwrap()), end);
+    assert_eq!(ServerCertificate::from_der(pki.credentials.leaf()).unwrap().validity.not_after, end);
+    assert_eq!(PeerCertificate::from_der(admin(dir.path()).leaf()).unwrap().validity.not_after, end);
+    assert_eq!((pki.first_admin.issue_time, pki.first_admin.certificate_end), (now(), end), "as its certificate");
+    let node = "edge-1".parse().unwrap();
+    assert_eq!(of(&authority.issue_node(&node, &csr(), now()).unwrap()), end);
+    assert_eq!(authority.node_end(now()), end);
+    assert!(authority.outlasts(end - days(1), now()) && !authority.outlasts(end, now()));
+    let late = authority.issue_node(&node, &csr(), end).unwrap_err();
+    assert!(matches!(late, AuthorityError::Ended(found) if found == end), "{late}");
+}
+
+#[test]
+fn an_authority_whose_name_cannot_be_repeated_has_to_sign_a_request() {
+    // `DC=shop, DC=example`: two parts of one kind, which only the raw bytes can say.
+    let (mut twice, once) = (params("root"), rcgen::DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 25]));
+    let other = rcgen::DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 26]);
+    for kind in [&once, &other] {
+        twice.distinguished_name.push(kind.clone(), "shop");
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let der = twice.self_signed(&key).unwrap().der().to_vec();
+    // The one byte in which the two kinds differ, in subject and issuer.
+    let oid = [0x06, 0x0a, 0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x1a];
+    let mut changed = der.clone();
+    let places: Vec<usize> = (0..der.len() - oid.len()).filter(|&at| der[at..].starts_with(&oid)).collect();
+    assert_eq!(places.len(), 2);
+    places.iter().for_each(|at| changed[at + oid.len() - 1] = 0x19);
+    let files = tempfile::tempdir().unwrap();
+    let by = CertifiedBy { certificates: files.path().join("ca.crt"), key: files.path().join("ca.key") };
+    fs::write(&by.certificates, pem::encode(&pem::Pem::new("CERTIFICATE", changed))).unwrap();
+    fs::write(&by.key, key.serialize_pem()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let error = init(dir.path(), &NewPki { certified_by: Some(by), ..NewPki::default() }, now()).unwrap_err();
+    let error = crate::config::chain(&error);
+    assert!(error.contains("DC=shop, DC=shop") && error.contains("--csr"), "{error}");
+    assert!(!dir.path().join("pki").exists());
 }

@@ -193,16 +193,8 @@ pub(crate) async fn users_are_sorted(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let life = jiff::SignedDuration::from_secs(1000);
     let made = async |name: &str, second: u32| {
-        let create_time = at(i64::from(second));
-        let user = User {
-            name: name.to_owned(),
-            role: Role::Viewer,
-            create_time,
-            creator: "init".to_owned(),
-            life,
-            certificate_end: create_time + life,
-            revoke_time: None,
-        };
+        let (now, creator) = (at(i64::from(second)), "init".to_owned());
+        let user = User::new(name.to_owned(), Role::Viewer, creator, life, now, jiff::Timestamp::MAX);
         bed.store.create_user(user, Terms::default()).await.unwrap();
     };
     for (name, second) in [("c", 1), ("a", 2), ("f", 1), ("b", 3), ("e", 1), ("d", 2)] {

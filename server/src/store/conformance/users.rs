@@ -1,6 +1,6 @@
 //! Users: added, renewed, revoked, forgotten.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use longshore_model::identity::Role;
 use longshore_model::user::User;
 
@@ -11,15 +11,8 @@ use crate::store::{StoreError, Terms};
 const LIFE: i64 = 3600;
 
 fn user(name: &str, role: Role, created: i64) -> User {
-    User {
-        name: name.to_owned(),
-        role,
-        create_time: at(created),
-        creator: "anna".to_owned(),
-        life: SignedDuration::from_secs(LIFE),
-        certificate_end: at(created + LIFE),
-        revoke_time: None,
-    }
+    let life = SignedDuration::from_secs(LIFE);
+    User::new(name.to_owned(), role, "anna".to_owned(), life, at(created), Timestamp::MAX)
 }
 
 async fn all(bed: &Bed) -> Vec<User> {
@@ -104,10 +97,11 @@ pub(crate) async fn a_renewal_is_for_the_users_own_certificate(factory: &dyn Fac
     bed.store.create_user(user("a", Role::Viewer, 10), Terms::default()).await.unwrap();
     let renew = |role: Role, issued: i64, second: i64| {
         let store = bed.store.clone();
-        async move { store.renew_user("a", role, at(issued), at(second)).await }
+        async move { store.renew_user("a", role, at(issued), at(second), at(2000 + LIFE)).await }
     };
     let renewed = renew(Role::Viewer, 10, 100).await.unwrap();
-    assert_eq!((renewed.issued(), renewed.create_time), (at(100), at(10)));
+    assert_eq!((renewed.issue_time, renewed.create_time), (at(100), at(10)));
+    assert_eq!(renewed.certificate_end, at(100 + LIFE));
     for foreign in [renew(Role::Viewer, 9, 100).await, renew(Role::Admin, 10, 100).await] {
         assert!(is_not_found(&foreign.unwrap_err(), "user"));
     }
@@ -116,7 +110,10 @@ pub(crate) async fn a_renewal_is_for_the_users_own_certificate(factory: &dyn Fac
 
     let next = bed.store.create_user(user("a", Role::Admin, 100), Terms::default()).await.unwrap();
     assert_eq!(next.create_time, at(101), "no certificate of before is theirs, not even of the same second");
-    assert_eq!(next.issued(), next.create_time);
+    assert_eq!(next.issue_time, next.create_time);
     assert!(is_not_found(&renew(Role::Admin, 100, 102).await.unwrap_err(), "user"));
     renew(Role::Admin, 101, 102).await.unwrap();
+    let last = renew(Role::Admin, 101, 3000).await.unwrap();
+    assert_eq!((last.issue_time, last.certificate_end), (at(3000), at(2000 + LIFE)), "no longer than the authority");
+    assert_eq!(all(&bed).await, [last]);
 }

@@ -149,7 +149,12 @@ impl SqliteStore {
 
 /// A user with the precision that rows have.
 fn rounded_user(user: User) -> User {
-    User { create_time: rounded(user.create_time), certificate_end: rounded(user.certificate_end), ..user }
+    User {
+        create_time: rounded(user.create_time),
+        issue_time: rounded(user.issue_time),
+        certificate_end: rounded(user.certificate_end),
+        ..user
+    }
 }
 
 #[async_trait]
@@ -290,9 +295,17 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| users::users(sql, &query)).await
     }
 
-    async fn renew_user(&self, name: &str, role: Role, issued: Timestamp, now: Timestamp) -> Result<User, StoreError> {
+    async fn renew_user(
+        &self,
+        name: &str,
+        role: Role,
+        issued: Timestamp,
+        now: Timestamp,
+        authority_end: Timestamp,
+    ) -> Result<User, StoreError> {
         let name = name.to_owned();
-        self.writer.write(move |batch| batch.renew_user(&name, role, issued, rounded(now))).await
+        let (now, end) = (rounded(now), rounded(authority_end));
+        self.writer.write(move |batch| batch.renew_user(&name, role, issued, now, end)).await
     }
 
     async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError> {

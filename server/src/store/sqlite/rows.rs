@@ -341,6 +341,7 @@ pub(super) fn user(row: &Row<'_>) -> Result<User> {
         life: SignedDuration::from_secs(row.get(4)?),
         certificate_end: time(row, 5)?,
         revoke_time: optional_time(row, 6)?,
+        issue_time: time(row, 7)?,
     })
 }
 

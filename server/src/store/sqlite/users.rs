@@ -12,7 +12,8 @@ use super::rows;
 use crate::store::sorting::{NameKey, Query};
 use crate::store::{Change, Page, StoreError, Terms};
 
-const COLUMNS: &str = "SELECT name, role, create_time, creator, life, certificate_end, revoke_time FROM user";
+const COLUMNS: &str =
+    "SELECT name, role, create_time, creator, life, certificate_end, revoke_time, issue_time FROM user";
 
 fn no_user(name: &str) -> StoreError {
     StoreError::NotFound { kind: "user", name: name.to_owned() }
@@ -61,9 +62,10 @@ impl Batch<'_> {
         role: Role,
         issued: Timestamp,
         now: Timestamp,
+        authority_end: Timestamp,
     ) -> Result<User, StoreError> {
         let user = find(self.sql, name)?.filter(|user| user.owns(role, issued)).ok_or_else(|| no_user(name))?;
-        self.put_user(user.renewed(now))
+        self.put_user(user.renewed(now, authority_end))
     }
 
     /// Revokes a user; one who was revoked already stays as they are.
@@ -88,8 +90,9 @@ impl Batch<'_> {
     fn put_user(&mut self, user: User) -> Result<User, StoreError> {
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO user (name, role, create_time, creator, life, certificate_end, revoke_time) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO user \
+                 (name, role, create_time, creator, life, certificate_end, revoke_time, issue_time) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 user.name,
@@ -99,6 +102,7 @@ impl Batch<'_> {
                 user.life.as_secs(),
                 rows::micros(user.certificate_end),
                 user.revoke_time.map(rows::micros),
+                rows::micros(user.issue_time),
             ])?;
         self.tell_node(Change::User(user.clone()));
         Ok(user)
