@@ -84,7 +84,7 @@ impl View {
         let hidden = tasks.len().saturating_sub(room);
         if hidden > 0 {
             // The sort is stable: nodes stay in order within each rank.
-            tasks.sort_by_key(|task| urgency(task.state()));
+            tasks.sort_by_key(|task| urgency(task));
             tasks.truncate(room.saturating_sub(1));
         }
         let width = tasks.iter().map(|task| task.node_name.len()).max().unwrap_or_default();
@@ -110,7 +110,7 @@ pub(crate) fn total(counts: &TaskCounts) -> u32 {
     counts.pending + counts.active + counts.succeeded + counts.failed + counts.timed_out + counts.cancelled
 }
 
-/// The counts of a job that are not zero: `2 succeeded, 1 failed`.
+/// The counts of a job that are not zero: `2 succeeded, 1 active, 1 node away`.
 pub(crate) fn counts(job: &Job) -> String {
     let counts = job.counts.unwrap_or_default();
     let words = [
@@ -121,8 +121,11 @@ pub(crate) fn counts(job: &Job) -> String {
         (counts.active, "active"),
         (counts.pending, "pending"),
     ];
-    let words: Vec<String> =
+    let mut words: Vec<String> =
         words.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();
+    if counts.absent > 0 {
+        words.push(format!("{} away", text::count(counts.absent, "node")));
+    }
     if words.is_empty() { "no tasks".to_owned() } else { words.join(", ") }
 }
 
@@ -147,6 +150,9 @@ pub(crate) fn describe(task: &Task) -> String {
             total => format!("{} of {}", text::bytes(pull.done_bytes), text::bytes(total)),
         });
     }
+    if let Some(since) = text::time(task.absent_time.as_ref()) {
+        line.push_str(&format!(" (waits for its node, away since {})", text::second(since)));
+    }
     if task.cancel_requested && !is_end(task.state()) {
         line.push_str(" (being cancelled)");
     }
@@ -169,6 +175,7 @@ fn tells(old: Option<&Task>, new: &Task, each: bool) -> bool {
     let Some(old) = old else { return new.state() != TaskState::Pending };
     (old.attempt, old.state) != (new.attempt, new.state)
         || old.cancel_requested != new.cancel_requested
+        || old.absent_time != new.absent_time
         || pull_step(old) != pull_step(new)
 }
 
@@ -200,9 +207,10 @@ fn bar_line(job: &Job, now: Timestamp) -> String {
 }
 
 /// What is shown first when there is no room for all: trouble, then what moves, then what waits, then what is done.
-fn urgency(state: TaskState) -> u8 {
-    match state {
+fn urgency(task: &Task) -> u8 {
+    match task.state() {
         TaskState::Failed | TaskState::TimedOut => 0,
+        _ if task.absent_time.is_some() => 0,
         TaskState::Assigned
         | TaskState::Checking
         | TaskState::Pulling

@@ -65,10 +65,15 @@ pub(crate) fn span(seconds: i64) -> String {
     }
 }
 
+/// A moment without fractions of its second.
+pub(crate) fn second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// A moment to the second, and how long ago that was; empty where there is none.
 pub(crate) fn moment(moment: Option<&prost_types::Timestamp>, now: Timestamp) -> String {
     let Some(time) = time(moment) else { return String::new() };
-    let second = Timestamp::from_second(time.as_second()).unwrap_or(time);
+    let second = second(time);
     let seconds = now.duration_since(time).as_secs();
     if seconds < 0 { format!("{second} (in {})", span(-seconds)) } else { format!("{second} ({} ago)", span(seconds)) }
 }

@@ -11,7 +11,7 @@ use crate::kind::JobKind;
 use crate::name::{AppName, JobId};
 use crate::rollout::Rollout;
 use crate::spec::AppSpec;
-use crate::task::{TaskClass, TaskState};
+use crate::task::{Task, TaskClass};
 
 /// One batch operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,8 @@ pub struct TaskCounts {
     pub pending: u32,
     /// Assigned and not ended.
     pub active: u32,
+    /// Those of the active ones that are set aside because their nodes are absent.
+    pub absent: u32,
     /// Ended well.
     pub succeeded: u32,
     /// Ended with a failure.
@@ -153,6 +155,12 @@ impl TaskCounts {
         self.pending + self.active + self.succeeded + self.failed + self.timed_out + self.cancelled
     }
 
+    /// Tasks in flight that take a place of `max_parallel`: those whose nodes are not absent.
+    #[must_use]
+    pub fn occupied(&self) -> u32 {
+        self.active.saturating_sub(self.absent)
+    }
+
     /// The number for one kind of state.
     pub fn of(&mut self, class: TaskClass) -> &mut u32 {
         match class {
@@ -165,12 +173,13 @@ impl TaskCounts {
         }
     }
 
-    /// Counts states one by one: the definition that the running counts must equal.
+    /// Counts tasks one by one: the definition that the running counts must equal.
     #[must_use]
-    pub fn tally(states: impl IntoIterator<Item = TaskState>) -> Self {
+    pub fn tally<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Self {
         let mut counts = Self::default();
-        for state in states {
-            *counts.of(state.class()) += 1;
+        for task in tasks {
+            *counts.of(task.state.class()) += 1;
+            counts.absent += u32::from(task.absent_time.is_some());
         }
         counts
     }

@@ -40,6 +40,12 @@ pub const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest deadline: fleets with nodes that are away for a weekend fit in.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// How long a node may be away before it is absent, when the rollout does not say: longer than an agent's restart, a
+/// machine's reboot on most hardware, and the time in which a large fleet comes back to a restarted server.
+pub const DEFAULT_ABSENT_AFTER: Duration = Duration::from_secs(60);
+/// Shortest such time: the server looks at absent nodes once in as long, and every reconnection takes some of it.
+pub const MIN_ABSENT_AFTER: Duration = Duration::from_secs(10);
+
 /// How long an app must stay up before it counts as healthy, when the spec does not say.
 pub const DEFAULT_SETTLE: Duration = Duration::from_secs(5);
 /// Longest settle time.

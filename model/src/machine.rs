@@ -4,6 +4,8 @@
 //! the job's counts, the clock, the version. What must follow on the node is returned as an [`AppEffect`], for the
 //! caller to store and send. The arrows themselves are in [`TaskState::arrow`]; nothing here makes one that is not there.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::clock::Clock;
@@ -165,6 +167,28 @@ pub fn report(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestam
         TaskState::Cancelled => job.kind.effect(Turn::Cancelled),
         _ => AppEffect::None,
     })
+}
+
+/// Sets a task in flight aside whose node has been away for as long as the rollout waits: it stays with its node, whose
+/// agent may well be finishing it, but takes no place of `max_parallel`. Returns whether that changed.
+pub fn set_aside(job: &mut Job, task: &mut Task, away: Duration, now: Timestamp) -> bool {
+    let is_due = job.rollout.patience(away).is_some_and(|left| left.is_zero());
+    if task.state.class() != TaskClass::Active || task.absent_time.is_some() || !is_due {
+        return false;
+    }
+    task.absent_time = Some(now.checked_sub(away).unwrap_or(Timestamp::MIN));
+    job.counts.absent += 1;
+    touch(job, task, now);
+    true
+}
+
+/// Counts a task in flight again whose node is back. Returns whether that changed.
+pub fn take_back(job: &mut Job, task: &mut Task, now: Timestamp) -> bool {
+    if !forget_absence(job, task) {
+        return false;
+    }
+    touch(job, task, now);
+    true
 }
 
 /// Stops a job: nothing further is assigned, and with `cancel` the tasks in flight are given up.
@@ -345,10 +369,21 @@ fn update_pull(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timesta
         return Receipt::Stale;
     }
     task.pull = report.pull;
+    touch(job, task, now);
+    Receipt::Counted(AppEffect::None)
+}
+
+/// Notes a change that moved the task along no arrow.
+fn touch(job: &mut Job, task: &mut Task, now: Timestamp) {
     task.update_time = now;
     job.version += 1;
     task.version = job.version;
-    Receipt::Counted(AppEffect::None)
+}
+
+fn forget_absence(job: &mut Job, task: &mut Task) -> bool {
+    let was_absent = task.absent_time.take().is_some();
+    job.counts.absent -= u32::from(was_absent);
+    was_absent
 }
 
 fn unexplained(step: TaskState) -> Failure {
@@ -371,6 +406,9 @@ fn remember(task: &mut Task, event: TaskEvent) {
 /// which must follow, gives the job.
 fn enter(job: &mut Job, task: &mut Task, to: TaskState, now: Timestamp) {
     debug_assert!(task.state.arrow(to).is_some(), "no arrow from {} to {to}", task.state);
+    if to.class() != TaskClass::Active {
+        forget_absence(job, task);
+    }
     *job.counts.of(task.state.class()) -= 1;
     *job.counts.of(to.class()) += 1;
     task.state = to;

@@ -23,6 +23,8 @@ pub struct Task {
     pub failure: Option<Failure>,
     /// Whether the agent was told to give up.
     pub cancel_requested: bool,
+    /// Since when its node has been away, while the task is in flight and set aside for that.
+    pub absent_time: Option<Timestamp>,
     /// When this attempt was assigned.
     pub assign_time: Option<Timestamp>,
     /// When it last changed.

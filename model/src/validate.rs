@@ -9,6 +9,7 @@ use crate::limits;
 use crate::name::{CredentialName, check_label};
 use crate::order::JobOrder;
 use crate::quantity;
+use crate::rollout::Rollout;
 use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
 
 mod network;
@@ -31,6 +32,7 @@ pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
         Some(_) => order.targets.check_choice(targets, &mut bad),
         None => order.targets.check(targets, &mut bad),
     }
+    rollout(order.rollout, Path::Root.field("rollout"), &mut bad);
     span(order.timeout, limits::MIN_TIMEOUT..=limits::MAX_TIMEOUT, Path::Root.field("timeout"), &mut bad);
     bad.or(order.work.spec().map(|spec| advice(spec)).unwrap_or_default())
 }
@@ -81,6 +83,14 @@ pub fn advice(spec: &AppSpec) -> Vec<String> {
             quoted(reference)
         )],
         _ => Vec::new(),
+    }
+}
+
+fn rollout(rollout: Rollout, path: Path<'_>, bad: &mut Violations) {
+    let (value, least, most) = (rollout.absent_after, limits::MIN_ABSENT_AFTER, limits::MAX_TIMEOUT);
+    if !value.is_zero() && !(least..=most).contains(&value) {
+        let [value, least, most] = [value, least, most].map(quantity::duration::format);
+        bad.add(path.field("absent_after"), format!("is {value}; it must be 0s, for never, or from {least} to {most}"));
     }
 }
 

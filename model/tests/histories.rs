@@ -6,7 +6,7 @@ use longshore_model::job::JobState;
 use longshore_model::kind::JobKind;
 use longshore_model::task::TaskState;
 use proptest::prelude::*;
-use world::{Event, TIMEOUT, World};
+use world::{ABSENT_AFTER, Event, TIMEOUT, World};
 
 const NODES: usize = 4;
 
@@ -30,6 +30,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Deadline),
         1 => task().prop_map(Event::DeleteNode),
         2 => (0..TIMEOUT.as_secs() / 2).prop_map(Event::Wait),
+        4 => (task(), 0..2 * ABSENT_AFTER.as_secs()).prop_map(|(task, seconds)| Event::Away(task, seconds)),
+        2 => task().prop_map(Event::Back),
     ]
 }
 
@@ -45,11 +47,15 @@ proptest! {
     ) {
         let mut world = World::new(kind, nodes, max_parallel);
         for event in &events {
-            let is_for_absent = match event {
-                Event::Assign(task, _) | Event::DeleteNode(task) | Event::Report { task, .. } => *task >= nodes,
+            let is_for_none = match event {
+                Event::Assign(task, _)
+                | Event::DeleteNode(task)
+                | Event::Report { task, .. }
+                | Event::Away(task, _)
+                | Event::Back(task) => *task >= nodes,
                 _ => false,
             };
-            if !is_for_absent {
+            if !is_for_none {
                 world.apply(event);
             }
         }
@@ -78,6 +84,39 @@ proptest! {
             world.apply(&Event::Assign(node, true));
             let next = TaskState::ALL[usize::from(world.tasks[node].state.rank().min(6)) + 1];
             world.apply(&Event::Report { task: node, attempts_ago: 0, state: next, done: 0 });
+        }
+        prop_assert_eq!(world.job.state(), JobState::Succeeded);
+    }
+
+    #[test]
+    fn nodes_that_go_away_hold_nobody_back(
+        kind in proptest::sample::select(JobKind::ALL.to_vec()),
+        max_parallel in 1..3u32,
+        away in proptest::collection::vec(any::<bool>(), NODES),
+        order in Just((0..NODES).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let mut world = World::new(kind, NODES, max_parallel);
+        for _ in 0..=NODES {
+            for &node in &order {
+                world.apply(&Event::Assign(node, true));
+                let in_flight = world.tasks[node].state == TaskState::Assigned;
+                if in_flight && away[node] {
+                    world.apply(&Event::Away(node, ABSENT_AFTER.as_secs()));
+                } else if in_flight {
+                    world.apply(&Event::Report { task: node, attempts_ago: 0, state: TaskState::Succeeded, done: 0 });
+                }
+            }
+        }
+        for (node, &is_away) in away.iter().enumerate() {
+            let expected = if is_away { TaskState::Assigned } else { TaskState::Succeeded };
+            prop_assert_eq!(world.tasks[node].state, expected);
+        }
+        // What they did meanwhile counts as always, whether the server has heard of their return or not.
+        for node in (0..NODES).filter(|node| away[*node]) {
+            if node % 2 == 0 {
+                world.apply(&Event::Back(node));
+            }
+            world.apply(&Event::Report { task: node, attempts_ago: 0, state: TaskState::Succeeded, done: 0 });
         }
         prop_assert_eq!(world.job.state(), JobState::Succeeded);
     }

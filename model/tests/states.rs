@@ -11,12 +11,12 @@ use longshore_model::job::{Control, JobState, TaskCounts, fold};
 use longshore_model::kind::{JobKind, Turn};
 use longshore_model::machine::{AppEffect, Request};
 use longshore_model::task::{Owner, TaskState};
-use world::{Event, TIMEOUT, World, is_allowed};
+use world::{ABSENT_AFTER, Event, TIMEOUT, World, is_allowed};
 
 const DOCUMENT: &str = include_str!("../../docs/states.md");
 
 /// What decides how a world can go on; numbers that only grow are left out, so that there are finitely many.
-type Shape = (Vec<(TaskState, bool, bool)>, bool, bool, u8);
+type Shape = (Vec<(TaskState, bool, bool, bool)>, bool, bool, u8);
 
 fn shape(world: &World) -> Shape {
     let tasks = world.tasks.iter().zip(&world.gone);
@@ -28,7 +28,7 @@ fn shape(world: &World) -> Shape {
         Clock::Over => 4,
     };
     (
-        tasks.map(|(task, gone)| (task.state, task.cancel_requested, *gone)).collect(),
+        tasks.map(|(task, gone)| (task.state, task.cancel_requested, task.absent_time.is_some(), *gone)).collect(),
         world.job.control == Control::Stop,
         world.job.start_time.is_some(),
         clock,
@@ -49,6 +49,8 @@ fn events(nodes: usize) -> Vec<Event> {
         events.push(Event::Assign(task, true));
         events.push(Event::Assign(task, false));
         events.push(Event::DeleteNode(task));
+        events.push(Event::Away(task, ABSENT_AFTER.as_secs()));
+        events.push(Event::Back(task));
         events.extend(TaskState::ALL.map(|state| Event::Report { task, attempts_ago: 0, state, done: 0 }));
     }
     events
@@ -227,7 +229,7 @@ fn the_fold_in_rows() {
         ([0, 0, 0, 0, 3, 0], false, false, J::TimedOut),
     ];
     for ([pending, active, succeeded, failed, timed_out, cancelled], stop, started, expected) in rows {
-        let counts = TaskCounts { pending, active, succeeded, failed, timed_out, cancelled };
+        let counts = TaskCounts { pending, active, absent: active, succeeded, failed, timed_out, cancelled };
         let control = if stop { Control::Stop } else { Control::Run };
         assert_eq!(fold(&counts, control, started), expected, "{counts:?} {control:?} {started}");
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
+use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, EmptyDir, EnvSource, HostPath, ImageSource, Medium, Network, NodeField, Protocol, PullPolicy,
     RestartPolicy, VolumeSource,
@@ -61,6 +62,7 @@ targets:
   mixedArchitectures: true
 rollout:
   maxParallel: 10
+  absentAfter: 2m
 timeout: 1m30s
 "#;
 
@@ -109,7 +111,8 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((spec.startup.settle, spec.startup.max_starts), (Duration::from_secs(2), 5));
     assert_eq!(order.targets.selector.as_deref(), Some("role=till, site in (north, south)"));
     assert!(order.targets.mixed_architectures);
-    assert_eq!((order.rollout.max_parallel, order.timeout), (10, Duration::from_secs(90)));
+    assert_eq!(order.rollout, Rollout { max_parallel: 10, absent_after: Duration::from_secs(120) });
+    assert_eq!(order.timeout, Duration::from_secs(90));
 }
 
 #[test]
@@ -193,6 +196,7 @@ fn a_misspelt_key_is_an_error_with_its_place() {
         ("hostInterface: eth0", "interface: eth0", "interface"),
         ("settle: 2s", "settel: 2s", "settel"),
         ("maxParallel: 10", "maxparallel: 10", "maxparallel"),
+        ("absentAfter: 2m", "absentafter: 2m", "absentafter"),
         ("timeout: 1m30s", "timout: 1m30s", "timout"),
         ("create: true", "mkdir: true", "mkdir"),
     ];
@@ -210,6 +214,7 @@ fn a_bad_value_is_an_error_with_its_line() {
     let places = [
         ("cpu: 500m", "cpu: lots", "\"lots\" is not an amount of CPU such as 2, 0.5 or 500m"),
         ("memory: 64Mi", "memory: 64MB", "\"64MB\" is not a number of bytes such as 64Mi, 1.5Gi, 500M or 1048576"),
+        ("absentAfter: 2m", "absentAfter: 2", "\"2\" is not a duration such as 500ms, 5s, 1m30s or 2h"),
         ("settle: 2s", "settle: 2", "\"2\" is not a duration such as 500ms, 5s, 1m30s or 2h"),
         ("restartPolicy: OnFailure", "restartPolicy: Sometimes", "Sometimes"),
         ("nodeField: hostIP", "nodeField: hostname", "hostname"),

@@ -1,4 +1,4 @@
-//! The reconciler: assigns what can be assigned and ends what is past its deadline.
+//! The reconciler: assigns what can be assigned, ends what is past its deadline, and sets aside what waits for absent nodes.
 //!
 //! It takes no input. Whatever wakes it, it looks at the store and does what is due, so that a lost or doubled wake-up
 //! changes nothing but the moment.
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::backoff::Backoff;
+use longshore_model::limits::MIN_ABSENT_AFTER;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
@@ -29,6 +31,11 @@ const ROUND_SPACING: Duration = Duration::from_millis(20);
 /// Pauses while the store fails. There is one reconciler, so that nothing needs to be spread by chance.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
 
+/// Shortest time from one look for absent nodes to the next: each reads every task of the jobs that are not finished.
+const ABSENCE_SPACING: Duration = Duration::from_secs(1);
+// No node that goes away after a look can be absent before the next one: whatever becomes due is seen coming.
+const _: () = assert!(TICK.as_millis() <= MIN_ABSENT_AFTER.as_millis());
+
 /// The reconciler.
 pub struct Controller {
     store: Arc<dyn Store>,
@@ -47,11 +54,12 @@ impl Controller {
     /// after a back-off.
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut failures = 0_u32;
+        let mut next_look = Instant::now();
         while !shutdown.is_cancelled() {
-            match self.round(Timestamp::now()).await {
+            match self.round(Timestamp::now(), &mut next_look).await {
                 Ok(deadline) => {
                     failures = 0;
-                    let sleep = until(deadline, Timestamp::now());
+                    let sleep = until(deadline, Timestamp::now()).min(next_look.duration_since(Instant::now()));
                     let spacing = tokio::time::sleep(ROUND_SPACING);
                     tokio::select! {
                         () = shutdown.cancelled() => return,
@@ -75,9 +83,15 @@ impl Controller {
         }
     }
 
-    /// Does everything that is due, and returns the next deadline.
-    async fn round(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    /// Does everything that is due, and returns the next deadline. Looks for absent nodes when it is time for that, and
+    /// decides when it will be again.
+    async fn round(&self, now: Timestamp, next_look: &mut Instant) -> Result<Option<Timestamp>, StoreError> {
         let deadline = self.store.pass_deadlines(now).await?;
+        if *next_look <= Instant::now() {
+            let fleet = Arc::clone(&self.fleet);
+            let next = self.store.set_aside(Arc::new(move |node| fleet.away(node)), now).await?;
+            *next_look = Instant::now() + next.unwrap_or(TICK).clamp(ABSENCE_SPACING, TICK);
+        }
         let mut in_vain = 0;
         while in_vain < MAX_IN_VAIN {
             let fleet = Arc::clone(&self.fleet);

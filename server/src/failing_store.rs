@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -16,8 +17,8 @@ use longshore_model::user::User;
 
 use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{
-    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen, Store, StoreError,
-    StoredCredential, StoredToken, Terms,
+    Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen, Store,
+    StoreError, StoredCredential, StoredToken, Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -104,6 +105,10 @@ impl Store for FailingStore {
 
     async fn assign(&self, _: Vec<(JobId, NodeName)>, _: Timestamp) -> Result<usize, StoreError> {
         self.answer(0)
+    }
+
+    async fn set_aside(&self, _: Away, _: Timestamp) -> Result<Option<Duration>, StoreError> {
+        self.answer(None)
     }
 
     async fn pass_deadlines(&self, _: Timestamp) -> Result<Option<Timestamp>, StoreError> {

@@ -14,6 +14,7 @@ use longshore_proto::convert;
 use longshore_proto::v1;
 use prost::Message as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use v1::open_session_response::Message;
 
 use crate::store::EncodedAssignment;
@@ -48,17 +49,22 @@ pub struct Fleet {
     /// Streams that have not ended yet, those of fenced sessions included: a drain waits for them.
     streams: watch::Sender<usize>,
     metrics: FleetMetrics,
+    /// Nodes that have not come since are away from here on: a restarted server gives all of them their time anew.
+    begun: Instant,
 }
 
 #[derive(Debug, Default)]
 struct Registry {
     sessions: HashMap<NodeName, Arc<Outbox>>,
+    /// When the last session of each node ended that has none now.
+    ended: HashMap<NodeName, Instant>,
     draining: bool,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self { registry: Mutex::default(), streams: watch::Sender::new(0), metrics: FleetMetrics::default() }
+        let (registry, streams) = (Mutex::default(), watch::Sender::new(0));
+        Self { registry, streams, metrics: FleetMetrics::default(), begun: Instant::now() }
     }
 }
 
@@ -80,6 +86,7 @@ impl Fleet {
             if registry.draining {
                 return Err(FleetError::Draining);
             }
+            registry.ended.remove(&node);
             registry.sessions.insert(node.clone(), Arc::clone(&outbox))
         };
         self.streams.send_modify(|streams| *streams += 1);
@@ -95,6 +102,14 @@ impl Fleet {
     #[must_use]
     pub fn connected(&self, node: &NodeName) -> bool {
         self.registry().sessions.contains_key(node)
+    }
+
+    /// How long the node has had no session; `None` while it has one.
+    #[must_use]
+    pub fn away(&self, node: &NodeName) -> Option<Duration> {
+        let registry = self.registry();
+        let is_live = registry.sessions.contains_key(node);
+        (!is_live).then(|| registry.ended.get(node).unwrap_or(&self.begun).elapsed())
     }
 
     /// What the fleet counts of itself.
@@ -180,6 +195,7 @@ impl Fleet {
     /// Ends the session of a node that was deleted.
     pub fn node_deleted(&self, node: &NodeName) {
         self.end(node, End::NodeDeleted);
+        self.registry().ended.remove(node);
     }
 
     /// Ends the session of whoever was this node before it was enrolled anew: as the new one's session would.
@@ -188,7 +204,7 @@ impl Fleet {
     }
 
     fn end(&self, node: &NodeName, why: End) {
-        let removed = self.registry().sessions.remove(node);
+        let removed = self.registry().take(node);
         if let Some(outbox) = removed {
             outbox.end(why);
         }
@@ -201,7 +217,10 @@ impl Fleet {
         let sessions = {
             let mut registry = self.registry();
             registry.draining = true;
-            std::mem::take(&mut registry.sessions)
+            let sessions = std::mem::take(&mut registry.sessions);
+            let now = Instant::now();
+            registry.ended.extend(sessions.keys().map(|node| (node.clone(), now)));
+            sessions
         };
         let window = reconnect_window(sessions.len());
         tracing::info!(sessions = sessions.len(), reconnect_within = ?window, "draining the fleet");
@@ -227,7 +246,7 @@ impl Fleet {
         let mut registry = self.registry();
         let is_live = registry.sessions.get(node).is_some_and(|live| live.session() == session);
         if is_live {
-            registry.sessions.remove(node);
+            registry.take(node);
         }
         is_live
     }
@@ -238,6 +257,15 @@ impl Fleet {
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// Takes a node's session out, if it has one.
+    fn take(&mut self, node: &NodeName) -> Option<Arc<Outbox>> {
+        let (node, outbox) = self.sessions.remove_entry(node)?;
+        self.ended.insert(node, Instant::now());
+        Some(outbox)
     }
 }
 

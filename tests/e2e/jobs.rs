@@ -50,7 +50,7 @@ async fn max_parallel_holds_back_the_rest() {
         .create_with(v1::CreateJobRequest {
             spec: Some(spec),
             targets: Some(v1::Targets { node_names: vec!["a".into(), "b".into(), "c".into()], ..Default::default() }),
-            rollout: Some(v1::Rollout { max_parallel: 1 }),
+            rollout: Some(v1::Rollout { max_parallel: 1, ..Default::default() }),
             ..Default::default()
         })
         .await;

@@ -4,6 +4,7 @@
 //! namespace. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
 
+mod absence;
 mod apps;
 mod authorities;
 mod backup;

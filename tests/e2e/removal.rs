@@ -45,7 +45,8 @@ async fn a_paced_removal_leaves_nothing_on_any_node_but_what_is_the_nodes_own() 
     let job = client.create(spec, &["a", "b"]).await;
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
 
-    let request = v1::CreateJobRequest { rollout: Some(v1::Rollout { max_parallel: 1 }), ..removal(&job.app_name) };
+    let one_by_one = v1::Rollout { max_parallel: 1, ..Default::default() };
+    let request = v1::CreateJobRequest { rollout: Some(one_by_one), ..removal(&job.app_name) };
     let removal = client.create_with(request).await;
     assert_eq!(client.rest(&removal.job_id).await.state(), JobState::Succeeded);
     for node in &nodes {

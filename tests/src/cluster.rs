@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longshore_proto::v1;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -301,6 +302,11 @@ impl Node {
     /// Kills the agent with SIGKILL.
     pub fn kill(&mut self) {
         self.agent.take().unwrap().kill();
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.agent.as_ref().unwrap().signal(signal);
     }
 
     /// Ends the agent with SIGTERM and returns whether it ended well.

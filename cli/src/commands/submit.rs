@@ -32,6 +32,10 @@ pub(crate) struct Pace {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_parallel: Option<u32>,
 
+    /// Time for which a node may be away before the next one gets its turn; 0s for as long as the job may take.
+    #[arg(long, value_name = "TIME", value_parser = job_file::duration, default_value = "60s")]
+    absent_after: Duration,
+
     /// Time for the job to finish in, such as 90s or 10m.
     #[arg(long, value_name = "TIME", value_parser = job_file::duration, default_value = "10m")]
     timeout: Duration,
@@ -51,7 +55,7 @@ impl Where {
 impl Pace {
     /// The same as a job says it.
     pub(crate) fn rollout(&self) -> Rollout {
-        Rollout { max_parallel: self.max_parallel.unwrap_or_default() }
+        Rollout { max_parallel: self.max_parallel.unwrap_or_default(), absent_after: self.absent_after }
     }
 
     /// The job's time.

@@ -133,3 +133,18 @@ fn attempts_and_cancellation_are_said() {
     again.cancel_requested = true;
     assert_eq!(describe(&again), "CREATING (being cancelled) (attempt 3)");
 }
+
+#[test]
+fn who_is_waited_for_is_said() {
+    let mut view = View::default();
+    let running = |absent| job(JobState::Running, TaskCounts { active: 2, pending: 1, absent, ..Default::default() });
+    let starting = task("a", TaskState::Starting);
+    let away = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 });
+    let absent = Task { absent_time: away, ..starting.clone() };
+    let sentence = "STARTING (waits for its node, away since 2023-11-14T22:13:20Z)";
+    view.take(message(running(0), vec![starting.clone(), task("b", TaskState::Settling)]));
+    assert_eq!(view.take(message(running(1), vec![absent])), [format!("a: {sentence}")]);
+    let first = "RUNNING ░░░░░░░░░░░░░░░░░░░░ 2 active, 1 pending, 1 node away  12s";
+    assert_eq!(view.screen(3, now()), [first.to_owned(), format!("  a  {sentence}"), "  b  SETTLING".to_owned()]);
+    assert_eq!(view.take(message(running(0), vec![starting])), ["a: STARTING"]);
+}

@@ -104,6 +104,7 @@ fn everything_wrong_is_found_at_once() {
     spec.env = vec![literal("1A", ""), literal("OK", ""), literal("OK", "x\0")];
     let mut order = order(spec);
     order.targets = Targets::default();
+    order.rollout.absent_after = Duration::from_secs(9);
     order.timeout = Duration::from_millis(1);
     let violations = job_order(&order).unwrap_err();
     let fields: Vec<&str> = violations.0.iter().map(|violation| violation.field.as_str()).collect();
@@ -116,11 +117,22 @@ fn everything_wrong_is_found_at_once() {
             "spec.env[2].value",
             "spec.instances",
             "targets",
+            "rollout.absent_after",
             "timeout"
         ]
     );
-    assert_eq!(violations.0[6].description, "is 1ms; it must be from 1s to 168h");
-    assert!(violations.to_string().ends_with("(and 6 more)"), "{violations}");
+    assert_eq!(violations.0[6].description, "is 9s; it must be 0s, for never, or from 10s to 168h");
+    assert_eq!(violations.0[7].description, "is 1ms; it must be from 1s to 168h");
+    assert!(violations.to_string().ends_with("(and 7 more)"), "{violations}");
+}
+
+#[test]
+fn nodes_are_never_absent_or_not_at_once() {
+    let mut order = order(spec());
+    for (seconds, is_right) in [(0, true), (1, false), (9, false), (10, true), (604_800, true), (604_801, false)] {
+        order.rollout.absent_after = Duration::from_secs(seconds);
+        assert_eq!(job_order(&order).is_ok(), is_right, "{seconds} seconds");
+    }
 }
 
 #[test]

@@ -13,12 +13,9 @@ use super::{Answer, Event, TIMEOUT, World, is_allowed};
 pub(super) fn every_state(world: &World) {
     let World { job, tasks, .. } = world;
     let state = job.state();
-    assert_eq!(job.counts, TaskCounts::tally(world.states()), "the counts are those of the tasks");
+    assert_eq!(job.counts, TaskCounts::tally(tasks), "the counts are those of the tasks");
     assert_eq!(state, state_of(world), "the state is that of the tasks");
     assert_eq!(job.end_time.is_some(), state.is_final(), "a final job has an end, another none");
-    if job.rollout.max_parallel != 0 {
-        assert!(world.active() <= job.rollout.max_parallel as usize, "max_parallel is kept");
-    }
     match job.clock {
         Clock::Over => assert!(state.is_final(), "the clock of a {state} job is over"),
         Clock::Paused(left) => {
@@ -42,6 +39,7 @@ fn one_task(task: &Task) {
     assert!(task.pull.is_none() || state == TaskState::Pulling, "{task:?}");
     assert!(task.history.len() <= MAX_TASK_HISTORY);
     assert!(task.history.iter().all(|event| event.state.is_end()), "only ends are remembered: {task:?}");
+    assert!(task.absent_time.is_none() || state.class() == TaskClass::Active, "{task:?}");
     if state == TaskState::Pending {
         assert!(!task.cancel_requested && task.assign_time.is_none(), "{task:?}");
     }
@@ -79,6 +77,7 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
     }
     for (old, new) in before.tasks.iter().zip(&after.tasks) {
         one_step(old, new, event);
+        assert_eq!(old.node, new.node, "a task stays with its node");
         assert!(new.version <= after.job.version);
         if old == new {
             continue;
@@ -94,7 +93,43 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
         Event::Deadline => timed_out(before, after, answer),
         Event::DeleteNode(index) => deleted(before, after, *index),
         Event::Wait(_) => assert!(is_same, "time alone changes nothing"),
+        Event::Away(index, seconds) => went_away(before, after, *index, *seconds, answer),
+        Event::Back(index) => came_back(before, after, *index, answer),
     }
+    paced(before, after, event);
+}
+
+/// `max_parallel` is kept, except that nodes which come back take places that others have.
+fn paced(before: &World, after: &World, event: &Event) {
+    let (limit, had, have) = (after.job.rollout.max_parallel as usize, before.occupied(), after.occupied());
+    let is_kept = limit == 0 || have <= limit || have <= had || matches!(event, Event::Back(_));
+    assert!(is_kept, "{event:?} made {had} tasks {have}, and there are {limit} places");
+}
+
+fn went_away(before: &World, after: &World, index: usize, seconds: u64, answer: &Answer) {
+    let (old, new) = (&before.tasks[index], &after.tasks[index]);
+    let is_due = seconds >= before.job.rollout.absent_after.as_secs();
+    let is_set_aside = old.state.class() == TaskClass::Active && old.absent_time.is_none() && is_due;
+    assert_eq!(*answer, Answer::Waited(is_set_aside));
+    if is_set_aside {
+        assert_eq!(new.absent_time, Some(before.now - std::time::Duration::from_secs(seconds)));
+        unmoved(old, new);
+    } else {
+        assert_eq!((&before.job, &before.tasks), (&after.job, &after.tasks));
+    }
+}
+
+fn came_back(before: &World, after: &World, index: usize, answer: &Answer) {
+    let (old, new) = (&before.tasks[index], &after.tasks[index]);
+    assert_eq!(*answer, Answer::Waited(old.absent_time.is_some()));
+    assert_eq!(new.absent_time, None);
+    unmoved(old, new);
+}
+
+/// A node's absence changes nothing else of its task.
+fn unmoved(old: &Task, new: &Task) {
+    let Task { absent_time, update_time, version, .. } = new.clone();
+    assert_eq!(*new, Task { absent_time, update_time, version, ..old.clone() });
 }
 
 fn one_step(old: &Task, new: &Task, event: &Event) {

@@ -25,6 +25,8 @@ use longshore_model::task::{PullProgress, Task, TaskClass, TaskState};
 mod check;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a node may be away.
+pub(crate) const ABSENT_AFTER: Duration = Duration::from_secs(60);
 
 /// What can happen to a job. Tasks are named by their place.
 #[derive(Clone, Debug)]
@@ -46,6 +48,10 @@ pub(crate) enum Event {
     Deadline,
     DeleteNode(usize),
     Wait(u64),
+    /// The server looks, and the task's node has been away for so many seconds.
+    Away(usize, u64),
+    /// The task's node is back.
+    Back(usize),
 }
 
 impl Event {
@@ -60,6 +66,8 @@ impl Event {
             Self::Deadline => "deadline",
             Self::DeleteNode(_) => "node deleted",
             Self::Wait(_) => "time",
+            Self::Away(..) => "node away",
+            Self::Back(_) => "node back",
         }
     }
 }
@@ -72,6 +80,7 @@ pub(crate) enum Answer {
     Changed(Vec<machine::Changed>),
     Refused,
     Deleted(bool),
+    Waited(bool),
     Nothing,
 }
 
@@ -96,12 +105,12 @@ impl World {
             kind,
             app: AppName::parse("till-00000000").unwrap(),
             spec: Arc::new(spec()),
-            rollout: Rollout { max_parallel },
+            rollout: Rollout { max_parallel, absent_after: ABSENT_AFTER },
             timeout: TIMEOUT,
             control: Control::Run,
             clock: Clock::start(now, TIMEOUT),
             round: 1,
-            counts: TaskCounts::tally(tasks.iter().map(|task| task.state)),
+            counts: TaskCounts::tally(&tasks),
             create_time: now,
             start_time: None,
             end_time: None,
@@ -147,6 +156,11 @@ impl World {
                 self.now = now + Duration::from_secs(seconds);
                 Answer::Nothing
             }
+            Event::Away(index, seconds) => {
+                let away = Duration::from_secs(seconds);
+                Answer::Waited(machine::set_aside(&mut self.job, &mut self.tasks[index], away, now))
+            }
+            Event::Back(index) => Answer::Waited(machine::take_back(&mut self.job, &mut self.tasks[index], now)),
         }
     }
 
@@ -169,8 +183,10 @@ impl World {
         self.tasks.iter().map(|task| task.state).collect()
     }
 
-    pub(crate) fn active(&self) -> usize {
-        self.tasks.iter().filter(|task| task.state.class() == TaskClass::Active).count()
+    /// Tasks in flight whose nodes are not absent.
+    pub(crate) fn occupied(&self) -> usize {
+        let takes_a_place = |task: &&Task| task.state.class() == TaskClass::Active && task.absent_time.is_none();
+        self.tasks.iter().filter(takes_a_place).count()
     }
 }
 
@@ -191,6 +207,7 @@ fn task(job: &JobId, index: usize, now: Timestamp) -> Task {
         pull: None,
         failure: None,
         cancel_requested: false,
+        absent_time: None,
         assign_time: None,
         update_time: now,
         end_time: None,

@@ -65,6 +65,7 @@ impl From<TaskCounts> for v1::TaskCounts {
             failed: counts.failed,
             timed_out: counts.timed_out,
             cancelled: counts.cancelled,
+            absent: counts.absent,
         }
     }
 }
@@ -74,6 +75,7 @@ impl From<v1::TaskCounts> for TaskCounts {
         Self {
             pending: wire.pending,
             active: wire.active,
+            absent: wire.absent,
             succeeded: wire.succeeded,
             failed: wire.failed,
             timed_out: wire.timed_out,
@@ -84,13 +86,17 @@ impl From<v1::TaskCounts> for TaskCounts {
 
 impl From<Rollout> for v1::Rollout {
     fn from(rollout: Rollout) -> Self {
-        Self { max_parallel: rollout.max_parallel }
+        Self { max_parallel: rollout.max_parallel, absent_after: Some(duration(rollout.absent_after)) }
     }
 }
 
-impl From<v1::Rollout> for Rollout {
-    fn from(wire: v1::Rollout) -> Self {
-        Self { max_parallel: wire.max_parallel }
+impl FromWire<v1::Rollout> for Rollout {
+    fn from_wire(wire: v1::Rollout, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let absent_after = optional(wire.absent_after, path.field("absent_after"), bad)?;
+        Some(Self {
+            max_parallel: wire.max_parallel,
+            absent_after: absent_after.unwrap_or(limits::DEFAULT_ABSENT_AFTER),
+        })
     }
 }
 
@@ -134,11 +140,12 @@ impl FromWire<v1::CreateJobRequest> for JobOrder {
         let app = Some(wire.app_name).filter(|name| !name.is_empty());
         let app: Option<Option<AppName>> = optional(app, path.field("app_name"), bad);
         let spec: Option<Option<AppSpec>> = optional(wire.spec, path.field("spec"), bad);
+        let rollout = optional(wire.rollout, path.field("rollout"), bad);
         let timeout = optional(wire.timeout, path.field("timeout"), bad);
         Some(Self {
             work: Work::of(kind?, app?, spec?, path, bad)?,
             targets: wire.targets.map(Targets::from).unwrap_or_default(),
-            rollout: wire.rollout.map(Rollout::from).unwrap_or_default(),
+            rollout: rollout?.unwrap_or_default(),
             timeout: timeout?.unwrap_or(limits::DEFAULT_TIMEOUT),
         })
     }

@@ -51,6 +51,7 @@ impl From<&Task> for v1::Task {
             pull: task.pull.map(v1::PullProgress::from),
             failure: task.failure.as_ref().map(v1::Failure::from),
             cancel_requested: task.cancel_requested,
+            absent_time: task.absent_time.map(timestamp),
             assign_time: task.assign_time.map(timestamp),
             update_time: Some(timestamp(task.update_time)),
             end_time: task.end_time.map(timestamp),
@@ -66,6 +67,7 @@ impl FromWire<v1::Task> for Task {
         let node = FromWire::from_wire(wire.node_name, path.field("node_name"), bad);
         let state = FromWire::from_wire(wire.state, path.field("state"), bad);
         let failure = optional(wire.failure, path.field("failure"), bad);
+        let absent_time = optional(wire.absent_time, path.field("absent_time"), bad);
         let assign_time = optional(wire.assign_time, path.field("assign_time"), bad);
         let update_time = required(wire.update_time, path.field("update_time"), bad);
         let end_time = optional(wire.end_time, path.field("end_time"), bad);
@@ -78,6 +80,7 @@ impl FromWire<v1::Task> for Task {
             pull: wire.pull.map(PullProgress::from),
             failure: failure?,
             cancel_requested: wire.cancel_requested,
+            absent_time: absent_time?,
             assign_time: assign_time?,
             update_time: update_time?,
             end_time: end_time?,

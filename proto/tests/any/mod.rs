@@ -115,10 +115,12 @@ pub(crate) fn order() -> impl Strategy<Value = JobOrder> {
     let targets = (vec(any::<String>(), 0..3), option::of(".{1,20}"), any::<bool>())
         .prop_map(|(node_names, selector, mixed_architectures)| Targets { node_names, selector, mixed_architectures });
     let work = prop_oneof![spec().prop_map(|spec| Work::Deploy(Arc::new(spec))), app_name().prop_map(Work::Remove)];
-    (work, targets, any::<u32>(), span()).prop_map(|(work, targets, max_parallel, timeout)| JobOrder {
+    let rollout =
+        (any::<u32>(), span()).prop_map(|(max_parallel, absent_after)| Rollout { max_parallel, absent_after });
+    (work, targets, rollout, span()).prop_map(|(work, targets, rollout, timeout)| JobOrder {
         work,
         targets,
-        rollout: Rollout { max_parallel },
+        rollout,
         timeout,
     })
 }
@@ -146,26 +148,22 @@ fn event() -> impl Strategy<Value = TaskEvent> {
 
 pub(crate) fn task() -> impl Strategy<Value = Task> {
     let what = (job_id(), node_name(), any::<u32>(), state(), pull(), option::of(failure()));
-    let when = (any::<bool>(), option::of(time()), time(), option::of(time()), any::<u64>(), vec(event(), 0..3));
+    let when = (any::<bool>(), vec(option::of(time()), 3), time(), any::<u64>(), vec(event(), 0..3));
     (what, when).prop_map(
-        |(
-            (job, node, attempt, state, pull, failure),
-            (cancel_requested, assign_time, update_time, end_time, version, history),
-        )| {
-            Task {
-                job,
-                node,
-                attempt,
-                state,
-                pull,
-                failure,
-                cancel_requested,
-                assign_time,
-                update_time,
-                end_time,
-                version,
-                history,
-            }
+        |((job, node, attempt, state, pull, failure), (cancel_requested, times, update_time, version, history))| Task {
+            job,
+            node,
+            attempt,
+            state,
+            pull,
+            failure,
+            cancel_requested,
+            absent_time: times[0],
+            assign_time: times[1],
+            update_time,
+            end_time: times[2],
+            version,
+            history,
         },
     )
 }

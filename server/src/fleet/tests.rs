@@ -83,6 +83,38 @@ fn a_newer_session_fences_the_older_whose_end_does_not_remove_it() {
     assert!(!fleet.connected(&node("shop-1")));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_is_away_since_its_last_session_or_the_fleets_beginning() {
+    let fleet = Arc::new(Fleet::default());
+    let second = Duration::from_secs(1);
+    let away = |name| fleet.away(&node(name)).map(|away| away.as_secs());
+    tokio::time::advance(second * 5).await;
+    assert_eq!(away("shop-1"), Some(5), "it has never come");
+    let old = enter(&fleet, "shop-1", 'a');
+    assert_eq!(away("shop-1"), None);
+    let new = enter(&fleet, "shop-1", 'b');
+    tokio::time::advance(second).await;
+    drop(old);
+    assert_eq!(away("shop-1"), None, "the fenced session's end is not the node's");
+    drop(new);
+    tokio::time::advance(second * 2).await;
+    assert_eq!(away("shop-1"), Some(2));
+    let again = enter(&fleet, "shop-1", 'c');
+    fleet.reenrolled(&node("shop-1"));
+    tokio::time::advance(second * 3).await;
+    drop(again);
+    assert_eq!(away("shop-1"), Some(3), "since the server has ended it");
+    let last = enter(&fleet, "shop-1", 'd');
+    let mut draining = std::pin::pin!(fleet.drain());
+    assert!(futures::poll!(draining.as_mut()).is_pending());
+    tokio::time::advance(second).await;
+    assert_eq!(away("shop-1"), Some(1), "since the server has sent it away");
+    drop(last);
+    draining.await;
+    fleet.node_deleted(&node("shop-1"));
+    assert!(fleet.registry().ended.is_empty(), "nothing is kept of a deleted node");
+}
+
 #[test]
 fn an_agent_that_does_not_read_loses_its_session_and_nothing_waits_for_it() {
     let fleet = Arc::new(Fleet::default());

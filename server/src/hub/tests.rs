@@ -56,6 +56,7 @@ fn task(version: u64, node: &str, state: TaskState) -> Task {
         pull: None,
         failure: None,
         cancel_requested: false,
+        absent_time: None,
         assign_time: None,
         update_time: Timestamp::UNIX_EPOCH,
         end_time: None,

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::sqlite::backup;
 pub use self::sqlite::{OpenError, SqliteStore, StoreMetrics};
@@ -292,6 +293,10 @@ pub struct StoredCredential {
 /// Answers whether a node has a session now; called on a blocking thread.
 pub type Connected = Arc<dyn Fn(&NodeName) -> bool + Send + Sync>;
 
+/// Answers how long a node has had no session, `None` while it has one; called on the writer's thread, where it must not
+/// wait. What it answers is never older than the sessions that the store has recorded.
+pub type Away = Arc<dyn Fn(&NodeName) -> Option<Duration> + Send + Sync>;
+
 /// A page of items and where the next one starts.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
@@ -436,6 +441,10 @@ pub trait Store: Send + Sync + 'static {
     /// Ends what is past its deadline, and returns the next deadline.
     async fn pass_deadlines(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
+    /// Sets the tasks in flight aside whose nodes have been `away` for as long as their jobs wait, until the nodes' next
+    /// sessions are recorded; returns the time until the next task is due, of those whose nodes are away now.
+    async fn set_aside(&self, away: Away, now: Timestamp) -> Result<Option<Duration>, StoreError>;
+
     /// Takes reports of one node, in order. Reports of unknown jobs or apps are acknowledged and dropped.
     async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError>;
 
@@ -511,7 +520,7 @@ pub trait Store: Send + Sync + 'static {
     /// Revokes a user; doing it again changes nothing. The last admin with a good certificate cannot be revoked.
     async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError>;
 
-    /// Records a new session; the observer gets [`Change::Opened`] in commit order with all other changes.
+    /// Records a new session, and counts the tasks again that were set aside for its node's absence; the observer gets [`Change::Opened`] in commit order with all other changes.
     async fn open_session(
         &self,
         node: &NodeName,

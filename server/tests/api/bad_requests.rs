@@ -134,6 +134,10 @@ async fn creations(world: &World, answers: &mut Answers) {
     let mut requests: Vec<v1::CreateJobRequest> = TEXTS.iter().flat_map(|text| spoil(text)).collect();
     requests.extend(NUMBERS.iter().flat_map(|number| misnumber(*number)));
     requests.extend(DURATIONS.map(|timeout| v1::CreateJobRequest { timeout: Some(timeout), ..order(&["shop-1"]) }));
+    requests.extend(DURATIONS.map(|absent_after| {
+        let rollout = v1::Rollout { absent_after: Some(absent_after), ..Default::default() };
+        v1::CreateJobRequest { rollout: Some(rollout), ..order(&["shop-1"]) }
+    }));
     requests.extend(DURATIONS.map(|settle| {
         let mut request = order(&["shop-1"]);
         let startup = v1::Startup { settle: Some(settle), max_starts: u32::MAX };

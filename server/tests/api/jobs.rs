@@ -140,7 +140,7 @@ async fn a_stopped_job_waits_and_resumes_where_it_was() {
     let world = World::start().await;
     let mut agents = world.fleet(&["shop-1", "shop-2", "shop-3"]).await;
     let mut request = order(&["shop-1", "shop-2", "shop-3"]);
-    request.rollout = Some(v1::Rollout { max_parallel: 1 });
+    request.rollout = Some(v1::Rollout { max_parallel: 1, ..Default::default() });
     let job = world.create(request).await;
     let first = agents[0].set().await;
 
@@ -190,7 +190,7 @@ async fn a_paced_job_never_has_more_in_flight_than_it_may() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let agents = world.fleet(&names).await;
     let mut request = order(&names);
-    request.rollout = Some(v1::Rollout { max_parallel: 3 });
+    request.rollout = Some(v1::Rollout { max_parallel: 3, ..Default::default() });
     let job = world.create(request).await;
     let mut work = tokio::task::JoinSet::new();
     for mut agent in agents {

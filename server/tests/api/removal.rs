@@ -34,7 +34,8 @@ async fn an_app_is_removed_from_all_its_nodes_as_fast_as_the_job_says() {
     let world = World::start().await;
     let mut agents = world.fleet(&["shop-1", "shop-2", "shop-3"]).await;
     let (app, told) = deployed(&world, &mut agents[..2], &["shop-1", "shop-2"]).await;
-    let request = v1::CreateJobRequest { rollout: Some(v1::Rollout { max_parallel: 1 }), ..removal(&app, &[]) };
+    let one_by_one = v1::Rollout { max_parallel: 1, ..Default::default() };
+    let request = v1::CreateJobRequest { rollout: Some(one_by_one), ..removal(&app, &[]) };
     let job = world.create(request).await;
     assert_eq!((job.kind(), &job.app_name, job.counts.unwrap().pending), (JobKind::Remove, &app, 2));
     assert_eq!(job.spec, order(&[]).spec.map(|spec| world_spec(&spec)), "what it ran");

@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{json, progress, text};
 
-/// Failures told one by one; of more, the rest is counted.
-const MAX_FAILURES: usize = 20;
+/// Tasks of one kind told one by one; of more, the rest is counted.
+const MAX_TOLD: usize = 20;
 
 /// Show a job, its tasks, and why those failed that did.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,7 @@ fn text(job: &Job, tasks: &[Task], command: &str, now: Timestamp) -> String {
         ]
     });
     let mut parts = vec![facts(job, now), text::table(["NODE", "STATE", "ATTEMPT", "SINCE"], rows)];
+    parts.extend(Some(absences(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(failures(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(late(tasks)).filter(|part| !part.is_empty()));
     parts.push(advice(job, tasks, command));
@@ -84,19 +85,29 @@ fn network_of(job: &Job) -> String {
     }
 }
 
+/// Tasks that wait for absent nodes; empty when there is none.
+fn absences(tasks: &[Task]) -> String {
+    list("Waits for absent nodes", tasks.iter().filter(|task| task.absent_time.is_some()))
+}
+
 /// Why those tasks did not succeed that did not; empty when there is none.
 pub(crate) fn failures(tasks: &[Task]) -> String {
-    let bad = || tasks.iter().filter(|task| matches!(task.state(), TaskState::Failed | TaskState::TimedOut));
-    let mut lines: Vec<String> =
-        bad().take(MAX_FAILURES).map(|task| format!("  {}: {}", task.node_name, progress::describe(task))).collect();
+    let is_bad = |task: &&Task| matches!(task.state(), TaskState::Failed | TaskState::TimedOut);
+    list("What went wrong", tasks.iter().filter(is_bad))
+}
+
+/// Tasks and how they are, under a title; empty when there is none.
+fn list<'a>(title: &str, mut tasks: impl Iterator<Item = &'a Task>) -> String {
+    let line = |task: &Task| format!("  {}: {}", task.node_name, progress::describe(task));
+    let mut lines: Vec<String> = tasks.by_ref().take(MAX_TOLD).map(line).collect();
     if lines.is_empty() {
         return String::new();
     }
-    let more = bad().count().saturating_sub(MAX_FAILURES);
+    let more = tasks.count();
     if more > 0 {
         lines.push(format!("  … and {more} more: -o json shows all"));
     }
-    format!("What went wrong:\n{}", lines.join("\n"))
+    format!("{title}:\n{}", lines.join("\n"))
 }
 
 /// Reports that came too late to count; empty when there is none.
@@ -104,7 +115,7 @@ fn late(tasks: &[Task]) -> String {
     let events = tasks.iter().flat_map(|task| task.history.iter().map(move |event| (task, event)));
     let lines: Vec<String> = events
         .filter(|(_, event)| event.late)
-        .take(MAX_FAILURES)
+        .take(MAX_TOLD)
         .map(|(task, event)| {
             let state = text::task_state(event.state());
             format!("  {}: attempt {} reported {state} after it had ended here", task.node_name, event.attempt)

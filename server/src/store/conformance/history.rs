@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use longshore_model::app::{AppState, Desired};
 use longshore_model::job::{Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::task::{Task, TaskState};
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -71,6 +72,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         }),
         4 => (job.clone().prop_map(job_id), request).prop_map(|(id, request)| Step::Request(id, request)),
         1 => Just(Step::PassDeadlines),
+        3 => btree_map(any_node(), 0..120_u64, 0..3).prop_map(Step::SetAside),
         2 => (app, proptest::option::of(any_node()))
             .prop_map(|(job, node)| Step::RemoveApp(app_name(&format!("web-{job}")), node)),
         2 => any_node().prop_map(Step::OpenSession),
@@ -139,6 +141,11 @@ async fn perform(store: Arc<dyn Store>, step: Step, token_id: String, now: Times
         Step::Report(node, reports) => store.report(&node, reports, now).await.map(|()| 0),
         Step::Request(id, request) => store.request(&id, request, Terms::default(), now).await.map(|_| 0),
         Step::PassDeadlines => store.pass_deadlines(now).await.map(|_| 0),
+        Step::SetAside(away) => {
+            let away = move |node: &NodeName| away.get(node).map(|seconds| Duration::from_secs(*seconds));
+            let next = store.set_aside(Arc::new(away), now).await;
+            next.map(|next| next.map_or(0, |next| usize::try_from(next.as_secs()).unwrap()))
+        }
         Step::RemoveApp(name, node) => {
             store.remove_app(&name, node.as_ref(), Terms::default(), now).await.map(|count| count as usize)
         }
@@ -204,7 +211,7 @@ async fn compare(store: &dyn Store, model: &Model, told: &Told) {
         let stored = store.job_with_tasks(id, &Seen::default()).await.unwrap();
         assert_eq!(*stored.0, *job);
         assert_eq!(stored.1, *tasks);
-        assert_eq!(job.counts, TaskCounts::tally(tasks.iter().map(|task| task.state)));
+        assert_eq!(job.counts, TaskCounts::tally(tasks));
         assert_eq!(told.jobs.get(id).map(|job| &**job), Some(job));
         for task in tasks {
             assert_eq!(told.tasks.get(&(id.clone(), task.node.clone())), Some(task));

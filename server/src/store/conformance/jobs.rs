@@ -9,9 +9,13 @@ use longshore_model::assignment::Order;
 use longshore_model::clock::Clock;
 use longshore_model::failure::FailureReason;
 use longshore_model::job::{JobState, TaskCounts};
+use longshore_model::name::NodeName;
 use longshore_model::task::TaskState;
 
-use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress, spec_bytes};
+use super::{
+    Bed, Factory, TIMEOUT, app_name, at, info, is_not_found, job_id, lines, new_job, node_name, progress, session_id,
+    spec_bytes,
+};
 use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, StoreError, Terms};
 
@@ -112,6 +116,77 @@ pub(crate) async fn max_parallel_paces(factory: &dyn Factory) {
     bed.report("a", progress(1, 1, TaskState::Succeeded), 3).await;
     let next = bed.store.assignable(Arc::new(|_| true), 10).await.unwrap();
     assert_eq!(next, [(job_id(1), node_name("c"))]);
+}
+
+/// Sets aside what nodes have been away for, in seconds; the others are there.
+async fn set_aside(bed: &Bed, away: &'static [(&'static str, u64)], second: i64) -> Option<Duration> {
+    let answer = |node: &NodeName| {
+        let found = away.iter().find(|(name, _)| *name == node.as_str());
+        found.map(|(_, seconds)| Duration::from_secs(*seconds))
+    };
+    bed.store.set_aside(Arc::new(answer), at(second)).await.unwrap()
+}
+
+pub(crate) async fn absent_nodes_leave_their_places(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c", "d"]).await;
+    assert_eq!(bed.assigned(1, &["a", "b", "c", "d"], 2).await, 2);
+    let next = set_aside(&bed, &[("a", 20), ("b", 59), ("c", 600)], 60).await;
+    assert_eq!(next, Some(Duration::from_secs(1)), "of those in flight, b is due first");
+    assert!(bed.seen.take().is_empty());
+
+    let next = set_aside(&bed, &[("a", 21), ("b", 60), ("c", 601)], 61).await;
+    assert_eq!(next, Some(Duration::from_secs(39)));
+    let expected = ["job web-1 RUNNING: b ASSIGNED", "assignable"];
+    assert_eq!(lines(&bed.seen.take()), expected);
+    let task = bed.task(1, "b").await;
+    assert_eq!((task.state, task.attempt, task.absent_time), (TaskState::Assigned, 1, Some(at(1))));
+    let counts = bed.job(1).await.counts;
+    assert_eq!((counts.pending, counts.active, counts.absent), (2, 2, 1));
+    assert_eq!(bed.store.app(&node_name("b"), &app_name("web-1")).await.unwrap().desired, Desired::Present);
+    assert_eq!(bed.assign_all(62).await, 1, "c has the place of b");
+    assert_eq!(set_aside(&bed, &[("b", 62)], 63).await, None, "what is set aside is due no more");
+
+    bed.seen.take();
+    bed.store.open_session(&node_name("b"), &session_id(1), info(), at(64)).await.unwrap();
+    let expected = ["job web-1 RUNNING: b ASSIGNED", "opened b with 1, removing []"];
+    assert_eq!(lines(&bed.seen.take()), expected);
+    assert_eq!(bed.task(1, "b").await.absent_time, None);
+    assert_eq!(bed.job(1).await.counts.occupied(), 3, "b takes its place again, which another has");
+    assert_eq!(bed.assign_all(65).await, 0);
+    bed.report("b", progress(1, 1, TaskState::Succeeded), 66).await;
+    assert_eq!(bed.assign_all(67).await, 0, "two places are taken still");
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 68).await;
+    assert_eq!(bed.assign_all(69).await, 1);
+
+    let mut patient = new_job(2, &["a", "b"], 1);
+    patient.job.rollout.absent_after = Duration::ZERO;
+    bed.store.create_job(patient).await.unwrap();
+    assert_eq!(bed.assign_all(70).await, 1);
+    assert_eq!(set_aside(&bed, &[("a", 100_000)], 71).await, None);
+    assert_eq!(bed.job(2).await.counts.absent, 0, "that job waits for its nodes for ever");
+}
+
+pub(crate) async fn absence_outlives_the_store(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a", "b"], 1).await;
+    set_aside(&bed, &[("a", 90)], 100).await;
+    drop(bed);
+    let bed = Bed::open(factory);
+    let task = bed.task(1, "a").await;
+    assert_eq!(task.absent_time, Some(at(10)));
+    assert_eq!(bed.job(1).await.counts.absent, 1);
+    assert_eq!(bed.assign_all(101).await, 1, "the place is free still");
+    bed.store.open_session(&node_name("a"), &session_id(1), info(), at(102)).await.unwrap();
+    let job = bed.job(1).await;
+    assert_eq!((job.counts.absent, job.rollout.absent_after), (0, Duration::from_secs(60)));
+
+    // What ends while its node is absent is no longer waited for.
+    set_aside(&bed, &[("a", 60), ("b", 60)], 200).await;
+    bed.store.delete_node(&node_name("a"), Terms::default(), at(201)).await.unwrap();
+    bed.store.pass_deadlines(at(TIMEOUT)).await.unwrap();
+    let job = bed.job(1).await;
+    assert_eq!((job.counts.failed, job.counts.timed_out, job.counts.absent), (1, 1, 0));
+    assert_eq!(bed.task(1, "b").await.absent_time, None);
 }
 
 pub(crate) async fn assignment_deploys(factory: &dyn Factory) {

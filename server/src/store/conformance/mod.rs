@@ -57,7 +57,8 @@ macro_rules! conformance_suite {
     ($factory:expr) => {
         conformance_suite! { $factory;
             jobs: created_jobs_are_found, what_is_answered_is_what_is_kept, creation_is_refused, jobs_are_paged_newest_first, tasks_are_paged_by_name,
-                only_connected_nodes_are_assigned, max_parallel_paces, assignment_deploys,
+                only_connected_nodes_are_assigned, max_parallel_paces, absent_nodes_leave_their_places, absence_outlives_the_store,
+                assignment_deploys,
                 assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, a_stop_can_become_a_cancel, retry_starts_anew,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found, everything_is_counted;
             retention: old_jobs_are_forgotten, what_is_needed_is_kept, a_creation_that_may_come_again_is_kept;
@@ -173,7 +174,7 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
         kind: JobKind::Deploy,
         app: app_name(&format!("web-{number}")),
         spec: Arc::new(spec()),
-        rollout: Rollout { max_parallel },
+        rollout: Rollout { max_parallel, absent_after: Duration::from_secs(60) },
         timeout,
         control: Control::Run,
         clock: Clock::start(at(0), timeout),

@@ -1,6 +1,7 @@
 //! The store as one would write it without a database: maps, and the model's machine over all tasks of a job.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::app::{App, AppState, AppStatus, Desired};
@@ -22,6 +23,8 @@ pub(super) enum Step {
     Report(NodeName, Vec<NodeReport>),
     Request(JobId, JobRequest),
     PassDeadlines,
+    /// Nodes that are away, and for how many seconds.
+    SetAside(BTreeMap<NodeName, u64>),
     RemoveApp(AppName, Option<NodeName>),
     OpenSession(NodeName),
     DeleteNode(NodeName),
@@ -58,8 +61,9 @@ impl Model {
                 }
                 Ok(0)
             }
+            Step::SetAside(away) => Ok(self.set_aside(&away, now)),
             Step::RemoveApp(name, node) => self.remove_app(&name, node.as_ref(), now),
-            Step::OpenSession(node) => self.nodes.contains(&node).then_some(0).ok_or("NotFound"),
+            Step::OpenSession(node) => self.open_session(&node, now),
             Step::DeleteNode(node) => self.delete_node(&node, now),
         }
     }
@@ -73,6 +77,33 @@ impl Model {
             picks.extend(pending.take(room).map(|task| (id.clone(), task.node.clone())));
         }
         picks
+    }
+
+    /// The seconds until the next is due; 0 if none is.
+    fn set_aside(&mut self, away: &BTreeMap<NodeName, u64>, now: Timestamp) -> usize {
+        let mut next = None;
+        for (job, tasks) in self.jobs.values_mut() {
+            for task in tasks {
+                let Some(away) = away.get(&task.node).map(|seconds| Duration::from_secs(*seconds)) else { continue };
+                machine::set_aside(job, task, away, now);
+                if task.state.class() == TaskClass::Active && task.absent_time.is_none() {
+                    next = next.into_iter().chain(job.rollout.patience(away)).min();
+                }
+            }
+        }
+        next.map_or(0, |next| usize::try_from(next.as_secs()).unwrap())
+    }
+
+    fn open_session(&mut self, node: &NodeName, now: Timestamp) -> Outcome {
+        if !self.nodes.contains(node) {
+            return Err("NotFound");
+        }
+        for (job, tasks) in self.jobs.values_mut() {
+            for task in tasks.iter_mut().filter(|task| task.node == *node) {
+                machine::take_back(job, task, now);
+            }
+        }
+        Ok(0)
     }
 
     fn create(&mut self, new: NewJob) -> Outcome {
@@ -267,6 +298,7 @@ fn pending(job: &Job, node: &NodeName) -> Task {
         pull: None,
         failure: None,
         cancel_requested: false,
+        absent_time: None,
         assign_time: None,
         update_time: job.create_time,
         end_time: None,

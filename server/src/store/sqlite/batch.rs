@@ -111,7 +111,7 @@ impl<'b> Batch<'b> {
                     ", job_spec.encoded, job_spec.cause FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
                 ))?
                 .query_row([id.as_str()], |row| {
-                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(23)?, row.get::<_, Option<String>>(24)?))
+                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(25)?, row.get::<_, Option<String>>(26)?))
                 })
                 .optional()?;
             if let Some(((key, job), spec, cause)) = loaded {
@@ -237,11 +237,11 @@ impl<'b> Batch<'b> {
         self.assignable = true;
     }
 
-    /// Notes it when a job that had `active_before` tasks in flight has a free slot now that it can use.
-    pub(super) fn tell_free_slot(&mut self, id: &JobId, active_before: u32) {
+    /// Notes it when a job of which tasks had taken so many places has a free one now that it can use.
+    pub(super) fn tell_free_slot(&mut self, id: &JobId, occupied_before: u32) {
         let Some(entry) = self.jobs.0.get(id) else { return };
         let job = &entry.job;
-        let was_paced = job.rollout.max_parallel > 0 && job.counts.active < active_before;
+        let was_paced = job.rollout.max_parallel > 0 && job.counts.occupied() < occupied_before;
         if was_paced && job.control == Control::Run && job.rollout.room(&job.counts) > 0 {
             self.assignable = true;
         }
@@ -266,7 +266,7 @@ impl<'b> Batch<'b> {
         let mut statement = self.sql.prepare_cached(
             "UPDATE task SET attempt = ?3, state = ?4, cancel_requested = ?5, pull_done = ?6, pull_total = ?7, \
              assign_time = ?8, update_time = ?9, end_time = ?10, failure = ?11, history = ?12, \
-             version = ?13 \
+             version = ?13, absent_time = ?14 \
              WHERE job = ?1 AND node = ?2",
         )?;
         for (id, node) in std::mem::take(&mut self.unwritten_tasks) {
@@ -286,6 +286,7 @@ impl<'b> Batch<'b> {
                 task.failure.as_ref().map(rows::to_json).transpose()?,
                 (!task.history.is_empty()).then(|| rows::to_json(&task.history)).transpose()?,
                 rows::signed(task.version),
+                task.absent_time.map(rows::micros),
             ])?;
         }
         Ok(())
@@ -335,7 +336,7 @@ impl<'b> Batch<'b> {
                 .prepare_cached(
                     "UPDATE job SET control = ?2, deadline = ?3, remaining = ?4, round = ?5, start_time = ?6, \
                      end_time = ?7, version = ?8, pending = ?9, active = ?10, succeeded = ?11, failed = ?12, \
-                     timed_out = ?13, cancelled = ?14 WHERE key = ?1",
+                     timed_out = ?13, cancelled = ?14, absent = ?15 WHERE key = ?1",
                 )?
                 .execute(params![
                     key,
@@ -352,6 +353,7 @@ impl<'b> Batch<'b> {
                     job.counts.failed,
                     job.counts.timed_out,
                     job.counts.cancelled,
+                    job.counts.absent,
                 ])?;
         }
         Ok(())

@@ -11,7 +11,7 @@ pub(super) fn census(sql: &Connection) -> Result<Census, StoreError> {
     let mut jobs = JobState::ALL.map(|state| (state, 0));
     let mut tasks = ["PENDING", "ACTIVE", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"].map(|kind| (kind, 0));
     let mut statement = sql.prepare_cached(
-        "SELECT control, start_time IS NOT NULL, pending, active, succeeded, failed, timed_out, cancelled FROM job",
+        "SELECT control, start_time IS NOT NULL, pending, active, succeeded, failed, timed_out, cancelled, absent FROM job",
     )?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
@@ -22,10 +22,11 @@ pub(super) fn census(sql: &Connection) -> Result<Census, StoreError> {
             failed: row.get(5)?,
             timed_out: row.get(6)?,
             cancelled: row.get(7)?,
+            absent: row.get(8)?,
         };
         let state = fold(&counts, rows::control(row, 0)?, row.get(1)?);
         jobs.iter_mut().filter(|(other, _)| *other == state).for_each(|(_, count)| *count += 1);
-        let TaskCounts { pending, active, succeeded, failed, timed_out, cancelled } = counts;
+        let TaskCounts { pending, active, absent: _, succeeded, failed, timed_out, cancelled } = counts;
         let counts = [pending, active, succeeded, failed, timed_out, cancelled];
         tasks.iter_mut().zip(counts).for_each(|((_, all), count)| *all += u64::from(count));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::app::{App, AppStatus, Desired};
@@ -50,6 +51,7 @@ impl Batch<'_> {
         }
         job.create_time = rows::rounded(job.create_time);
         job.timeout = rows::rounded_duration(job.timeout);
+        job.rollout.absent_after = rows::rounded_duration(job.rollout.absent_after);
         if let Clock::Running(deadline) = job.clock {
             job.clock = Clock::Running(rows::rounded(deadline));
         }
@@ -73,6 +75,7 @@ impl Batch<'_> {
                 pull: None,
                 failure: None,
                 cancel_requested: false,
+                absent_time: None,
                 assign_time: None,
                 update_time: job.create_time,
                 end_time: None,
@@ -89,9 +92,9 @@ impl Batch<'_> {
     fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8], cause: Option<&str>) -> Result<i64, StoreError> {
         self.sql
             .prepare_cached(
-                "INSERT INTO job (id, app, spec_name, max_parallel, timeout, create_time, creator, warnings, kind, control, \
-                 round, version, pending, active, succeeded, failed, timed_out, cancelled) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+                "INSERT INTO job (id, app, spec_name, max_parallel, timeout, create_time, creator, warnings, kind, absent_after, \
+                 control, round, version, pending, active, succeeded, failed, timed_out, cancelled) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
             )?
             .execute(params![
                 job.id.as_str(),
@@ -103,6 +106,7 @@ impl Batch<'_> {
                 job.creator,
                 rows::to_json(&job.warnings)?,
                 rows::kind_number(job.kind),
+                rows::nanos(job.rollout.absent_after),
             ])?;
         let key = self.sql.last_insert_rowid();
         self.sql
@@ -226,6 +230,44 @@ impl Batch<'_> {
             .sql
             .prepare_cached("SELECT min(deadline) FROM job WHERE deadline IS NOT NULL")?
             .query_row([], |row| rows::optional_time(row, 0))?;
+        Ok(next)
+    }
+
+    /// Sets the tasks in flight aside whose nodes have been away for long enough; returns the time until the next is due.
+    pub(super) fn set_aside(
+        &mut self,
+        away: &(dyn Fn(&NodeName) -> Option<Duration> + Send + Sync),
+        now: Timestamp,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.write_rows()?;
+        let mut next: Option<Duration> = None;
+        let mut due = Vec::new();
+        {
+            // CROSS JOIN: jobs first, of which few are unfinished. What stands first repeats the condition of the partial index.
+            let mut in_flight = self.sql.prepare_cached(
+                "SELECT job.id, task.node, job.max_parallel, job.absent_after \
+                 FROM job CROSS JOIN task ON task.job = job.key \
+                 WHERE job.pending + job.active + job.cancelled > 0 AND job.active > job.absent \
+                 AND job.absent_after > 0 AND task.state BETWEEN 1 AND 6 AND task.absent_time IS NULL",
+            )?;
+            let mut rows = in_flight.query([])?;
+            while let Some(row) = rows.next()? {
+                let node = rows::name(row, 1)?;
+                let Some(away) = away(&node) else { continue };
+                match rows::rollout(row, 2, 3)?.patience(away) {
+                    Some(Duration::ZERO) => due.push((rows::name::<JobId>(row, 0)?, node, away)),
+                    left => next = next.into_iter().chain(left).min(),
+                }
+            }
+        }
+        for (id, node, away) in &due {
+            let Some((job, task)) = self.task(id, node)? else { continue };
+            let occupied_before = job.counts.occupied();
+            if machine::set_aside(job, task, *away, now) {
+                self.task_changed(id, node);
+                self.tell_free_slot(id, occupied_before);
+            }
+        }
         Ok(next)
     }
 

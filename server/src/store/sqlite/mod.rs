@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -25,8 +26,8 @@ use self::rows::rounded;
 use self::writer::Writer;
 use super::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use super::{
-    Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Seen, Store,
-    StoreError, StoredCredential, StoredToken, Terms,
+    Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Seen,
+    Store, StoreError, StoredCredential, StoredToken, Terms,
 };
 
 mod apps;
@@ -217,6 +218,10 @@ impl Store for SqliteStore {
 
     async fn pass_deadlines(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         self.writer.write(move |batch| batch.pass_deadlines(rounded(now))).await
+    }
+
+    async fn set_aside(&self, away: Away, now: Timestamp) -> Result<Option<Duration>, StoreError> {
+        self.writer.write(move |batch| batch.set_aside(&*away, rounded(now))).await
     }
 
     async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError> {

@@ -62,10 +62,10 @@ impl Batch<'_> {
             .collect::<rusqlite::Result<_>>()?;
         for id in &jobs {
             let Some((job, task)) = self.task(id, name)? else { continue };
-            let active_before = job.counts.active;
+            let occupied_before = job.counts.occupied();
             if machine::delete_node(job, task, now) {
                 self.task_changed(id, name);
-                self.tell_free_slot(id, active_before);
+                self.tell_free_slot(id, occupied_before);
             }
         }
         let apps: Vec<AppName> = self
@@ -101,11 +101,31 @@ impl Batch<'_> {
             return Err(no_node(name));
         }
         self.write_rows()?;
+        self.take_back(name, now)?;
         let assignments = self.assignments(name)?;
         // The full set does not name them, and a node that never heard of one would never confirm that it is gone.
         let removing = self.removing(name)?;
         let (node, session, keep_others) = (name.clone(), session.clone(), backup::held_since(self.sql)?.is_some());
         self.tell_node(Change::Opened { node, session, assignments, removing, keep_others });
+        Ok(())
+    }
+
+    /// Counts the tasks again that were set aside while the node was absent.
+    fn take_back(&mut self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let jobs: Vec<JobId> = self
+            .sql
+            .prepare_cached(
+                "SELECT job.id FROM task JOIN job ON job.key = task.job \
+                 WHERE task.node = ?1 AND task.absent_time IS NOT NULL",
+            )?
+            .query_map([name.as_str()], |row| rows::name(row, 0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for id in &jobs {
+            let Some((job, task)) = self.task(id, name)? else { continue };
+            if machine::take_back(job, task, now) {
+                self.task_changed(id, name);
+            }
+        }
         Ok(())
     }
 

@@ -9,7 +9,6 @@ use longshore_model::app::App;
 use longshore_model::job::{Job, TaskCounts};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::Node;
-use longshore_model::rollout::Rollout;
 use longshore_model::task::Task;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
@@ -218,7 +217,8 @@ pub(super) fn assignable(
     let mut picks = Vec::new();
     // The conditions repeat those of the partial indexes word for word, or these would not be used.
     let mut jobs = sql.prepare_cached(
-        "SELECT key, id, max_parallel, pending, active FROM job WHERE control = 0 AND pending > 0 ORDER BY id",
+        "SELECT key, id, max_parallel, absent_after, pending, active, absent FROM job \
+         WHERE control = 0 AND pending > 0 ORDER BY id",
     )?;
     let mut pending = sql.prepare_cached("SELECT node FROM task WHERE job = ?1 AND state = 0 ORDER BY node")?;
     let mut jobs = jobs.query([])?;
@@ -227,8 +227,9 @@ pub(super) fn assignable(
             break;
         }
         let (key, id): (i64, JobId) = (job.get(0)?, rows::name(job, 1)?);
-        let counts = TaskCounts { pending: job.get(3)?, active: job.get(4)?, ..TaskCounts::default() };
-        let room = Rollout { max_parallel: job.get(2)? }.room(&counts);
+        let counts =
+            TaskCounts { pending: job.get(4)?, active: job.get(5)?, absent: job.get(6)?, ..TaskCounts::default() };
+        let room = rows::rollout(job, 2, 3)?.room(&counts);
         let most = picks.len().saturating_add(usize::try_from(room).unwrap_or(usize::MAX)).min(limit);
         let mut nodes = pending.query([key])?;
         while picks.len() < most {

@@ -31,14 +31,14 @@ impl Batch<'_> {
 
     fn task_report(&mut self, node: &NodeName, report: &TaskReport, now: Timestamp) -> Result<(), StoreError> {
         let Some((job, task)) = self.task(&report.job, node)? else { return Ok(()) };
-        let active_before = job.counts.active;
+        let occupied_before = job.counts.occupied();
         match machine::report(job, task, report, now) {
             Receipt::Stale => {}
             Receipt::Late => self.task_changed(&report.job, node),
             Receipt::Counted(effect) => {
                 self.task_changed(&report.job, node);
                 self.follow(&report.job, node, effect, now)?;
-                self.tell_free_slot(&report.job, active_before);
+                self.tell_free_slot(&report.job, occupied_before);
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ macro_rules! job_columns {
         "job.key, job.id, job.app, job_spec.model, job.max_parallel, job.timeout, \
      job.control, job.deadline, job.remaining, job.round, job.pending, job.active, job.succeeded, job.failed, \
      job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job.warnings, \
-     job.kind"
+     job.kind, job.absent_after, job.absent"
     };
 }
 pub(super) use job_columns;
@@ -40,7 +40,7 @@ macro_rules! task_columns {
     () => {
         "task.node, task.attempt, task.state, task.cancel_requested, task.pull_done, \
      task.pull_total, task.assign_time, task.update_time, task.end_time, task.failure, task.history, \
-     task.version"
+     task.version, task.absent_time"
     };
 }
 pub(super) use task_columns;
@@ -220,6 +220,11 @@ fn clock(row: &Row<'_>, deadline: usize, remaining: usize) -> Result<Clock> {
     }
 }
 
+/// How a job is paced.
+pub(super) fn rollout(row: &Row<'_>, max_parallel: usize, absent_after: usize) -> Result<Rollout> {
+    Ok(Rollout { max_parallel: row.get(max_parallel)?, absent_after: duration(row, absent_after)? })
+}
+
 /// A job and its key.
 pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
     let spec: AppSpec = json(row, 3)?;
@@ -228,7 +233,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
         kind: kind(row, 22)?,
         app: name(row, 2)?,
         spec: Arc::new(spec),
-        rollout: Rollout { max_parallel: row.get(4)? },
+        rollout: rollout(row, 4, 23)?,
         timeout: duration(row, 5)?,
         control: control(row, 6)?,
         clock: clock(row, 7, 8)?,
@@ -236,6 +241,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
         counts: TaskCounts {
             pending: row.get(10)?,
             active: row.get(11)?,
+            absent: row.get(24)?,
             succeeded: row.get(12)?,
             failed: row.get(13)?,
             timed_out: row.get(14)?,
@@ -265,6 +271,7 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
         pull,
         failure: optional_json(row, 9)?,
         cancel_requested: row.get(3)?,
+        absent_time: optional_time(row, 12)?,
         assign_time: optional_time(row, 6)?,
         update_time: time(row, 7)?,
         end_time: optional_time(row, 8)?,

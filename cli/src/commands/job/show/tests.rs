@@ -90,6 +90,24 @@ Next:
 }
 
 #[test]
+fn who_is_waited_for_is_told() {
+    let absent = |index: i64| Task {
+        node_name: format!("store-{index}"),
+        state: TaskState::Starting.into(),
+        attempt: 1,
+        absent_time: moment(1_700_000_000 + index),
+        ..Default::default()
+    };
+    assert_eq!(absences(&tasks()), "");
+    let expected = "\
+Waits for absent nodes:
+  store-9: STARTING (waits for its node, away since 2023-11-14T22:13:29Z)";
+    assert_eq!(absences(&[absent(9)]), expected);
+    let many: Vec<Task> = (0..23).map(absent).collect();
+    assert!(absences(&many).ends_with("\n  … and 3 more: -o json shows all"));
+}
+
+#[test]
 fn advice_follows_the_state() {
     let cases = [
         (JobState::Queued, "  ls job watch 01jd  # follows it to its end"),
