@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use longshore_help::{Completion, Manual};
+use longshore_model::limits::DEFAULT_USER_TTL;
 use longshore_model::quantity;
 use longshore_settings::{Mistakes, Origins, Program};
 use tokio::sync::Notify;
@@ -81,6 +82,9 @@ pub enum Command {
     Init(InitArgs),
     /// Serve until SIGTERM or SIGINT.
     Run(RunArgs),
+    /// Add and revoke admins on the server's own machine, for when nobody is left who can call; no server may run meanwhile.
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Copy the database into a file, also while a server runs.
     Backup(BackupArgs),
     /// Make a data directory out of a backup; no server may run in it.
@@ -125,6 +129,53 @@ pub struct InitArgs {
     /// PEM file with that authority's answer: the certificate, and those up to the root.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ca_cert", "san", "trust_domain"])]
     pub install: Option<PathBuf>,
+}
+
+/// What to do about admins.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Add an admin, and write their credentials into a directory: root.crt, client.crt and client.key.
+    Create(NewAdminArgs),
+    /// List all users.
+    List(DataDirArgs),
+    /// Revoke a user: no certificate of theirs works again.
+    Revoke(RevokeArgs),
+}
+
+/// Flags of `admin create`.
+#[derive(Debug, Args)]
+pub struct NewAdminArgs {
+    /// Where the server keeps everything.
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+    /// Their name: lower-case letters, digits and inner dashes.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Life of their certificates, 1s to 365d.
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = user_life)]
+    pub ttl: SignedDuration,
+    /// Directory to make for the credentials; it must not exist [default: the name].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Flags of `admin revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// Where the server keeps everything.
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+    /// Whom to revoke.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// The flag that everything that works on a data directory has.
+#[derive(Debug, Args)]
+pub struct DataDirArgs {
+    /// Directory for everything that the server keeps.
+    #[arg(long, default_value = DEFAULT_DATA_DIR, env = "LONGSHORE_DATA_DIR")]
+    pub data_dir: PathBuf,
 }
 
 /// Flags of `backup`.
@@ -273,6 +324,10 @@ fn origin(text: &str) -> Result<Origin, OriginError> {
 
 fn node_life(text: &str) -> Result<SignedDuration, String> {
     between(text, MIN_NODE_LIFE..=MAX_NODE_LIFE, "10s and 365d")
+}
+
+fn user_life(text: &str) -> Result<SignedDuration, String> {
+    between(text, Duration::from_secs(1)..=DEFAULT_USER_TTL, "1s and 365d")
 }
 
 fn retention(text: &str) -> Result<SignedDuration, String> {

@@ -1,4 +1,5 @@
 //! The server.
+pub mod admin;
 pub mod api;
 pub mod backup;
 pub mod config;

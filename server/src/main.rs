@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use clap::{CommandFactory as _, FromArgMatches};
 use jiff::Timestamp;
-use longshore_server::backup;
 use longshore_server::config::{
-    self, BackupArgs, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, RestoreArgs,
+    self, AdminCommand, BackupArgs, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, NewAdminArgs,
+    RestoreArgs, RevokeArgs,
 };
 use longshore_server::identity::pki;
 use longshore_server::serve::{Listeners, run};
+use longshore_server::{admin, backup};
 use longshore_settings::{Mistakes, Origins};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -51,6 +52,7 @@ fn begin(command: Option<&Command>, origins: &Origins, mut mistakes: Mistakes) -
             Command::Init(args) => init(args),
             Command::Completion(args) => Ok(std::io::stdout().write_all(&args.script(CommandLine::command()))?),
             Command::Man(args) => Ok(args.write(CommandLine::command())?),
+            Command::Admin(command) => administer(command),
             Command::Backup(args) => back_up(args),
             Command::Restore(args) => restore(args),
             Command::Run(_) | Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
@@ -85,6 +87,27 @@ fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     let admin = args.data_dir.join("admin");
     tracing::info!(credentials = %admin.display(), "made a certificate authority and the first admin's credentials");
+    Ok(())
+}
+
+fn administer(command: &AdminCommand) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let now = Timestamp::now();
+    match command {
+        AdminCommand::Create(NewAdminArgs { data_dir, name, ttl, out }) => {
+            let out = out.clone().unwrap_or_else(|| name.into());
+            let made = runtime.block_on(admin::create(&data_dir.data_dir, name, *ttl, &out, now))?;
+            tracing::info!(name, until = %made.certificate_end, credentials = %out.display(), "added an admin");
+        }
+        AdminCommand::List(args) => {
+            let users = runtime.block_on(admin::list(&args.data_dir))?;
+            write!(std::io::stdout(), "{}", admin::table(&users, now))?;
+        }
+        AdminCommand::Revoke(RevokeArgs { data_dir, name }) => {
+            runtime.block_on(admin::revoke(&data_dir.data_dir, name, now))?;
+            tracing::info!(name, "revoked; no certificate of theirs works again");
+        }
+    }
     Ok(())
 }
 

@@ -125,6 +125,24 @@ pub struct Pki {
 ///
 /// Something is missing, damaged, or expired.
 pub fn load(data_dir: &Path, now: Timestamp) -> Result<Pki, PkiError> {
+    let (authority, first_admin) = load_authority(data_dir)?;
+    let credentials = own_credentials(data_dir, &own_files(data_dir)?)?;
+    let ServerCertificate { validity, .. } = ServerCertificate::from_der(credentials.leaf()).map_err(PkiError::own)?;
+    let Validity { not_before, not_after } = validity;
+    // One of our own that is over is renewed before anybody sees it.
+    if now < not_before || (now > not_after && !authority.has_issued(credentials.leaf())) {
+        return Err(PkiError::NotValid { not_before, not_after });
+    }
+    let pin = Pin::of(credentials.root());
+    Ok(Pki { authority, credentials, pin, first_admin })
+}
+
+/// Reads the authority that `init` made, and the user that the installation began with.
+///
+/// # Errors
+///
+/// Something is missing or damaged.
+pub fn load_authority(data_dir: &Path) -> Result<(Authority, User), PkiError> {
     let dir = data_dir.join("pki");
     if !dir.try_exists().map_err(failed("look at", &dir))? {
         return Err(PkiError::NotFound(data_dir.to_owned()));
@@ -135,16 +153,8 @@ pub fn load(data_dir: &Path, now: Timestamp) -> Result<Pki, PkiError> {
     };
     let trust_domain = checked_trust_domain(read("trust-domain")?.trim())?.to_owned();
     let authority = Authority::from_pem(trust_domain, read("root.crt")?, read("issuing.crt")?, &read("issuing.key")?)?;
-    let credentials = own_credentials(data_dir, &own_files(data_dir)?)?;
-    let ServerCertificate { validity, .. } = ServerCertificate::from_der(credentials.leaf()).map_err(PkiError::own)?;
-    let Validity { not_before, not_after } = validity;
-    // One of our own that is over is renewed before anybody sees it.
-    if now < not_before || (now > not_after && !authority.has_issued(credentials.leaf())) {
-        return Err(PkiError::NotValid { not_before, not_after });
-    }
-    let pin = Pin::of(credentials.root());
     let first_admin = first_admin(&dir, &authority)?;
-    Ok(Pki { authority, credentials, pin, first_admin })
+    Ok((authority, first_admin))
 }
 
 /// The user that an installation begins with, as of their first certificate.
@@ -241,7 +251,7 @@ fn checked_trust_domain(text: &str) -> Result<&str, PkiError> {
 
 /// Whether others may read a file.
 #[derive(Clone, Copy)]
-enum Secrecy {
+pub(crate) enum Secrecy {
     Public,
     Secret,
 }
@@ -263,7 +273,7 @@ fn write_dir(dir: &Path, files: &[(&str, Secrecy, &str)]) -> Result<(), PkiError
     sync_dir(dir)
 }
 
-fn write_file(path: &Path, secrecy: Secrecy, text: &str) -> Result<(), PkiError> {
+pub(crate) fn write_file(path: &Path, secrecy: Secrecy, text: &str) -> Result<(), PkiError> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -280,7 +290,7 @@ fn make_private_dir(dir: &Path) -> Result<(), PkiError> {
     DirBuilder::new().mode(0o700).create(dir).map_err(failed("make", dir))
 }
 
-fn sync_dir(dir: &Path) -> Result<(), PkiError> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), PkiError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("write", dir))
 }
 

@@ -1,7 +1,7 @@
 //! The tables, their migrations, and how a connection is set up.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,7 +67,16 @@ fn private_file(path: &Path) -> Result<File, OpenError> {
         .open(path)
         .map_err(file_error)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(file_error)?;
+    keep_owner(&file, path).map_err(file_error)?;
     Ok(file)
+}
+
+/// Gives a file to the owner of its directory. Root may look after a server that runs as somebody else, who could not use what
+/// root left behind; anybody else makes files for themselves anyway.
+fn keep_owner(file: &File, path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (own, wanted) = (file.metadata()?, std::fs::metadata(directory)?);
+    if own.uid() == 0 && wanted.uid() != 0 { fchown(file, Some(wanted.uid()), Some(wanted.gid())) } else { Ok(()) }
 }
 
 /// Opens the connection that writes, and brings the tables up to date.
