@@ -42,11 +42,13 @@ pub enum FailureReason {
     DeadlineExceeded,
     /// The container runtime failed in a way that has no reason of its own.
     RuntimeError,
+    /// Nothing came of a layer any more, from a registry that can be reached.
+    PullStalled,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -64,6 +66,7 @@ impl FailureReason {
         Self::NodeDeleted,
         Self::DeadlineExceeded,
         Self::RuntimeError,
+        Self::PullStalled,
     ];
 }
 

@@ -91,6 +91,12 @@ impl Scope {
     pub fn host(&self) -> &str {
         &self.host
     }
+
+    /// The repository; empty for all of a registry.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
 }
 
 impl fmt::Display for Scope {

@@ -13,8 +13,9 @@ use longshore_tests::engine::{Engine, Kind};
 use longshore_tests::host::{Host, Switch};
 use longshore_tests::http;
 use longshore_tests::process::{output, succeed};
-use longshore_tests::registry::{PASSWORD, Registry, USERNAME};
+use longshore_tests::registry::{Guard, PASSWORD, Registry, USERNAME};
 use longshore_tests::spec::{app, tcp, with_ports};
+use longshore_tests::tokens::TokenService;
 use longshore_tests::wait;
 use longshore_tls::{Credentials, KeepAlive};
 use tonic::Code;
@@ -39,7 +40,7 @@ struct Site {
 impl Site {
     async fn build(switch: &Switch, server: &Host, engine: Option<Kind>) -> Self {
         let registry_hosts = [switch.host(), switch.host()];
-        let [known, other] = registry_hosts.each_ref().map(|host| Registry::start_on(Some(host), true));
+        let [known, other] = registry_hosts.each_ref().map(|host| Registry::start_on(Some(host), Guard::Passwords));
         let cluster = Cluster::start_on(Some(server)).await;
         let node_host = switch.host();
         let engine = engine.map(|kind| Engine::start(kind, &node_host));
@@ -249,6 +250,50 @@ async fn each_refusal_has_its_reason_and_can_be_mended(mut site: Site) {
     succeed(&mut site.credential(&["update", "known", "--registry", &known], None));
     site.retry(&job).await;
     site.succeeds(&job).await;
+}
+
+#[test]
+fn a_registry_that_wants_tokens_is_read_by_password_and_by_everybody() {
+    on_a_switch(|switch, server| async move {
+        let service = TokenService::start(server.address.into());
+        let registry_host = switch.host();
+        let registry = Registry::start_on(Some(&registry_host), Guard::Tokens(&service));
+        registry.push("shop/till:1", &DemoImage::new().env("OF", "shop")).await;
+        registry.push("public/till:1", &DemoImage::new().env("OF", "everybody")).await;
+        let cluster = Cluster::start_on(Some(&server)).await;
+        let authorities = [registry.authority(), service.server().authority()].concat();
+        let authorities = cluster.file("authorities.crt", authorities);
+        let node_host = switch.host();
+        let _node = cluster.node_with("node", &[], Some(&node_host), &["--registry-ca", &authorities]).await;
+        let client = cluster.client().await;
+        let ends =
+            async |job: &v1::Job| (client.rest(&job.job_id).await.state(), client.task(&job.job_id).await.failure);
+        let deploy = async |name: &str| {
+            let spec = v1::AppSpec { image: Some(image(registry.reference(name))), ..app("", &["sleep"]) };
+            client.create(spec, &["node"]).await
+        };
+
+        let public = deploy("public/till:1").await;
+        assert_eq!(ends(&public).await, (JobState::Succeeded, None));
+        let private = deploy("shop/till:1").await;
+        let (_, failure) = ends(&private).await;
+        assert_eq!(failure.unwrap().reason(), FailureReason::ImageAccessDenied);
+        let words = ["create", "shop", "--registry", registry.address(), "--username", USERNAME];
+        let credential = |words: &[&str], password: &str| {
+            let file = ["--password-file", &cluster.file("password", password)];
+            succeed(&mut cluster.cli(&[&["registry"], words, &file].concat()));
+        };
+        credential(&words, "canary-wrong");
+        let retry = v1::RetryJobRequest { job_id: private.job_id.clone(), ..Default::default() };
+        client.jobs.clone().retry_job(retry.clone()).await.unwrap();
+        let (_, failure) = ends(&private).await;
+        let failure = failure.unwrap();
+        assert_eq!(failure.reason(), FailureReason::ImageAccessDenied);
+        assert!(failure.message.contains("credential shop"), "{failure:?}");
+        credential(&["update", "shop"], PASSWORD);
+        client.jobs.clone().retry_job(retry).await.unwrap();
+        assert_eq!(ends(&private).await, (JobState::Succeeded, None));
+    });
 }
 
 #[test]

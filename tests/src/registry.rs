@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::host::Host;
+use crate::tokens::TokenService;
 
 /// Who may use a registry with passwords.
 pub const USERNAME: &str = "robot";
@@ -22,6 +23,17 @@ pub const PASSWORD: &str = "canary-Pq7>?~rT";
 /// Its bcrypt hash.
 const PASSWORD_HASH: &str = "$2b$05$NNNNNNNNNNNNNNNNNNNNNuXJtWy0y.lGoQ.tHrbNH9WrXPsbyrAdS";
 
+/// What stands between a registry and everybody.
+#[derive(Clone, Copy)]
+pub enum Guard<'a> {
+    /// Nothing.
+    None,
+    /// The password of [`USERNAME`].
+    Passwords,
+    /// The tokens of this service.
+    Tokens(&'a TokenService),
+}
+
 /// A registry of one test alone.
 #[derive(Debug)]
 pub struct Registry {
@@ -29,6 +41,8 @@ pub struct Registry {
     namespace: Option<String>,
     address: String,
     authority: Vec<u8>,
+    /// The authorities of everything that its clients talk to.
+    trusted: Vec<Vec<u8>>,
     directory: tempfile::TempDir,
     auth: RegistryAuth,
 }
@@ -46,7 +60,7 @@ impl Registry {
     ///
     /// When `docker-registry` is not installed.
     pub fn start(with_passwords: bool) -> Self {
-        Self::start_on(None, with_passwords)
+        Self::start_on(None, if with_passwords { Guard::Passwords } else { Guard::None })
     }
 
     /// Starts it on a host, which the calling thread reaches if it is on the same switch.
@@ -54,7 +68,7 @@ impl Registry {
     /// # Panics
     ///
     /// When `docker-registry` is not installed.
-    pub fn start_on(host: Option<&Host>, with_passwords: bool) -> Self {
+    pub fn start_on(host: Option<&Host>, guard: Guard<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let address = host.map_or(Ipv4Addr::LOCALHOST, |host| host.address).to_string();
         let authority = certify(directory.path(), &[&address, "localhost"]);
@@ -68,17 +82,27 @@ impl Registry {
                 "tls": { "certificate": file("server.crt"), "key": file("server.key") },
             },
         });
-        let mut auth = RegistryAuth::Anonymous;
-        if with_passwords {
-            fs::write(file("passwords"), format!("{USERNAME}:{PASSWORD_HASH}\n")).unwrap();
-            config["auth"] = json!({ "htpasswd": { "realm": "test", "path": file("passwords") } });
-            auth = RegistryAuth::Basic(USERNAME.to_owned(), PASSWORD.to_owned());
+        let mut trusted = vec![authority.clone()];
+        match guard {
+            Guard::None => {}
+            Guard::Passwords => {
+                fs::write(file("passwords"), format!("{USERNAME}:{PASSWORD_HASH}\n")).unwrap();
+                config["auth"] = json!({ "htpasswd": { "realm": "test", "path": file("passwords") } });
+            }
+            Guard::Tokens(service) => {
+                config["auth"] = service.config(directory.path());
+                trusted.push(service.server().authority().to_vec());
+            }
         }
+        let auth = match guard {
+            Guard::None => RegistryAuth::Anonymous,
+            Guard::Passwords | Guard::Tokens(_) => RegistryAuth::Basic(USERNAME.to_owned(), PASSWORD.to_owned()),
+        };
         // JSON is YAML, which the registry reads.
         fs::write(file("config.yml"), config.to_string()).unwrap();
         let namespace = host.map(|host| host.namespace().to_owned());
         let (child, address) = serve(&file("config.yml"), namespace.as_deref());
-        Self { child, namespace, address, authority, directory, auth }
+        Self { child, namespace, address, authority, trusted, directory, auth }
     }
 
     /// Starts it again where it was.
@@ -118,8 +142,9 @@ impl Registry {
 
     /// A client that trusts it.
     pub fn client(&self) -> Client {
-        let authority = Certificate { encoding: CertificateEncoding::Pem, data: self.authority.clone() };
-        let config = ClientConfig { extra_root_certificates: vec![authority], ..ClientConfig::default() };
+        let trusted = self.trusted.iter().cloned();
+        let trusted = trusted.map(|data| Certificate { encoding: CertificateEncoding::Pem, data });
+        let config = ClientConfig { extra_root_certificates: trusted.collect(), ..ClientConfig::default() };
         Client::try_from(config).unwrap()
     }
 

@@ -24,7 +24,8 @@ async fn a_registry_is_reached_with_the_agents_authority() {
     let (till, foreign) = (refers("shop/till:1"), refers("shop/foreign:1"));
     let error = node.runtime().resolve(&till, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable, "nobody vouches for it: {error}");
-    *node.backend.registry.lock().unwrap() = RegistryConfig { ca_pems: vec![registry.authority().to_owned()] };
+    *node.backend.registry.lock().unwrap() =
+        RegistryConfig { ca_pems: vec![registry.authority().to_owned()], ..RegistryConfig::default() };
     node.restart();
 
     let error = node.runtime().resolve(&foreign, &Access::anonymous()).await.unwrap_err();

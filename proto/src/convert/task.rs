@@ -39,6 +39,7 @@ mirrored!(FailureReason, FailureReason, none: None, {
     NodeDeleted => NodeDeleted,
     DeadlineExceeded => DeadlineExceeded,
     RuntimeError => RuntimeError,
+    PullStalled => PullStalled,
 });
 
 impl From<&Task> for v1::Task {

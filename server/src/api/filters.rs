@@ -59,6 +59,7 @@ const FAILURE_REASON: Kind = Kind::Word {
         "NODE_DELETED",
         "DEADLINE_EXCEEDED",
         "RUNTIME_ERROR",
+        "PULL_STALLED",
     ],
 };
 

@@ -22,6 +22,11 @@ impl Digest {
         Self { hex: hex::encode(sha2::Sha256::digest(bytes)) }
     }
 
+    /// Digest of what was hashed.
+    pub(crate) fn from_hasher(hasher: sha2::Sha256) -> Self {
+        Self { hex: hex::encode(hasher.finalize()) }
+    }
+
     /// The 64 hexadecimal digits, which are safe as a file name.
     pub(crate) fn hex(&self) -> &str {
         &self.hex
@@ -89,7 +94,7 @@ impl<R> HashingReader<R> {
 
     /// The digest of everything that was read.
     pub(crate) fn digest(self) -> Digest {
-        Digest { hex: hex::encode(self.hasher.finalize()) }
+        Digest::from_hasher(self.hasher)
     }
 }
 

@@ -18,6 +18,9 @@ pub(crate) enum ImageError {
     /// The registry does not answer, or broke off.
     #[error("{0}")]
     Unreachable(String),
+    /// The registry has taken the request and sends nothing.
+    #[error("{0}")]
+    Stalled(String),
     /// It is for another kind of machine.
     #[error("the image is for {image}, and this node is {node}")]
     Architecture {
@@ -93,6 +96,7 @@ impl ImageError {
             Self::NotFound(_) => FailureReason::ImageNotFound,
             Self::AccessDenied(_) => FailureReason::ImageAccessDenied,
             Self::Unreachable(_) => FailureReason::RegistryUnreachable,
+            Self::Stalled(_) => FailureReason::PullStalled,
             Self::Architecture { .. } => FailureReason::ArchitectureMismatch,
             Self::Invalid(_) => FailureReason::ImageInvalid,
             Self::DiskFull { .. } => FailureReason::DiskFull,

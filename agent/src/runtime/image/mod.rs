@@ -28,7 +28,7 @@ mod rooted;
 mod tests;
 mod unpack;
 
-pub use self::registry::RegistryConfig;
+pub use self::registry::{Mirror, MirrorError, RegistryConfig};
 
 use self::archive::{Archive, ArchivedImage};
 pub(crate) use self::digest::Digest;
@@ -61,7 +61,7 @@ struct Shared {
 /// Where the layers of a pull come from.
 enum Layers {
     Archive(Archive, ArchivedImage),
-    Registry(Reference, Visit),
+    Registry(Box<Visit>),
 }
 
 impl ImageStore {
@@ -221,8 +221,8 @@ impl ImageStore {
         reference: &Reference,
         credential: Option<RegistryCredential>,
     ) -> Result<Digest, ImageError> {
-        let visit = self.shared.registries.visit(reference, credential).await?;
-        let record = visit.resolve(reference, manifest::node_architecture()).await?;
+        let visit = self.shared.registries.visit(reference, credential)?;
+        let record = visit.resolve(manifest::node_architecture()).await?;
         self.blocking(move |disk| {
             disk.keep_resolved(&record)?;
             Ok(record.digest)
@@ -271,7 +271,7 @@ impl ImageStore {
                     return Err(never(text));
                 }
                 let reference = parse_reference(text)?;
-                let visit = self.shared.registries.visit(&reference, credential).await?;
+                let visit = self.shared.registries.visit(&reference, credential)?;
                 let record = {
                     let digest = digest.clone();
                     self.blocking(move |disk| disk.resolved(&digest)).await?
@@ -279,12 +279,9 @@ impl ImageStore {
                 let record = match record {
                     Some(record) => record,
                     // What was found once is lost: whatever its tag means by now, this digest is what is wanted.
-                    None => {
-                        let reference = reference.clone_with_digest(digest.to_string());
-                        visit.resolve(&reference, manifest::node_architecture()).await?
-                    }
+                    None => visit.resolve_digest(digest, manifest::node_architecture()).await?,
                 };
-                Ok((record, Layers::Registry(reference, visit)))
+                Ok((record, Layers::Registry(Box::new(visit))))
             }
         }
     }
@@ -334,12 +331,12 @@ impl ImageStore {
                 let progress = Arc::clone(progress);
                 Ok(Box::new(watch.reader(archive.layer(archived)?, move |bytes| progress.add(bytes))))
             }
-            Layers::Registry(reference, visit) => {
+            Layers::Registry(visit) => {
                 let Some(packed) = &layer.packed else {
                     return Err(ImageError::Invalid("the image was resolved from an archive".to_owned()));
                 };
                 let file = self.blocking(Disk::scratch_file).await?;
-                let file = visit.layer(reference, packed, layer.size, file, progress).await?;
+                let file = visit.layer(packed, layer.size, file, progress).await?;
                 Ok(Box::new(watch.reader(file, |_| {})))
             }
         }

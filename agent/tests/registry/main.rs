@@ -1,6 +1,8 @@
 //! Images from a real registry: Debian's `docker-registry`, over TLS with an authority of its own, on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod tokens;
+
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,11 @@ fn open_store(registry: &Registry) -> ImageStore {
 }
 
 fn store_trusting(registry: &Registry, ca_pems: Vec<Vec<u8>>) -> ImageStore {
-    ImageStore::open(registry.directory().join("images"), &RegistryConfig { ca_pems }).unwrap()
+    store_with(registry, &RegistryConfig { ca_pems, ..RegistryConfig::default() })
+}
+
+fn store_with(registry: &Registry, config: &RegistryConfig) -> ImageStore {
+    ImageStore::open(registry.directory().join("images"), config).unwrap()
 }
 
 fn has_no_layers(registry: &Registry) -> bool {
@@ -34,8 +40,12 @@ fn image(reference: &str, pull_policy: Option<PullPolicy>) -> Image {
 }
 
 async fn deploy(store: &ImageStore, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-    let resolved = store.resolve(image, &Access::anonymous()).await?;
-    store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await?;
+    deploy_as(store, image, &Access::anonymous()).await
+}
+
+async fn deploy_as(store: &ImageStore, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
+    let resolved = store.resolve(image, access).await?;
+    store.pull(&resolved, access, Arc::new(|_| {})).await?;
     Ok(resolved)
 }
 
@@ -142,7 +152,7 @@ async fn only_trusted_registries_are_talked_to() {
     let error = store_trusting(&registry, vec![other]).resolve(&wanted, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable);
     assert!(error.message.contains("certificate"), "{error}");
-    let nonsense = RegistryConfig { ca_pems: vec![b"no certificate".to_vec()] };
+    let nonsense = RegistryConfig { ca_pems: vec![b"no certificate".to_vec()], ..RegistryConfig::default() };
     assert!(ImageStore::open(registry.directory().join("other"), &nonsense).is_err());
 }
 
@@ -192,12 +202,16 @@ impl Keyring for Ring {
 }
 
 fn ring(registry: &Registry, password: &str) -> (Arc<Ring>, Access) {
+    ring_for(registry.address(), password, registry.authority())
+}
+
+fn ring_for(registry: &str, password: &str, authority: &[u8]) -> (Arc<Ring>, Access) {
     let credential = RegistryCredential {
         name: "shop".to_owned(),
-        registry: Scope::parse(registry.address()).unwrap(),
+        registry: Scope::parse(registry).unwrap(),
         username: USERNAME.to_owned(),
         password: Secret::new(password.to_owned()),
-        ca_certificate_pem: String::from_utf8(registry.authority().to_vec()).unwrap(),
+        ca_certificate_pem: String::from_utf8(authority.to_vec()).unwrap(),
     };
     let ring = Arc::new(Ring(credential, AtomicUsize::new(0)));
     let access = Access::of(AppName::parse("till").unwrap(), ImageAccess::Credential, Arc::<Ring>::clone(&ring));
