@@ -32,9 +32,14 @@ pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
         Some(_) => order.targets.check_choice(targets, &mut bad),
         None => order.targets.check(targets, &mut bad),
     }
-    rollout(order.rollout, Path::Root.field("rollout"), &mut bad);
-    span(order.timeout, limits::MIN_TIMEOUT..=limits::MAX_TIMEOUT, Path::Root.field("timeout"), &mut bad);
+    pace(order.rollout, order.timeout, Path::Root, &mut bad);
     bad.or(order.work.spec().map(|spec| advice(spec)).unwrap_or_default())
+}
+
+/// Checks how a job is paced and what time it has: `rollout` and `timeout` of the message at `path`.
+pub fn pace(pacing: Rollout, timeout: Duration, path: Path<'_>, bad: &mut Violations) {
+    rollout(pacing, path.field("rollout"), bad);
+    span(timeout, limits::MIN_TIMEOUT..=limits::MAX_TIMEOUT, path.field("timeout"), bad);
 }
 
 /// Checks a spec, without what depends on a node.

@@ -145,8 +145,8 @@ impl FromWire<v1::CreateJobRequest> for JobOrder {
         Some(Self {
             work: Work::of(kind?, app?, spec?, path, bad)?,
             targets: wire.targets.map(Targets::from).unwrap_or_default(),
-            rollout: rollout?.unwrap_or_default(),
-            timeout: timeout?.unwrap_or(limits::DEFAULT_TIMEOUT),
+            rollout: rollout.flatten().unwrap_or_default(),
+            timeout: timeout.flatten().unwrap_or(limits::DEFAULT_TIMEOUT),
         })
     }
 }

@@ -29,7 +29,9 @@ pub use spec::{decode_spec, encode_spec};
 
 /// Something that can be read from its wire form.
 pub trait FromWire<Wire>: Sized {
-    /// Reads what stands at `path`; where something is wrong, adds all of it to `bad` and returns `None`.
+    /// Reads what stands at `path`, and adds all that is wrong to `bad`. What is returned counts only where nothing was
+    /// added: else it is `None`, or, for specs and orders, has stand-ins for what is wrong or missing, so that whoever
+    /// checks the rest finds what is wrong there at the same time.
     fn from_wire(wire: Wire, path: Path<'_>, bad: &mut Violations) -> Option<Self>;
 
     /// Reads a whole message.

@@ -70,23 +70,25 @@ impl FromWire<v1::AppSpec> for AppSpec {
         let image = required(wire.image, path.field("image"), bad);
         let env = list(wire.env, path.field("env"), bad);
         let restart_policy = FromWire::from_wire(wire.restart_policy, path.field("restart_policy"), bad);
-        let volumes = list(wire.volumes, path.field("volumes"), bad);
-        let network = optional(wire.network, path.field("network"), bad);
-        let startup = optional(wire.startup, path.field("startup"), bad);
         Some(Self {
             name: wire.name,
-            image: image?,
+            image: image.unwrap_or_else(|| Image { source: stand_in_source(), pull_policy: None, credential: None }),
             command: wire.command,
             args: wire.args,
-            env: env?,
+            env: env.unwrap_or_default(),
             resources: wire.resources.map(Resources::from).unwrap_or_default(),
-            restart_policy: restart_policy?,
+            restart_policy: restart_policy.unwrap_or_default(),
             instances: wire.instances.max(1),
-            volumes: volumes?,
-            network: network?.unwrap_or_default(),
-            startup: startup?.unwrap_or_default(),
+            volumes: list(wire.volumes, path.field("volumes"), bad).unwrap_or_default(),
+            network: optional(wire.network, path.field("network"), bad).flatten().unwrap_or_default(),
+            startup: optional(wire.startup, path.field("startup"), bad).flatten().unwrap_or_default(),
         })
     }
+}
+
+/// A source with which nothing is wrong, where there is none.
+fn stand_in_source() -> ImageSource {
+    ImageSource::Reference("missing:0".to_owned())
 }
 
 impl From<&Image> for v1::Image {
@@ -105,16 +107,16 @@ impl FromWire<v1::Image> for Image {
     fn from_wire(wire: v1::Image, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
         let is_said = wire.pull_policy != v1::PullPolicy::Unspecified as i32;
         let pull_policy = optional(is_said.then_some(wire.pull_policy), path.field("pull_policy"), bad);
-        let Some(source) = wire.source else {
-            bad.add(path, "needs a `reference` or an `archive`");
-            return None;
-        };
-        let source = match source {
-            v1::image::Source::Reference(reference) => ImageSource::Reference(reference),
-            v1::image::Source::Archive(path) => ImageSource::Archive(path),
+        let source = match wire.source {
+            Some(v1::image::Source::Reference(reference)) => ImageSource::Reference(reference),
+            Some(v1::image::Source::Archive(path)) => ImageSource::Archive(path),
+            None => {
+                bad.add(path, "needs a `reference` or an `archive`");
+                stand_in_source()
+            }
         };
         let credential = Some(wire.credential).filter(|name| !name.is_empty());
-        Some(Self { source, pull_policy: pull_policy?, credential })
+        Some(Self { source, pull_policy: pull_policy.flatten(), credential })
     }
 }
 
@@ -131,16 +133,16 @@ impl From<&EnvVar> for v1::EnvVar {
 impl FromWire<v1::EnvVar> for EnvVar {
     fn from_wire(wire: v1::EnvVar, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
         let source = match wire.source {
-            Some(v1::env_var::Source::Value(value)) => EnvSource::Value(value),
+            Some(v1::env_var::Source::Value(value)) => Some(EnvSource::Value(value)),
             Some(v1::env_var::Source::NodeField(field)) => {
-                EnvSource::NodeField(NodeField::from_wire(field, path.field("node_field"), bad)?)
+                NodeField::from_wire(field, path.field("node_field"), bad).map(EnvSource::NodeField)
             }
             None => {
                 bad.add(path, "needs a `value` or a `node_field`");
-                return None;
+                None
             }
         };
-        Some(Self { name: wire.name, source })
+        Some(Self { name: wire.name, source: source.unwrap_or_else(|| EnvSource::Value(String::new())) })
     }
 }
 
@@ -182,14 +184,15 @@ impl FromWire<v1::Volume> for Volume {
             }
             Some(v1::volume::Source::EmptyDir(v1::EmptyDir { medium, size_limit_bytes })) => {
                 let path = path.field("empty_dir");
-                VolumeSource::EmptyDir(EmptyDir {
-                    medium: Medium::from_wire(medium, path.field("medium"), bad)?,
-                    size_limit: (size_limit_bytes != 0).then_some(size_limit_bytes),
-                })
+                let size_limit = (size_limit_bytes != 0).then_some(size_limit_bytes);
+                // Stands in the way of nothing: a limit is for memory.
+                let stand_in = if size_limit.is_some() { Medium::Memory } else { Medium::Disk };
+                let medium = Medium::from_wire(medium, path.field("medium"), bad).unwrap_or(stand_in);
+                VolumeSource::EmptyDir(EmptyDir { medium, size_limit })
             }
             None => {
                 bad.add(path, "needs a `host_path` or an `empty_dir`");
-                return None;
+                VolumeSource::EmptyDir(EmptyDir::default())
             }
         };
         Some(Self { mount_path: wire.mount_path, read_only: wire.read_only, source })
@@ -237,9 +240,10 @@ impl FromWire<v1::Port> for Port {
         let host_port = port_number(wire.host_port, path.field("host_port"), bad);
         let protocol = FromWire::from_wire(wire.protocol, path.field("protocol"), bad);
         Some(Self {
-            container_port: container_port?,
-            host_port: Some(host_port?).filter(|port| *port != 0),
-            protocol: protocol?,
+            // Different for different mistakes, so that they are not taken for the same port.
+            container_port: container_port.unwrap_or_else(|| (wire.container_port % u32::from(u16::MAX)) as u16 + 1),
+            host_port: host_port.filter(|port| *port != 0),
+            protocol: protocol.unwrap_or_default(),
             host_interface: Some(wire.host_interface).filter(|name| !name.is_empty()),
         })
     }
@@ -260,7 +264,7 @@ impl FromWire<v1::Startup> for Startup {
     fn from_wire(wire: v1::Startup, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
         let settle = optional(wire.settle, path.field("settle"), bad);
         Some(Self {
-            settle: settle?.unwrap_or(limits::DEFAULT_SETTLE),
+            settle: settle.flatten().unwrap_or(limits::DEFAULT_SETTLE),
             max_starts: if wire.max_starts == 0 { limits::DEFAULT_MAX_STARTS } else { wire.max_starts },
         })
     }

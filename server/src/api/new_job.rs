@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::kind::JobKind;
-use longshore_model::limits::{MAX_PAGE, MAX_SPEC};
+use longshore_model::limits::{DEFAULT_TIMEOUT, MAX_PAGE, MAX_SPEC};
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName};
 use longshore_model::node::Node;
 use longshore_model::order::{JobOrder, Work};
 use longshore_model::registry;
+use longshore_model::rollout::Rollout;
 use longshore_model::selector::Selector;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::targets::Targets;
@@ -81,18 +83,8 @@ pub(super) async fn make(
     now: Timestamp,
     mut bad: Violations,
 ) -> Result<NewJob, Status> {
-    let targets = request.targets.clone().map(Targets::from).unwrap_or_default();
-    let kind = JobKind::read_field(request.kind, "kind");
-    let Some(order) = JobOrder::from_wire(request, Path::Root, &mut bad) else {
-        // What else is wrong, as far as it can be said without an order.
-        match kind {
-            Ok(kind) if !kind.needs_app() => {
-                if check(&targets, &mut bad) {
-                    resolve(store, &targets, &mut bad).await.map_err(status::store)?;
-                }
-            }
-            _ => targets.check_choice(Path::Root.field("targets"), &mut bad),
-        }
+    let Some(order) = JobOrder::from_wire(request.clone(), Path::Root, &mut bad) else {
+        check_parts(store, request, &mut bad).await.map_err(status::store)?;
         return Err(status::invalid(bad));
     };
     let warnings = gather(validate::job_order(&order), &mut bad);
@@ -121,6 +113,29 @@ pub(super) async fn make(
         }
         _ => Err(status::invalid(bad)),
     }
+}
+
+/// What else is wrong with a request that makes no order, as far as it can be said without one.
+async fn check_parts(store: &dyn Store, request: v1::CreateJobRequest, bad: &mut Violations) -> Result<(), StoreError> {
+    // What cannot be read was said when the order was.
+    let mut said = Violations::default();
+    let spec = request.spec.and_then(|spec| AppSpec::from_wire(spec, Path::Root, &mut said));
+    if let Some(spec) = spec {
+        validate::app_spec(&spec, Path::Root.field("spec"), bad);
+    }
+    let rollout = request.rollout.and_then(|rollout| Rollout::from_wire(rollout, Path::Root, &mut said));
+    let timeout = request.timeout.and_then(|timeout| Duration::from_wire(timeout, Path::Root, &mut said));
+    validate::pace(rollout.unwrap_or_default(), timeout.unwrap_or(DEFAULT_TIMEOUT), Path::Root, bad);
+    let targets = request.targets.map(Targets::from).unwrap_or_default();
+    match JobKind::from_wire(request.kind, Path::Root, &mut said) {
+        Some(kind) if !kind.needs_app() => {
+            if check(&targets, bad) {
+                resolve(store, &targets, bad).await?;
+            }
+        }
+        _ => targets.check_choice(Path::Root.field("targets"), bad),
+    }
+    Ok(())
 }
 
 /// Checks that a credential that is asked for by name is there, and is for this image. Which one an image gets that names

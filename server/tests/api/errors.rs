@@ -40,6 +40,102 @@ async fn everything_that_is_wrong_with_a_job_is_answered_at_once() {
     assert_eq!(fields(&details), ["spec", "targets"]);
 }
 
+/// A deployment with a mistake in every part.
+fn all_wrong() -> v1::CreateJobRequest {
+    let long = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
+    let port = |container_port, host_interface: &str| v1::Port {
+        container_port,
+        host_interface: host_interface.to_owned(),
+        ..Default::default()
+    };
+    let mapping = v1::PortMapping { ports: vec![port(65_536, "a/b"), port(65_537, "eth0"), port(0, "")] };
+    let empty = v1::EmptyDir { medium: 9, size_limit_bytes: 1 };
+    v1::CreateJobRequest {
+        request_id: "7".to_owned(),
+        spec: Some(v1::AppSpec {
+            name: "Till".to_owned(),
+            image: None,
+            env: vec![
+                v1::EnvVar { name: "1".to_owned(), source: None },
+                v1::EnvVar { name: "A".to_owned(), source: Some(v1::env_var::Source::NodeField(0)) },
+                v1::EnvVar { name: "A".to_owned(), source: Some(v1::env_var::Source::Value("\0".to_owned())) },
+            ],
+            restart_policy: 9,
+            instances: 1_000_000,
+            volumes: vec![
+                v1::Volume { mount_path: "data".to_owned(), ..Default::default() },
+                v1::Volume {
+                    mount_path: "/proc".to_owned(),
+                    source: Some(v1::volume::Source::EmptyDir(empty)),
+                    ..Default::default()
+                },
+            ],
+            network: Some(v1::Network { mode: Some(v1::network::Mode::PortMapping(mapping)) }),
+            startup: Some(v1::Startup {
+                settle: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+                max_starts: 1_000_000,
+            }),
+            ..Default::default()
+        }),
+        targets: Some(v1::Targets { node_names: vec!["shop-1".to_owned(), "shop-9".to_owned()], ..Default::default() }),
+        rollout: Some(v1::Rollout { absent_after: Some(long), ..Default::default() }),
+        timeout: Some(long),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_hides_nothing_else() {
+    let world = World::start().await;
+    world.enroll("shop-1", &[]).await;
+    let wrong = all_wrong();
+    let of_spec = [
+        "spec.env[0]",
+        "spec.env[0].name",
+        "spec.env[1].node_field",
+        "spec.env[2].name",
+        "spec.env[2].value",
+        "spec.instances",
+        "spec.name",
+        "spec.network.port_mapping.ports[0].container_port",
+        "spec.network.port_mapping.ports[0].host_interface",
+        "spec.network.port_mapping.ports[1].container_port",
+        "spec.network.port_mapping.ports[2].container_port",
+        "spec.restart_policy",
+        "spec.startup.max_starts",
+        "spec.startup.settle",
+        "spec.volumes[0]",
+        "spec.volumes[0].mount_path",
+        "spec.volumes[1].empty_dir.medium",
+        "spec.volumes[1].empty_dir.size_limit_bytes",
+        "spec.volumes[1].mount_path",
+    ];
+    let of_request = ["request_id", "rollout.absent_after", "targets.node_names", "timeout"];
+    let found = |details: &ErrorDetails| -> Vec<String> {
+        let mut found: Vec<String> = fields(details).into_iter().map(str::to_owned).collect();
+        found.sort();
+        found
+    };
+    let expected = |more: &[&str], with_spec: bool| {
+        let spec = if with_spec { of_spec.as_slice() } else { &[] };
+        let mut all: Vec<String> = [&of_request, more, spec].concat().into_iter().map(str::to_owned).collect();
+        all.sort();
+        all
+    };
+    let (code, details) = failure(world.jobs().create_job(wrong.clone()).await);
+    assert_eq!((code, found(&details)), (Code::InvalidArgument, expected(&["spec.image"], true)));
+    let image = Some(v1::Image { source: None, pull_policy: 9, credential: "No".to_owned() });
+    let spec = Some(v1::AppSpec { image, ..wrong.spec.clone().unwrap() });
+    let (_, details) = failure(world.jobs().create_job(v1::CreateJobRequest { spec, ..wrong.clone() }).await);
+    let image = ["spec.image", "spec.image.pull_policy", "spec.image.credential"];
+    assert_eq!(found(&details), expected(&image, true));
+    let app_name = "till-1".to_owned();
+    let (_, details) = failure(world.jobs().create_job(v1::CreateJobRequest { app_name, ..wrong.clone() }).await);
+    assert_eq!(found(&details), expected(&["app_name", "spec.image"], true), "which a deployment has not");
+    let (_, details) = failure(world.jobs().create_job(v1::CreateJobRequest { spec: None, ..wrong }).await);
+    assert_eq!(found(&details), expected(&["spec"], false));
+}
+
 #[tokio::test]
 async fn targets_must_share_an_architecture_unless_mixed_ones_are_meant() {
     let world = World::start().await;
