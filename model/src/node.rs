@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MAX_LABELS;
 use crate::name::NodeName;
 
 /// Labels of a node.
@@ -41,6 +42,36 @@ impl Node {
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         format!("{hash:016x}")
+    }
+}
+
+/// A change of a node's labels. The default changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelChange {
+    /// Whether all that there are go first.
+    pub clear: bool,
+    /// Keys to remove; one that is absent is no mistake.
+    pub remove: Vec<String>,
+    /// Labels to set.
+    pub set: Labels,
+}
+
+/// A node would have more than [`MAX_LABELS`] labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("would give the node {0} labels; at most {MAX_LABELS} are allowed")]
+pub struct TooManyLabels(pub usize);
+
+impl LabelChange {
+    /// What becomes of a node's labels.
+    ///
+    /// # Errors
+    ///
+    /// There would be too many.
+    pub fn apply(&self, labels: &Labels) -> Result<Labels, TooManyLabels> {
+        let kept = labels.iter().filter(|(key, _)| !self.clear && !self.remove.contains(key));
+        let mut labels: Labels = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+        labels.extend(self.set.iter().map(|(key, value)| (key.clone(), value.clone())));
+        if labels.len() > MAX_LABELS { Err(TooManyLabels(labels.len())) } else { Ok(labels) }
     }
 }
 

@@ -11,7 +11,7 @@ use longshore_model::app::App;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
-use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::node::{LabelChange, Node, NodeInfo};
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
@@ -156,7 +156,7 @@ impl Store for FailingStore {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn update_labels(&self, _: &NodeName, _: Labels, _: Vec<String>, _: Terms) -> Result<Node, StoreError> {
+    async fn update_labels(&self, _: &NodeName, _: LabelChange, _: Terms) -> Result<Node, StoreError> {
         self.nothing()
     }
 

@@ -17,6 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use tonic::{Request, Response, Status};
 use v1::registry_credential_service_server::RegistryCredentialService;
 
+use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
 use super::{Context, filters, new_job, status, terms};
 use crate::store::{RequestKey, StoreError, StoredCredential};
@@ -24,8 +25,12 @@ use crate::vault::{Vault, VaultError};
 
 const RESOURCE: &str = "registry_credential";
 const PASSWORD: &str = "password";
-/// What a mask can name.
-const MASKABLE: [&str; 4] = ["registry", "username", "ca_certificate_pem", PASSWORD];
+/// What there is of a credential; the password has its place beside it.
+pub(super) const FIELDS: Fields = Fields {
+    changeable: &["registry", "username", "ca_certificate_pem", PASSWORD],
+    maps: &[],
+    fixed: &["name", "create_time", "update_time", "etag"],
+};
 
 /// RegistryCredentialService.
 pub struct CredentialApi {
@@ -94,33 +99,13 @@ fn authorities(pem: &str, bad: &mut Violations) {
 /// The fields that an update is about.
 fn masked(request: &v1::UpdateRegistryCredentialRequest, bad: &mut Violations) -> Vec<&'static str> {
     let new = request.registry_credential.clone().unwrap_or_default();
-    let Some(mask) = &request.update_mask else {
-        let given = [&new.registry, &new.username, &new.ca_certificate_pem, &request.password];
-        return MASKABLE
-            .into_iter()
-            .zip(given)
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(field, _)| field)
-            .collect();
+    let is_given = |field: &str| match field {
+        "registry" => !new.registry.is_empty(),
+        "username" => !new.username.is_empty(),
+        "ca_certificate_pem" => !new.ca_certificate_pem.is_empty(),
+        _ => !request.password.is_empty(),
     };
-    let mut fields = Vec::new();
-    for (index, named) in mask.paths.iter().enumerate() {
-        match MASKABLE.into_iter().find(|field| field == named) {
-            Some(field) => fields.push(field),
-            None => {
-                let mask = Path::Root.field("update_mask");
-                let description = format!("{} is not one of {}", quoted(named), MASKABLE.join(", "));
-                bad.add(mask.field("paths").index(index), description);
-            }
-        }
-    }
-    if fields.is_empty() {
-        bad.add(
-            Path::Root.field("update_mask"),
-            format!("names nothing to change; it can name {}", MASKABLE.join(", ")),
-        );
-    }
-    fields
+    FIELDS.read(request.update_mask.as_ref(), is_given, bad).iter().map(Named::field).collect()
 }
 
 impl CredentialApi {
@@ -135,45 +120,55 @@ impl CredentialApi {
     }
 
     /// The credential as it shall be after an update.
-    async fn changed(
-        &self,
-        request: v1::UpdateRegistryCredentialRequest,
-        fields: &[&str],
-        stored: StoredCredential,
-    ) -> Result<StoredCredential, Status> {
-        let new = request.registry_credential.unwrap_or_default();
-        let mut bad = Violations::default();
+    async fn changed(&self, change: Change, stored: StoredCredential) -> Result<StoredCredential, Status> {
         let mut credential = stored.credential.clone();
-        let resource = Path::Root.field(RESOURCE);
-        if fields.contains(&"registry")
-            && let Some(scope) = registry(&new.registry, &mut bad)
-        {
-            credential.registry = scope;
-        }
-        if fields.contains(&"username") {
-            check_username(&new.username, resource.field("username"), &mut bad);
-            credential.username = new.username;
-        }
-        if fields.contains(&"ca_certificate_pem") {
-            authorities(&new.ca_certificate_pem, &mut bad);
-            credential.ca_certificate_pem = new.ca_certificate_pem;
-        }
-        let password = fields.contains(&PASSWORD).then(|| Secret::new(request.password));
-        if let Some(password) = &password {
-            check_password(password.reveal(), Path::Root.field(PASSWORD), &mut bad);
-        }
-        bad.or(()).map_err(status::invalid)?;
+        credential.registry = change.registry.unwrap_or(credential.registry);
+        credential.username = change.username.unwrap_or(credential.username);
+        credential.ca_certificate_pem = change.ca_certificate_pem.unwrap_or(credential.ca_certificate_pem);
         credential.update_time = Timestamp::now();
         credential.version += 1;
         let sealed = {
             let credential = credential.clone();
             self.with_vault(move |vault| {
-                let password = password.map_or_else(|| open(vault, &stored), Ok)?;
+                let password = change.password.map_or_else(|| open(vault, &stored), Ok)?;
                 seal(vault, &credential, &password)
             })
             .await?
         };
         Ok(StoredCredential { credential, sealed })
+    }
+}
+
+/// What an update gives new values.
+#[derive(Default)]
+struct Change {
+    registry: Option<Scope>,
+    username: Option<String>,
+    ca_certificate_pem: Option<String>,
+    password: Option<Secret>,
+}
+
+impl Change {
+    fn read(fields: &[&str], new: v1::RegistryCredential, password: String, bad: &mut Violations) -> Self {
+        let mut change = Self::default();
+        let resource = Path::Root.field(RESOURCE);
+        if fields.contains(&"registry") {
+            change.registry = registry(&new.registry, bad);
+        }
+        if fields.contains(&"username") {
+            check_username(&new.username, resource.field("username"), bad);
+            change.username = Some(new.username);
+        }
+        if fields.contains(&"ca_certificate_pem") {
+            authorities(&new.ca_certificate_pem, bad);
+            change.ca_certificate_pem = Some(new.ca_certificate_pem);
+        }
+        if fields.contains(&PASSWORD) {
+            let password = Secret::new(password);
+            check_password(password.reveal(), Path::Root.field(PASSWORD), bad);
+            change.password = Some(password);
+        }
+        change
     }
 }
 
@@ -274,19 +269,24 @@ impl RegistryCredentialService for CredentialApi {
     ) -> Result<Response<v1::UpdateRegistryCredentialResponse>, Status> {
         let request = request.into_inner();
         let validate_only = request.validate_only;
-        let given = request.registry_credential.clone().unwrap_or_default();
         let mut bad = Violations::default();
-        let resource = Path::Root.field(RESOURCE);
-        let name = CredentialName::from_wire(given.name, resource.field("name"), &mut bad);
         let fields = masked(&request, &mut bad);
+        let given = request.registry_credential.unwrap_or_default();
+        let resource = Path::Root.field(RESOURCE);
+        let name = CredentialName::from_wire(given.name.clone(), resource.field("name"), &mut bad);
+        let etag = given.etag.clone();
+        let change = Change::read(&fields, given, request.password, &mut bad);
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
         let stored = self.context.store.credential(&name).await.map_err(status::store)?;
         let seen = stored.credential.version;
-        if !given.etag.is_empty() && given.etag != stored.credential.etag() {
+        if !etag.is_empty() && etag != stored.credential.etag() {
             let error = StoreError::Changed { kind: "registry credential", name: name.to_string() };
             return Err(status::store(error));
         }
-        let new = self.changed(request, &fields, stored).await?;
+        if fields.is_empty() {
+            return Ok(Response::new(v1::UpdateRegistryCredentialResponse { registry_credential: answer(&stored) }));
+        }
+        let new = self.changed(change, stored).await?;
         let changed = self.context.store.replace_credential(new, seen, validate_only).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(%name, ?fields, "registry credential changed");

@@ -13,6 +13,7 @@ mod enrolment;
 mod filters;
 pub mod health;
 pub mod jobs;
+mod masks;
 mod new_job;
 pub mod nodes;
 pub mod observe;

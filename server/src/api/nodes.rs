@@ -3,19 +3,42 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::label;
-use longshore_model::limits::{MAX_LABELS, MAX_PAGE};
+use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::NodeName;
-use longshore_model::node::{Labels, Node};
+use longshore_model::node::{LabelChange, Labels, Node};
 use longshore_model::selector::Selector;
-use longshore_model::validate::{Path, Violations};
+use longshore_model::validate::{Path, Violations, quoted};
 use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
 use longshore_tls::Pin;
 use tonic::{Request, Response, Status};
 use v1::node_service_server::NodeService;
 
+use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
 use super::{Context, filters, status, terms};
+use crate::store::StoreError;
+
+/// What there is of a node.
+pub(super) const FIELDS: Fields = Fields {
+    changeable: &["labels"],
+    maps: &["labels"],
+    fixed: &["name", "connected", "enroll_time", "last_seen_time", "info", "etag"],
+};
+
+/// What is to become of a node's labels when those that are named shall be as in the request.
+fn change_of(labels: Labels, named: &[Named]) -> LabelChange {
+    if named.iter().any(|named| matches!(named, Named::Field(_))) {
+        return LabelChange { clear: true, remove: Vec::new(), set: labels };
+    }
+    let keys = named.iter().filter_map(|named| match named {
+        Named::Key(_, key) => Some(key.clone()),
+        Named::Field(_) => None,
+    });
+    let (set, remove): (Vec<String>, Vec<String>) = keys.partition(|key| labels.contains_key(key));
+    let set = labels.into_iter().filter(|(key, _)| set.contains(key)).collect();
+    LabelChange { clear: false, remove, set }
+}
 
 /// NodeService.
 pub struct NodeApi {
@@ -77,6 +100,32 @@ impl NodeService for NodeApi {
         Ok(Response::new(v1::GetNodeResponse { node: Some(self.on_wire(&node)) }))
     }
 
+    async fn update_node(
+        &self,
+        request: Request<v1::UpdateNodeRequest>,
+    ) -> Result<Response<v1::UpdateNodeResponse>, Status> {
+        let v1::UpdateNodeRequest { node, update_mask, validate_only } = request.into_inner();
+        let given = node.unwrap_or_default();
+        let mut bad = Violations::default();
+        let resource = Path::Root.field("node");
+        let name = NodeName::from_wire(given.name, resource.field("name"), &mut bad);
+        let labels = Labels::from_iter(given.labels);
+        label::check(&labels, resource.field("labels"), &mut bad);
+        let named = FIELDS.read(update_mask.as_ref(), |_| !labels.is_empty(), &mut bad);
+        for named in &named {
+            if let Named::Key(_, key) = named
+                && let Err(error) = label::check_key(key)
+            {
+                bad.add(Path::Root.field("update_mask"), format!("the key {} {error}", quoted(key)));
+            }
+        }
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let change = change_of(labels, &named);
+        let terms = terms(given.etag, validate_only);
+        let node = self.context.store.update_labels(&name, change, terms).await.map_err(status::store)?;
+        Ok(Response::new(v1::UpdateNodeResponse { node: Some(self.on_wire(&node)) }))
+    }
+
     async fn update_node_labels(
         &self,
         request: Request<v1::UpdateNodeLabelsRequest>,
@@ -93,15 +142,13 @@ impl NodeService for NodeApi {
             }
         }
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let node = self.context.store.node(&name).await.map_err(status::store)?;
-        let kept = node.labels.keys().filter(|key| !set.contains_key(*key) && !request.remove.contains(key)).count();
-        if kept + set.len() > MAX_LABELS {
-            let count = kept + set.len();
-            let description = format!("would give the node {count} labels; at most {MAX_LABELS} are allowed");
-            return Err(status::invalid(Violations::one("set", description)));
-        }
         let terms = terms(request.etag, request.validate_only);
-        let node = self.context.store.update_labels(&name, set, request.remove, terms).await.map_err(status::store)?;
+        let change = LabelChange { clear: false, remove: request.remove, set };
+        let changed = self.context.store.update_labels(&name, change, terms).await;
+        let node = changed.map_err(|error| match error {
+            StoreError::TooManyLabels(error) => status::invalid(Violations::one("set", error.to_string())),
+            other => status::store(other),
+        })?;
         Ok(Response::new(v1::UpdateNodeLabelsResponse { node: Some(self.on_wire(&node)) }))
     }
 

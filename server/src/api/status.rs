@@ -168,6 +168,7 @@ pub(crate) fn store(error: StoreError) -> Status {
             Status::with_error_details(Code::InvalidArgument, message, details)
         }
         StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
+        StoreError::TooManyLabels(error) => invalid(Violations::one("node.labels", error.to_string())),
         StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),
         StoreError::TokenForOther(_) => plain(Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE", message),
         StoreError::LastAdmin(name) => precondition("LAST_ADMIN", &name, &message),

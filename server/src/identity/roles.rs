@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 41] = [
+const TABLE: [(&str, Access); 42] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -52,6 +52,7 @@ const TABLE: [(&str, Access); 41] = [
     ("/longshore.v1.NodeService/ListNodes", PEOPLE),
     ("/longshore.v1.NodeService/ListPendingNodes", ADMINS),
     // Labels decide where jobs go: they are the fleet's layout, not a job's business.
+    ("/longshore.v1.NodeService/UpdateNode", ADMINS),
     ("/longshore.v1.NodeService/UpdateNodeLabels", ADMINS),
     // Who names a credential in a job needs to see which there are; nobody sees a password.
     ("/longshore.v1.RegistryCredentialService/CreateRegistryCredential", ADMINS),

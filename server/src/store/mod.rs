@@ -22,7 +22,7 @@ use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
-use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::node::{LabelChange, Labels, Node, NodeInfo, TooManyLabels};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::Task;
@@ -360,6 +360,9 @@ pub enum StoreError {
         /// The node.
         node: NodeName,
     },
+    /// The node would have more labels than it may.
+    #[error("the change {0}")]
+    TooManyLabels(#[from] TooManyLabels),
     /// The token is spent or expired, or its secret is wrong; which of these is not said.
     #[error("the enrolment token is not valid: it may be mistyped, spent, revoked or expired")]
     BadToken,
@@ -484,14 +487,8 @@ pub trait Store: Send + Sync + 'static {
     /// A part of the list of nodes.
     async fn nodes(&self, query: Query<NodeKey>) -> Result<Page<Node>, StoreError>;
 
-    /// Sets and removes labels.
-    async fn update_labels(
-        &self,
-        name: &NodeName,
-        set: Labels,
-        remove: Vec<String>,
-        terms: Terms,
-    ) -> Result<Node, StoreError>;
+    /// Changes a node's labels.
+    async fn update_labels(&self, name: &NodeName, change: LabelChange, terms: Terms) -> Result<Node, StoreError>;
 
     /// Deletes a node, its apps, and fails its open tasks.
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;

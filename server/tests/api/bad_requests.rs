@@ -216,6 +216,12 @@ async fn nodes(world: &World, answers: &mut Answers) {
         answers.of("GetNode", &get, nodes.get_node(get.clone()).await);
         let delete = v1::DeleteNodeRequest { name: name.clone(), etag: owned(text), ..Default::default() };
         answers.of("DeleteNode", &delete, nodes.delete_node(delete.clone()).await);
+        for labels in [Default::default(), [(name.clone(), name.clone())].into()] {
+            let node = v1::Node { name: name.clone(), labels, etag: owned(text), ..Default::default() };
+            let update_mask = Some(prost_types::FieldMask { paths: vec![owned(text), format!("labels.{text}")] });
+            let update = v1::UpdateNodeRequest { node: Some(node), update_mask, ..Default::default() };
+            answers.of("UpdateNode", &update, nodes.update_node(update.clone()).await);
+        }
         let label = v1::UpdateNodeLabelsRequest { name: name.clone(), ..Default::default() };
         answers.of("UpdateNodeLabels", &label, nodes.update_node_labels(label.clone()).await);
         let label = v1::UpdateNodeLabelsRequest {

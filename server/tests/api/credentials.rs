@@ -129,7 +129,7 @@ async fn what_is_wrong_with_a_credential_is_told_at_once_and_without_the_passwor
     let expected = ["request_id".to_owned(), of("name"), of("registry"), of("username"), of("ca_certificate_pem")];
     assert_eq!(fields(refused), [expected.as_slice(), &["password".to_owned()]].concat());
 
-    let mask = prost_types::FieldMask { paths: vec!["name".to_owned()] };
+    let mask = prost_types::FieldMask { paths: vec!["nam".to_owned()] };
     create(&world, creation("shop", "registry.example.com")).await.unwrap();
     let update = v1::UpdateRegistryCredentialRequest {
         registry_credential: Some(credential("shop", "")),

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use longshore_model::admission::{ADMISSION_LIFE, Fingerprint, MAX_PENDING, PendingNode};
 use longshore_model::task::TaskState;
 
-use super::{Bed, Factory, at, enroll, enrolling, info, is_not_found, lines, node_name, progress, token};
+use super::{Bed, Factory, at, enroll, enrolling, info, is_not_found, lines, node_name, progress, setting, token};
 use crate::store::sorting::Query;
 use crate::store::{Enrolled, Enrolling, Store, StoreError, StoredToken, Terms};
 
@@ -73,7 +73,7 @@ pub(crate) async fn a_token_for_its_name_enrols_a_node_anew(factory: &dyn Factor
     bed.assigned(1, &["a"], 0).await;
     bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
     let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("role".to_owned(), "till".to_owned())]);
-    bed.store.update_labels(&node_name("a"), set, Vec::new(), Terms::default()).await.unwrap();
+    bed.store.update_labels(&node_name("a"), setting(set), Terms::default()).await.unwrap();
     bed.open_session("a", 1).await;
     bed.seen.take();
     let mut bound = token("t", at(100));

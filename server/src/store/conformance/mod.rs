@@ -22,7 +22,7 @@ use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::kind::JobKind;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
-use longshore_model::node::{Node, NodeInfo};
+use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
@@ -239,6 +239,11 @@ pub(super) async fn enroll(store: &dyn Store, request: Enrolling, second: i64) -
         Enrolled::Node(node) => Ok(node),
         Enrolled::Waits(machine) => panic!("has to wait: {machine:?}"),
     }
+}
+
+/// Sets labels and leaves the others.
+pub(super) fn setting(set: Labels) -> LabelChange {
+    LabelChange { set, ..LabelChange::default() }
 }
 
 pub(super) fn progress(job: u32, attempt: u32, state: TaskState) -> NodeReport {

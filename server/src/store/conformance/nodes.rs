@@ -6,14 +6,15 @@ use longshore_model::app::AppState;
 use longshore_model::assignment::Order;
 use longshore_model::failure::FailureReason;
 use longshore_model::job::JobState;
+use longshore_model::node::LabelChange;
 use longshore_model::task::TaskState;
 
 use super::{
     Bed, Factory, app_name, app_report, at, enroll, enrolling, info, is_not_found, job_id, lines, new_job, node_name,
-    progress, session_id, spec_bytes, token,
+    progress, session_id, setting, spec_bytes, token,
 };
 use crate::store::sorting::Query;
-use crate::store::{Change, JobRequest, Seen, Store, Terms};
+use crate::store::{Change, JobRequest, Seen, Store, StoreError, Terms};
 
 pub(crate) async fn nodes_are_paged(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["c", "a", "e", "b", "d"]).await;
@@ -29,10 +30,25 @@ pub(crate) async fn labels_change(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("tier".to_owned(), "1".to_owned())]);
     let remove = vec!["role".to_owned(), "absent".to_owned()];
-    let node = bed.store.update_labels(&node_name("a"), set.clone(), remove, Terms::default()).await.unwrap();
+    let change = LabelChange { remove, ..setting(set.clone()) };
+    let node = bed.store.update_labels(&node_name("a"), change, Terms::default()).await.unwrap();
     assert_eq!(node.labels, set);
     assert_eq!(bed.store.node(&node_name("a")).await.unwrap(), node);
-    let unknown = bed.store.update_labels(&node_name("b"), set, Vec::new(), Terms::default()).await.unwrap_err();
+    let only = BTreeMap::from([("only".to_owned(), String::new())]);
+    let change = LabelChange { clear: true, ..setting(only.clone()) };
+    let node = bed.store.update_labels(&node_name("a"), change, Terms::default()).await.unwrap();
+    assert_eq!(node.labels, only);
+    // Some of them come by two changes at once: each alone would do.
+    let half = |letter: char| setting((0..40).map(|index| (format!("{letter}-{index}"), String::new())).collect());
+    let name = node_name("a");
+    let (one, other) = tokio::join!(
+        bed.store.update_labels(&name, half('a'), Terms::default()),
+        bed.store.update_labels(&name, half('b'), Terms::default())
+    );
+    let refused = one.and(other).unwrap_err();
+    assert!(matches!(refused, StoreError::TooManyLabels(_)), "{refused:?}");
+    assert_eq!(bed.node("a").await.labels.len(), 41);
+    let unknown = bed.store.update_labels(&node_name("b"), setting(set), Terms::default()).await.unwrap_err();
     assert!(is_not_found(&unknown, "node"));
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use longshore_model::job::{Job, JobState};
-use longshore_model::node::Labels;
+use longshore_model::node::{LabelChange, Labels};
 use longshore_model::task::TaskState;
 
-use super::{Bed, Factory, RequestKey, app_name, at, job_id, lines, new_job, node_name, progress};
+use super::{Bed, Factory, RequestKey, app_name, at, job_id, lines, new_job, node_name, progress, setting};
 use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, NewJob, REQUEST_LIFETIME, StoreError, Terms};
 
@@ -93,10 +93,10 @@ pub(crate) async fn what_has_changed_is_left_alone(factory: &dyn Factory) {
     bed.open_session("a", 1).await;
     assert_eq!(bed.node("a").await.etag(), old, "what the agent says is no change of the node");
     let name = node_name("a");
-    let node = bed.store.update_labels(&name, set.clone(), Vec::new(), seen(old.clone())).await.unwrap();
+    let node = bed.store.update_labels(&name, setting(set.clone()), seen(old.clone())).await.unwrap();
     assert_eq!(bed.node("a").await.etag(), node.etag());
     assert_ne!(node.etag(), old);
-    let refused = bed.store.update_labels(&name, Labels::new(), Vec::new(), seen(old.clone())).await.unwrap_err();
+    let refused = bed.store.update_labels(&name, LabelChange::default(), seen(old.clone())).await.unwrap_err();
     assert!(changed(&refused), "{refused:?}");
     let refused = bed.store.delete_node(&name, seen(old), at(3)).await.unwrap_err();
     assert!(changed(&refused), "{refused:?}");
@@ -119,7 +119,7 @@ pub(crate) async fn what_is_only_validated_is_left_alone(factory: &dyn Factory) 
     let refused = bed.store.request(&job_id(1), JobRequest::Retry, VALIDATE, at(3)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
     let set = Labels::from([("role".to_owned(), "till".to_owned())]);
-    let labelled = bed.store.update_labels(&name, set, Vec::new(), VALIDATE).await.unwrap();
+    let labelled = bed.store.update_labels(&name, setting(set), VALIDATE).await.unwrap();
     assert_eq!(labelled.labels.get("role").map(String::as_str), Some("till"));
     bed.store.delete_node(&name, VALIDATE, at(3)).await.unwrap();
     assert_eq!(bed.store.remove_app(&app, None, VALIDATE, at(3)).await.unwrap(), 1);

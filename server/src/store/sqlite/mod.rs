@@ -16,7 +16,7 @@ use longshore_model::app::App;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
-use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::node::{LabelChange, Node, NodeInfo};
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
@@ -272,15 +272,9 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::nodes(sql, &query)).await
     }
 
-    async fn update_labels(
-        &self,
-        name: &NodeName,
-        set: Labels,
-        remove: Vec<String>,
-        terms: Terms,
-    ) -> Result<Node, StoreError> {
+    async fn update_labels(&self, name: &NodeName, change: LabelChange, terms: Terms) -> Result<Node, StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.update_labels(&name, set, &remove, &terms)).await
+        self.writer.write(move |batch| batch.update_labels(&name, &change, &terms)).await
     }
 
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::machine;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
-use longshore_model::node::{Labels, Node, NodeInfo};
+use longshore_model::node::{LabelChange, Node, NodeInfo};
 use rusqlite::{OptionalExtension, params};
 
 use super::batch::Batch;
@@ -21,20 +21,16 @@ impl Batch<'_> {
             .ok_or_else(|| no_node(name))
     }
 
-    /// Removes labels, then sets others.
+    /// Changes a node's labels.
     pub(super) fn update_labels(
         &mut self,
         name: &NodeName,
-        set: Labels,
-        remove: &[String],
+        change: &LabelChange,
         terms: &Terms,
     ) -> Result<Node, StoreError> {
         let mut node = self.enrolled(name)?;
         terms.admit(&node.etag(), "node", name.as_str())?;
-        for key in remove {
-            node.labels.remove(key);
-        }
-        node.labels.extend(set);
+        node.labels = change.apply(&node.labels)?;
         if terms.validate_only {
             return Ok(node);
         }
