@@ -14,7 +14,6 @@
 mod agent;
 mod board;
 mod enroll;
-mod usage;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -26,13 +25,13 @@ use longshore_tests::client::{Client, seconds};
 use longshore_tests::cluster::Cluster;
 use longshore_tests::process::succeed;
 use longshore_tests::spec;
+use longshore_tests::usage::{self, Memory};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::board::Board;
-use crate::usage::Memory;
 
 /// Reports of one task.
 const REPORTS_PER_TASK: usize = 3;

@@ -304,6 +304,11 @@ impl Node {
         self.agent.take().unwrap().kill();
     }
 
+    /// The agent's process id.
+    pub fn pid(&self) -> Pid {
+        self.agent.as_ref().unwrap().pid()
+    }
+
     /// Sends the agent a signal.
     pub fn signal(&self, signal: Signal) {
         self.agent.as_ref().unwrap().signal(signal);

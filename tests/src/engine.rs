@@ -129,6 +129,32 @@ impl Engine {
         Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
     }
 
+    /// Its own command line, with what leads to this engine.
+    pub fn command(&self) -> Command {
+        match self.kind {
+            Kind::Podman => self.podman(),
+            Kind::Docker => {
+                let mut command = self.in_namespace("docker");
+                command.args(["--host", &self.address()]);
+                command
+            }
+        }
+    }
+
+    /// Its processes, and of each whether there is one for each container.
+    pub fn processes(&self) -> Vec<(Pid, bool)> {
+        let here = self.directory.path().to_str().unwrap();
+        let process = |entry: fs::DirEntry| {
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+            let words = fs::read(entry.path().join("cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words).into_owned();
+            let program = words.split('\0').next()?.rsplit('/').next()?;
+            let of_container = program.starts_with("conmon") || program.starts_with("containerd-shim");
+            words.contains(here).then_some((pid, of_container))
+        };
+        fs::read_dir("/proc").unwrap().flatten().filter_map(process).collect()
+    }
+
     fn answers(&self) -> bool {
         self.try_request("GET", "/_ping", "").is_ok_and(|(status, _)| status == 200)
     }
@@ -220,7 +246,7 @@ impl Drop for Engine {
 }
 
 /// Removes cgroups from the innermost on; the files in them are the kernel's.
-fn remove_groups(group: &Path) {
+pub fn remove_groups(group: &Path) {
     for inner in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
         remove_groups(&inner.path());
     }

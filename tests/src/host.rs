@@ -1,6 +1,7 @@
 //! Hosts made of network namespaces, on one switch.
 
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -81,6 +82,11 @@ impl Host {
         &self.namespace
     }
 
+    /// The file that stands for its namespace.
+    pub fn namespace_file(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
+    }
+
     /// Pulls the cable out.
     pub fn unplug(&self) {
         ip(&format!("-n {} link set {} down", self.switch, self.port));
@@ -103,7 +109,7 @@ impl Host {
 
     /// Runs blocking work on a thread of this host, so that the sockets it makes are the host's.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let path = format!("/run/netns/{}", self.namespace);
+        let path = self.namespace_file();
         std::thread::spawn(move || {
             let namespace = std::fs::File::open(path).unwrap();
             nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

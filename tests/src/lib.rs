@@ -22,4 +22,5 @@ pub mod process;
 pub mod registry;
 pub mod spec;
 pub mod tokens;
+pub mod usage;
 pub mod wait;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// CPU time of a process, of all its threads, in user and kernel.
-pub(crate) fn cpu(pid: Pid) -> Duration {
+pub fn cpu(pid: Pid) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // The second field is the program's name in parentheses, and may hold spaces.
     let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -16,33 +16,37 @@ pub(crate) fn cpu(pid: Pid) -> Duration {
 
 /// Memory of a process in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// Resident.
-    pub(crate) rss: u64,
+    pub rss: u64,
     /// Resident, pages that are shared with others counted in parts.
-    pub(crate) pss: u64,
+    pub pss: u64,
+    /// Resident, and nobody else's: what would be free without the process.
+    pub private: u64,
 }
 
 impl Memory {
-    pub(crate) fn of(pid: Pid) -> Self {
+    /// What a process has now.
+    pub fn of(pid: Pid) -> Self {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
         };
-        Self { rss: field("Rss:"), pss: field("Pss:") }
+        let private = field("Private_Clean:") + field("Private_Dirty:");
+        Self { rss: field("Rss:"), pss: field("Pss:"), private }
     }
 }
 
 /// Bytes that the loopback of this network namespace has carried, headers included.
-pub(crate) fn wire() -> u64 {
+pub fn wire() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix("lo:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// The machine's load over the last minute.
-pub(crate) fn load() -> String {
+pub fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap();
     text.split(' ').next().unwrap().to_owned()
 }
