@@ -25,6 +25,8 @@ pub struct Node {
     pub last_seen: Option<Timestamp>,
     /// What its agent said of it; `None` before the first session.
     pub info: Option<NodeInfo>,
+    /// When its newest certificate ends, where that is known.
+    pub certificate_end: Option<Timestamp>,
 }
 
 impl Node {

@@ -214,6 +214,7 @@ mod tests {
             name: NodeName::parse(name).unwrap(),
             labels: Labels::from([("role".to_owned(), role.to_owned())]),
             enroll_time: Timestamp::UNIX_EPOCH,
+            certificate_end: None,
             last_seen: None,
             info: (!architecture.is_empty()).then_some(info),
         }

@@ -184,6 +184,10 @@ impl Store for FailingStore {
         self.nothing()
     }
 
+    async fn certified_node(&self, _: &NodeName, _: Timestamp) -> Result<(), StoreError> {
+        self.nothing()
+    }
+
     async fn open_session(&self, _: &NodeName, _: &SessionId, _: NodeInfo, _: Timestamp) -> Result<(), StoreError> {
         self.answer(())
     }

@@ -34,6 +34,9 @@ async fn a_node_renews_its_certificate_without_losing_its_session() {
     let now = certificate(&node);
     assert_eq!(now.uri, first.uri);
     assert_ne!(now.key_hash, first.key_hash, "every certificate has a key of its own");
+    // The server knows of each renewal; that a later one is under way is no reason for less.
+    let known = client.node("edge-1").await.certificate_expire_time.unwrap();
+    assert!(known.seconds >= now.validity.not_after.as_second(), "{known:?}");
 
     // The first certificate has expired: whoever connects now does so with a renewed one.
     node.kill();
@@ -53,6 +56,15 @@ async fn a_node_whose_certificate_lapsed_comes_back_with_its_apps() {
     assert_eq!(shims.len(), 1);
     assert!(node.stop());
     wait_for_the_end_of(&certificate(&node)).await;
+    let shown = succeed(&mut cluster.cli(&["node", "show", "edge-1"]));
+    assert!(shown.contains("expired 20"), "{shown}");
+    let lapsed = ["node", "list", "-o", "json", "--filter", "certificate_expire_time < \"2100-01-01T00:00:00Z\""];
+    assert!(succeed(&mut cluster.cli(&lapsed)).contains("certificateExpireTime"));
+    let doctor = output(&mut cluster.cli(&["doctor"]));
+    let text = String::from_utf8_lossy(&doctor.stdout);
+    assert_eq!(doctor.status.code(), Some(1), "{text}");
+    assert!(text.contains("1 of 1 expired: edge-1") && text.contains("enroll --renew"), "{text}");
+    assert!(text.contains("server certificate"), "{text}");
     node.start();
     wait::until("the agent's advice", || async { node.log().contains("longshore-agent enroll --renew") }).await;
     assert!(node.stop());

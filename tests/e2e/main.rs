@@ -22,6 +22,7 @@ mod jobs;
 mod metrics;
 mod network;
 mod registries;
+mod reload;
 mod removal;
 mod requests;
 mod security;

@@ -115,6 +115,12 @@ impl Client {
         self.apps.clone().get_app(request).await.unwrap().into_inner().app.unwrap()
     }
 
+    /// One node.
+    pub async fn node(&self, name: &str) -> v1::Node {
+        let request = v1::GetNodeRequest { name: name.to_owned() };
+        self.nodes.clone().get_node(request).await.unwrap().into_inner().node.unwrap()
+    }
+
     /// Whether a node's session is live.
     pub async fn is_connected(&self, node: &str) -> bool {
         let request = v1::GetNodeRequest { name: node.to_owned() };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Uri;
 use rustls::ClientConfig;
+use rustls_pki_types::CertificateDer;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::credentials::Credentials;
@@ -69,6 +70,19 @@ pub async fn connect_pinned(address: &str, pin: Pin) -> Result<Channel, ConnectE
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     open(address, Arc::new(config), KeepAlive::default(), DIAL_TIMEOUT).await
+}
+
+/// The certificates that the server at `address` shows, its own first, once it was found to be the one that is trusted and has
+/// accepted ours.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn shown_chain(
+    address: &str,
+    credentials: &Credentials,
+) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    Dialer::new(address, credentials.client(), DIAL_TIMEOUT)?.shown_chain().await
 }
 
 async fn open(

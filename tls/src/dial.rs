@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, ClientConfig};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -124,6 +124,12 @@ impl Dialer {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { address: self.address.to_string(), within: self.timeout }),
         }
+    }
+
+    /// The certificates that the other side shows.
+    pub(crate) async fn shown_chain(self) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+        let dialled = self.dial().await?;
+        Ok(dialled.tls.get_ref().1.peer_certificates().unwrap_or_default().to_vec())
     }
 
     async fn attempt(&self) -> Result<Dialled, ConnectError> {

@@ -28,6 +28,21 @@ pub struct PeerCertificate {
     pub key_hash: [u8; 32],
 }
 
+/// From when to when a certificate in DER is valid, whoever's it is.
+///
+/// # Errors
+///
+/// It cannot be parsed.
+pub fn validity_of(der: &[u8]) -> Result<Validity, PeerError> {
+    let malformed = |why: &dyn std::fmt::Display| PeerError::Malformed(why.to_string());
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|why| malformed(&why))?;
+    let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| malformed(&why));
+    Ok(Validity {
+        not_before: moment(certificate.validity().not_before.timestamp())?,
+        not_after: moment(certificate.validity().not_after.timestamp())?,
+    })
+}
+
 impl PeerCertificate {
     /// Reads a certificate in DER.
     ///
@@ -50,13 +65,9 @@ impl PeerCertificate {
             })
             .collect();
         let [uri] = uris.as_slice() else { return Err(PeerError::Uris(uris.len())) };
-        let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| malformed(&why));
         Ok(Self {
             uri: (*uri).to_owned(),
-            validity: Validity {
-                not_before: moment(certificate.validity().not_before.timestamp())?,
-                not_after: moment(certificate.validity().not_after.timestamp())?,
-            },
+            validity: validity_of(der)?,
             key_hash: Sha256::digest(certificate.public_key().raw).into(),
         })
     }

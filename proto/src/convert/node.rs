@@ -21,6 +21,7 @@ pub fn node(node: &Node, connected: bool, now: Timestamp) -> v1::Node {
         last_seen_time: last_seen.map(timestamp),
         info: node.info.as_ref().map(v1::NodeInfo::from),
         etag: node.etag(),
+        certificate_expire_time: node.certificate_end.map(timestamp),
     }
 }
 
@@ -45,12 +46,14 @@ impl FromWire<v1::Node> for Node {
         let enroll_time = required(wire.enroll_time, path.field("enroll_time"), bad);
         let last_seen = optional(wire.last_seen_time, path.field("last_seen_time"), bad);
         let info = optional(wire.info, path.field("info"), bad);
+        let certificate_end = optional(wire.certificate_expire_time, path.field("certificate_expire_time"), bad);
         Some(Self {
             name: name?,
             labels: Labels::from_iter(wire.labels),
             enroll_time: enroll_time?,
             last_seen: last_seen?,
             info: info?,
+            certificate_end: certificate_end?,
         })
     }
 }

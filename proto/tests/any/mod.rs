@@ -200,8 +200,16 @@ fn info() -> impl Strategy<Value = NodeInfo> {
 
 pub(crate) fn node() -> impl Strategy<Value = Node> {
     let labels = vec((any::<String>(), any::<String>()), 0..3).prop_map(BTreeMap::from_iter);
-    (node_name(), labels, time(), option::of(time()), option::of(info()))
-        .prop_map(|(name, labels, enroll_time, last_seen, info)| Node { name, labels, enroll_time, last_seen, info })
+    (node_name(), labels, time(), option::of(time()), option::of(info()), option::of(time())).prop_map(
+        |(name, labels, enroll_time, last_seen, info, certificate_end)| Node {
+            name,
+            labels,
+            enroll_time,
+            last_seen,
+            info,
+            certificate_end,
+        },
+    )
 }
 
 pub(crate) fn status() -> impl Strategy<Value = AppStatus> {

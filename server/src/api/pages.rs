@@ -173,7 +173,8 @@ mod tests {
 
     fn node(name: &str) -> Node {
         let name = NodeName::parse(name).unwrap();
-        Node { name, labels: Labels::new(), enroll_time: Timestamp::UNIX_EPOCH, last_seen: None, info: None }
+        let enroll_time = Timestamp::UNIX_EPOCH;
+        Node { name, labels: Labels::new(), enroll_time, last_seen: None, info: None, certificate_end: None }
     }
 
     fn asked<'a>(page_token: &'a str, order_by: &'a str) -> Asked<'a> {

@@ -244,9 +244,11 @@ impl Authority {
     }
 
     /// When a certificate ends that is issued at this moment and shall live so long: with the authority, at the latest.
+    /// Certificates count whole seconds.
     #[must_use]
     pub fn end_of(&self, issued: Timestamp, life: SignedDuration) -> Timestamp {
-        issued.checked_add(life).unwrap_or(Timestamp::MAX).min(self.end)
+        let end = issued.checked_add(life).unwrap_or(Timestamp::MAX).min(self.end);
+        Timestamp::from_second(end.as_second()).unwrap_or(end)
     }
 
     /// Checks that the authority can certify at this moment.

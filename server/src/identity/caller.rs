@@ -111,6 +111,7 @@ mod tests {
             enroll_time: enroll_time.parse().unwrap(),
             last_seen: None,
             info: None,
+            certificate_end: None,
         }
     }
 

@@ -75,6 +75,10 @@ impl Enrollment {
         // It may have been approved after this request came: what is older than the enrolment is a predecessor's.
         let issued = now.max(node.enroll_time);
         let certificate = self.authority.certify_node(&node.name, &csr, issued).map_err(status::uncertified)?;
+        // The machine has its certificate whether that is recorded or not; its first session makes up for it.
+        if let Err(error) = self.store.certified_node(&node.name, self.authority.node_end(issued)).await {
+            tracing::warn!(node = %node.name, %error, "cannot record when the certificate of a node ends");
+        }
         Ok(v1::EnrollResponse {
             certificate_chain_pem: self.authority.chain(&certificate),
             root_certificate_pem: self.authority.root_pem().to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::name::{AppName, NodeName};
-use longshore_model::node::NodeInfo;
+use longshore_model::node::{Node, NodeInfo};
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
@@ -75,11 +75,13 @@ impl AgentService for AgentApi {
             self.fleet.enter(node.clone(), session.clone(), welcome).map_err(|error| status::fleet(error, &node))?;
         // The caller was let in before its Hello came. Its node may have been deleted since, and another one of that name
         // have enrolled; a deletion from here on ends what has just been entered.
-        self.still_enrolled(&node, caller.as_ref()).await?;
-        self.store.open_session(&node, &session, info, Timestamp::now()).await.map_err(|error| match error {
-            StoreError::NotFound { .. } => status::node_deleted(&node),
-            other => status::store(other),
-        })?;
+        let enrolled = self.still_enrolled(&node, caller.as_ref()).await?;
+        if let Some(until) =
+            caller.map(|caller| caller.valid_until()).filter(|until| enrolled.certificate_end != Some(*until))
+        {
+            self.store.certified_node(&node, until).await.map_err(|error| lost(error, &node))?;
+        }
+        self.store.open_session(&node, &session, info, Timestamp::now()).await.map_err(|error| lost(error, &node))?;
         tracing::info!(%node, %session, protocol, "session opened");
         Ok(Response::new(Session::new(entry, inbound, Arc::clone(&self.store), self.closing.clone())))
     }
@@ -111,6 +113,7 @@ impl AgentService for AgentApi {
         let csr = &request.get_ref().csr_der;
         let certificate = self.authority.issue_node(&node, csr, now).map_err(status::uncertified)?;
         let until = self.authority.node_end(now);
+        self.store.certified_node(&node, until).await.map_err(|error| lost(error, &node))?;
         caller.renewed_until(until);
         tracing::info!(%node, %until, "certificate renewed");
         let certificate_chain_pem = self.authority.chain(&certificate);
@@ -131,12 +134,20 @@ impl AgentService for AgentApi {
 
 impl AgentApi {
     /// Whether the calling node is still the one that was let in.
-    async fn still_enrolled(&self, name: &NodeName, caller: Option<&Caller>) -> Result<(), Status> {
+    async fn still_enrolled(&self, name: &NodeName, caller: Option<&Caller>) -> Result<Node, Status> {
         match self.store.node(name).await {
-            Ok(node) if caller.is_none_or(|caller| caller.is(&node)) => Ok(()),
+            Ok(node) if caller.is_none_or(|caller| caller.is(&node)) => Ok(node),
             Ok(_) | Err(StoreError::NotFound { .. }) => Err(status::node_deleted(name)),
             Err(error) => Err(status::store(error)),
         }
+    }
+}
+
+/// A write about a node that may have been deleted meanwhile.
+fn lost(error: StoreError, node: &NodeName) -> Status {
+    match error {
+        StoreError::NotFound { .. } => status::node_deleted(node),
+        other => status::store(other),
     }
 }
 

@@ -517,6 +517,9 @@ pub trait Store: Send + Sync + 'static {
     /// Revokes a user; doing it again changes nothing. The last admin with a good certificate cannot be revoked.
     async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError>;
 
+    /// Records when the newest certificate of a node ends.
+    async fn certified_node(&self, name: &NodeName, end: Timestamp) -> Result<(), StoreError>;
+
     /// Records a new session, and counts the tasks again that were set aside for its node's absence; the observer gets [`Change::Opened`] in commit order with all other changes.
     async fn open_session(
         &self,

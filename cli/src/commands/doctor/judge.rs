@@ -16,6 +16,10 @@ const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5);
 /// The server tells its time in whole seconds.
 const TICK: SignedDuration = SignedDuration::from_secs(1);
+/// A node that is away, and whose certificate ends sooner than this, should come back: a weekend.
+const AWAY_SOON: SignedDuration = SignedDuration::from_hours(3 * 24);
+/// An authority that ends sooner than this should be renewed: a quarter, since others may have to do it.
+const AUTHORITY_SOON: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Names in one line.
 const MAX_NAMES: usize = 5;
 
@@ -123,6 +127,65 @@ pub(super) fn versions(own: &str, server: Option<&str>) -> Finding {
     }
 }
 
+/// When the certificates end that a server shows, its own first.
+pub(super) fn server_certificate(ends: &[Timestamp], now: Timestamp) -> Finding {
+    let check = "server certificate";
+    let Some((own, above)) = ends.split_first() else {
+        return Finding::degraded(check, "none that can be read", "Use a newer longshore.");
+    };
+    let left = |end: Timestamp| end.duration_since(now);
+    let found = format!("valid for {} (until {own})", text::span(left(*own).as_secs()));
+    match above.iter().min() {
+        Some(authority) if left(*authority) < AUTHORITY_SOON => {
+            let found =
+                format!("{found}; its authority ends in {} ({authority})", text::span(left(*authority).as_secs()));
+            Finding::degraded(check, found, "Have the server's certificate authority renewed: docs/identity.md.")
+        }
+        _ if left(*own) < SOON => {
+            let hint = "The server renews it, unless another authority has to: its log says why it was not.";
+            Finding::degraded(check, found, hint)
+        }
+        _ => Finding::fine(check, found),
+    }
+}
+
+/// Nodes whose certificate is over, or will be before they are likely to be back.
+pub(super) fn node_certificates(nodes: &[Node], now: Timestamp) -> Finding {
+    let check = "node certificates";
+    let ends = |node: &&Node| text::time(node.certificate_expire_time.as_ref());
+    let over: Vec<&Node> = nodes.iter().filter(|node| ends(node).is_some_and(|end| end <= now)).collect();
+    let is_soon = |node: &&Node| {
+        !node.connected && ends(node).is_some_and(|end| end > now && end.duration_since(now) < AWAY_SOON)
+    };
+    let soon: Vec<&Node> = nodes.iter().filter(is_soon).collect();
+    let mut found = Vec::new();
+    if !over.is_empty() {
+        found.push(format!("{} of {} expired: {}", over.len(), nodes.len(), some(&over, |node| node.name.clone())));
+    }
+    if !soon.is_empty() {
+        let left = |node: &Node| ends(&node).map_or(0, |end| end.duration_since(now).as_secs());
+        let names = some(&soon, |node| format!("{} (in {})", node.name, text::span(left(node))));
+        found.push(format!("{} of {} expire soon while away: {names}", soon.len(), nodes.len()));
+    }
+    let hint = match (over.is_empty(), soon.is_empty()) {
+        (true, true) => return Finding::fine(check, "none that is over, or soon will be"),
+        (true, false) => "Switch them on before that: an agent renews its certificate when it connects.",
+        (false, _) => {
+            "`longshore node token --name NODE`, and on the node `longshore-agent enroll --renew --token TOKEN`."
+        }
+    };
+    Finding::degraded(check, found.join("; "), hint)
+}
+
+/// The first few of many.
+fn some(nodes: &[&Node], word: impl Fn(&Node) -> String) -> String {
+    let mut names = nodes.iter().take(MAX_NAMES).map(|node| word(node)).collect::<Vec<_>>().join(", ");
+    if nodes.len() > MAX_NAMES {
+        names.push_str(&format!(" and {} more", nodes.len() - MAX_NAMES));
+    }
+    names
+}
+
 /// Nodes that are not connected.
 pub(super) fn nodes(nodes: &[Node], now: Timestamp) -> Finding {
     let check = "nodes";
@@ -135,14 +198,10 @@ pub(super) fn nodes(nodes: &[Node], now: Timestamp) -> Finding {
     }
     // Who left last is the likeliest to be worth a look.
     away.sort_by_key(|node| std::cmp::Reverse(text::time(node.last_seen_time.as_ref())));
-    let names = away.iter().take(MAX_NAMES).map(|node| {
+    let names = some(&away, |node| {
         let seen = text::age(node.last_seen_time.as_ref(), now);
         if seen == "-" { format!("{} (never)", node.name) } else { format!("{} ({seen})", node.name) }
     });
-    let mut names = names.collect::<Vec<_>>().join(", ");
-    if away.len() > MAX_NAMES {
-        names.push_str(&format!(" and {} more", away.len() - MAX_NAMES));
-    }
     let found = format!("{} of {} not connected: {names}", away.len(), nodes.len());
     Finding::degraded(check, found, "On such a machine, the agent's log says why.")
 }
@@ -234,5 +293,47 @@ mod tests {
         assert_eq!(finding.found, "3 of 4 not connected: c (60s), a (10m), d (never)");
         let many: Vec<Node> = (1..=7).map(|ago| node("n", Some(ago))).collect();
         assert!(nodes(&many, now()).found.ends_with(" and 2 more"));
+    }
+
+    #[test]
+    fn nodes_whose_certificate_ends_are_told_before_they_are_lost() {
+        let node = |name: &str, connected: bool, left: Option<SignedDuration>| Node {
+            name: name.to_owned(),
+            connected,
+            certificate_expire_time: left
+                .map(|left| (now() + left).as_second())
+                .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        let hour = SignedDuration::from_hours(1);
+        let fine = [node("a", true, Some(DAY)), node("b", false, Some(DAY * 4)), node("c", false, None)];
+        assert_eq!(node_certificates(&fine, now()).verdict, Verdict::Fine, "who is connected renews in time");
+        let soon = [node("a", false, Some(hour * 5)), node("b", false, Some(DAY * 4))];
+        let finding = node_certificates(&soon, now());
+        assert_eq!(
+            (finding.verdict, finding.found.as_str()),
+            (Verdict::Degraded, "1 of 2 expire soon while away: a (in 5h)")
+        );
+        let over = [node("a", true, Some(-hour)), node("b", false, Some(hour * 5)), node("c", false, Some(-hour))];
+        let finding = node_certificates(&over, now());
+        assert_eq!(finding.found, "2 of 3 expired: a, c; 1 of 3 expire soon while away: b (in 5h)");
+        assert!(finding.hint.contains("enroll --renew"), "{finding:?}");
+    }
+
+    #[test]
+    fn the_servers_certificate_and_its_authority_are_told_before_they_end() {
+        let judged = |own: i32, authority: i32| {
+            server_certificate(&[now() + DAY * own, now() + DAY * authority, now() + DAY * 7000], now())
+        };
+        for (own, authority, verdict) in [
+            (300, 1000, Verdict::Fine),
+            (13, 1000, Verdict::Degraded),
+            (14, 90, Verdict::Fine),
+            (80, 89, Verdict::Degraded),
+        ] {
+            assert_eq!(judged(own, authority).verdict, verdict, "{own} {authority}");
+        }
+        assert!(judged(80, 89).found.contains("its authority ends in 89d"));
+        assert_eq!(server_certificate(&[], now()).verdict, Verdict::Degraded);
     }
 }

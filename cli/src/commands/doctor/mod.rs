@@ -41,6 +41,7 @@ async fn examine(connection: &Connection, findings: &mut Vec<Finding>) {
     };
     let found = format!("{} is the one that root.crt vouches for, by TLS 1.3 and HTTP/2", connection.server);
     findings.push(Finding::fine("server", found));
+    findings.push(shown(&connection.server, &credentials).await);
     if health(channel.clone(), findings).await {
         nodes(channel, findings).await;
     }
@@ -75,6 +76,17 @@ fn credentials(connection: &Connection, findings: &mut Vec<Finding>) -> Option<C
     Some(credentials)
 }
 
+/// What the server shows, and for how long it will.
+async fn shown(address: &str, credentials: &Credentials) -> Finding {
+    match longshore_tls::shown_chain(address, credentials).await {
+        Ok(chain) => {
+            let ends = chain.iter().map(|der| longshore_tls::validity_of(der).map(|validity| validity.not_after));
+            judge::server_certificate(&ends.filter_map(Result::ok).collect::<Vec<_>>(), Timestamp::now())
+        }
+        Err(error) => judge::not_connected(&error),
+    }
+}
+
 /// Asks the server how it is; whether it answers us at all.
 async fn health(channel: Channel, findings: &mut Vec<Finding>) -> bool {
     let asked = Timestamp::now();
@@ -98,11 +110,15 @@ async fn health(channel: Channel, findings: &mut Vec<Finding>) -> bool {
 
 /// Asks for the nodes.
 async fn nodes(channel: Channel, findings: &mut Vec<Finding>) {
-    findings.push(match Client::over(channel).list_nodes("", "", "").await {
-        Ok(nodes) => judge::nodes(&nodes, Timestamp::now()),
+    match Client::over(channel).list_nodes("", "", "").await {
+        Ok(nodes) => {
+            let now = Timestamp::now();
+            findings.push(judge::nodes(&nodes, now));
+            findings.push(judge::node_certificates(&nodes, now));
+        }
         Err(error) => {
             let hint = "Viewers, operators and admins may list nodes: ask an admin for a certificate of such a role.";
-            Finding::broken("nodes", error.text().replace('\n', " "), hint)
+            findings.push(Finding::broken("nodes", error.text().replace('\n', " "), hint));
         }
-    });
+    }
 }

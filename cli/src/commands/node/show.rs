@@ -47,6 +47,7 @@ fn text(node: &Node, apps: &[App], now: Timestamp) -> String {
         ("Connected", if node.connected { "yes".to_owned() } else { "no".to_owned() }),
         ("Last seen", if node.connected { String::new() } else { seen }),
         ("Enrolled", text::moment(node.enroll_time.as_ref(), now)),
+        ("Certificate", certificate(node, now)),
         ("Agent", info.agent_version),
         ("Runtime", info.runtime),
         ("Arch", info.architecture),
@@ -58,6 +59,13 @@ fn text(node: &Node, apps: &[App], now: Timestamp) -> String {
         ("Can", info.capabilities.join(" ")),
     ]);
     if apps.is_empty() { facts } else { format!("{facts}\n\n{}", app::list::table(apps, now)) }
+}
+
+/// Until when the node's certificate is good.
+fn certificate(node: &Node, now: Timestamp) -> String {
+    let Some(end) = node.certificate_expire_time.as_ref() else { return String::new() };
+    let is_over = text::time(Some(end)).is_some_and(|end| end <= now);
+    format!("{} {}", if is_over { "expired" } else { "until" }, text::moment(Some(end), now))
 }
 
 #[cfg(test)]

@@ -60,7 +60,11 @@ pub(crate) async fn sessions_are_recorded(factory: &dyn Factory) {
     let Some(Change::Opened { session, .. }) = seen.first() else { panic!("{seen:?}") };
     assert_eq!(*session, session_id(1));
     let node = bed.store.node(&name).await.unwrap();
-    assert_eq!((node.last_seen, node.info), (Some(at(5)), Some(info())));
+    assert_eq!((node.last_seen, node.info, node.certificate_end), (Some(at(5)), Some(info()), None));
+    bed.store.certified_node(&name, at(700)).await.unwrap();
+    assert_eq!(bed.store.node(&name).await.unwrap().certificate_end, Some(at(700)));
+    let unknown = bed.store.certified_node(&node_name("unknown"), at(700)).await.unwrap_err();
+    assert!(is_not_found(&unknown, "node"), "{unknown:?}");
     bed.store.close_session(&name, at(9)).await.unwrap();
     assert_eq!(bed.store.node(&name).await.unwrap().last_seen, Some(at(9)));
     assert!(lines(&bed.seen.take()).is_empty());

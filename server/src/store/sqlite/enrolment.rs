@@ -228,8 +228,7 @@ impl Batch<'_> {
             return Err(StoreError::AlreadyExists { kind: "node", name: name.to_string() });
         }
         if terms.validate_only {
-            let info = None;
-            return Ok(Node { name: name.clone(), labels: machine.labels, enroll_time: now, last_seen: None, info });
+            return Ok(new_node(name, machine.labels, now));
         }
         let node = self.become_node(name, machine.labels.clone(), for_name, now)?;
         // Whoever becomes a node leaves no other request under its name; its own stays until the certificate is fetched.
@@ -274,7 +273,7 @@ impl Batch<'_> {
     }
 
     fn add_node(&mut self, name: &NodeName, labels: Labels, now: Timestamp) -> Result<Node, StoreError> {
-        let node = Node { name: name.clone(), labels, enroll_time: now, last_seen: None, info: None };
+        let node = new_node(name, labels, now);
         self.sql
             .prepare_cached("INSERT INTO node (name, labels, enroll_time) VALUES (?1, ?2, ?3)")?
             .execute(params![name.as_str(), rows::to_json(&node.labels)?, rows::micros(now)])?;
@@ -294,6 +293,10 @@ impl Batch<'_> {
         self.tell_node(Change::Reenrolled { node: name.clone() });
         Ok(node)
     }
+}
+
+fn new_node(name: &NodeName, labels: Labels, now: Timestamp) -> Node {
+    Node { name: name.clone(), labels, enroll_time: now, last_seen: None, info: None, certificate_end: None }
 }
 
 fn later(now: Timestamp) -> Timestamp {

@@ -312,6 +312,11 @@ impl Store for SqliteStore {
         self.writer.write(move |batch| batch.revoke_user(&name, &terms, rounded(now))).await
     }
 
+    async fn certified_node(&self, name: &NodeName, end: Timestamp) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.certified_node(&name, end)).await
+    }
+
     async fn open_session(
         &self,
         node: &NodeName,

@@ -163,6 +163,15 @@ impl Batch<'_> {
         Ok(assignments)
     }
 
+    /// Records when the newest certificate of a node ends.
+    pub(super) fn certified_node(&mut self, name: &NodeName, end: Timestamp) -> Result<(), StoreError> {
+        let updated = self
+            .sql
+            .prepare_cached("UPDATE node SET certificate_end = ?2 WHERE name = ?1")?
+            .execute(params![name.as_str(), rows::micros(end)])?;
+        if updated == 0 { Err(no_node(name)) } else { Ok(()) }
+    }
+
     /// Records when a node was last heard of; one that was deleted meanwhile needs no record.
     pub(super) fn close_session(&mut self, name: &NodeName, now: Timestamp) -> Result<(), StoreError> {
         self.sql

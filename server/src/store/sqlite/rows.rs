@@ -57,7 +57,7 @@ pub(super) use app_columns;
 // Columns of `node`, in the order of `node`.
 macro_rules! node_columns {
     () => {
-        "name, labels, enroll_time, last_seen, info"
+        "name, labels, enroll_time, last_seen, info, certificate_end"
     };
 }
 pub(super) use node_columns;
@@ -305,6 +305,7 @@ pub(super) fn node(row: &Row<'_>) -> Result<Node> {
         enroll_time: time(row, 2)?,
         last_seen: optional_time(row, 3)?,
         info: optional_json(row, 4)?,
+        certificate_end: optional_time(row, 5)?,
     })
 }
 
