@@ -35,7 +35,16 @@ async fn run(section: &'static str) {
     let cluster = Cluster::start().await;
     let _node = cluster.node_with("shop-1", &[("role", "till")], None, &["--runtime", "fake"]).await;
     let directory = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(root().join("proto"), directory.path().join("proto")).unwrap();
+    // Beside the API's files what npm and a copy of googleapis give.
+    let node = clients().join("node");
+    let given = [
+        (root().join("proto"), "proto"),
+        (node.join("proto"), "googleapis"),
+        (node.join("node_modules"), "node_modules"),
+    ];
+    for (source, name) in given {
+        std::os::unix::fs::symlink(source, directory.path().join(name)).unwrap();
+    }
     let (server, credentials) = (cluster.api_address().to_owned(), cluster.admin());
     let run = move || {
         Examples::of(&document, section).run(directory.path(), |command| {
@@ -53,6 +62,11 @@ async fn grpcurl_finds_its_way_and_reads_errors() {
 #[tokio::test(flavor = "multi_thread")]
 async fn python_deploys_follows_and_reads_errors() {
     run("Python").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_deploys_follows_and_reads_errors() {
+    run("Node").await;
 }
 
 async fn scenario(client: Command) {

@@ -1,7 +1,7 @@
 //! Examples in documents, run as they stand.
 //!
-//! A fenced block of `sh` is run, one of `python NAME` becomes a file of that name, and one of `text` holds lines that
-//! the block before it must print, in this order; `…` in such a line stands for anything.
+//! A fenced block of `sh` is run, one of `python NAME` or `js NAME` becomes a file of that name, and one of `text` holds
+//! lines that the block before it must print, in this order; `…` in such a line stands for anything.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ impl Examples {
             let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
             match kind.split_once(' ').unwrap_or((kind, "")) {
                 ("sh", "") => found.blocks.push((text.join("\n"), Vec::new())),
-                ("python", name) if !name.is_empty() => found.files.push((name.to_owned(), text.join("\n"))),
+                ("python" | "js", name) if !name.is_empty() => found.files.push((name.to_owned(), text.join("\n"))),
                 ("text", "") => {
                     let (_, expected) = found.blocks.last_mut().expect("an output comes after its command");
                     expected.extend(text.into_iter().map(str::to_owned));
