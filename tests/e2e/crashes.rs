@@ -6,6 +6,8 @@ use longshore_tests::cluster::Cluster;
 use longshore_tests::http;
 use longshore_tests::spec::{app, restart, tcp, with_ports};
 use longshore_tests::wait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use v1::{AppState, JobState, TaskState};
 
 /// Identity of the running container of a served app: the demo app answers when it started.
@@ -165,4 +167,25 @@ async fn a_machine_that_is_switched_off_and_on_brings_its_apps_up_without_a_serv
     assert_eq!(running, wanted);
     node.kill();
     wait::until("the machine to be off", || async { node.shims().is_empty() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_shim_holds_nothing_up() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let job = served(&cluster, &client).await;
+    for shim in node.shims() {
+        kill(Pid::from_raw(shim.try_into().unwrap()), Signal::SIGSTOP).unwrap();
+    }
+    // Others are none of its business, and it goes when it is told to.
+    served(&cluster, &client).await;
+    let remove =
+        v1::RemoveAppRequest { app_name: job.app_name.clone(), node_name: String::new(), ..Default::default() };
+    client.apps.clone().remove_app(remove).await.unwrap();
+    wait::until("the app to be gone", || async {
+        client.apps_of("node").await.iter().all(|app| app.app_name != job.app_name)
+    })
+    .await;
+    wait::until("its shim to be gone", || async { node.shims().len() == 1 }).await;
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use longshore_agent::host_path::HostPaths;
-use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Settings};
+use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Patience, Settings};
 use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::{Launch, Rotation, Runtime, RuntimeError};
 use longshore_demo_image::DemoImage;
@@ -29,6 +29,7 @@ async fn create_with(node: &mut Node, launch: &Launch, script: &str) -> Result<(
         rotation: Rotation::default(),
         egress: EgressChoice::Off,
         host_paths: HostPaths::new(&node.data_dir(), Vec::new()),
+        patience: Patience::default(),
     };
     let runtime = EmbeddedRuntime::open(settings, &RegistryConfig::default()).unwrap();
     let created = runtime.create(launch).await;

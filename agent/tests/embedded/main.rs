@@ -1,6 +1,7 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
 //!
-//! What is here but `host_paths`, `recovery`, `system_calls` and `node` is held against the engines too: see `tests/engines`.
+//! What is here but `frozen`, `host_paths`, `recovery`, `system_calls` and `node` is held against the engines too: see
+//! `tests/engines`.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -14,6 +15,7 @@ mod bench;
 mod confinement;
 mod conformance;
 mod fake;
+mod frozen;
 mod host_paths;
 mod life;
 mod limits;

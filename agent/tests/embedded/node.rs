@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use longshore_agent::host_path::HostPaths;
-use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Settings, reset};
+use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Patience, Settings, reset};
 use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::{InstanceKey, Launch, Rotation};
 
@@ -13,7 +14,11 @@ pub use super::bench::*;
 
 pub type Node = super::bench::Node<Embedded>;
 
-pub struct Embedded;
+#[derive(Default)]
+pub struct Embedded {
+    /// How long shims are waited for, from the next start of the agent on.
+    pub patience: Mutex<Patience>,
+}
 
 impl Backend for Embedded {
     type Runtime = EmbeddedRuntime;
@@ -21,7 +26,7 @@ impl Backend for Embedded {
     const LEFT_OF_A_FLOOD: usize = 100_000;
 
     fn new() -> Self {
-        Self
+        Self::default()
     }
 
     fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> EmbeddedRuntime {
@@ -33,6 +38,7 @@ impl Backend for Embedded {
             // These tests run in the machine's own network, whose packet filter is none of their business.
             egress: EgressChoice::Off,
             host_paths: HostPaths::new(data_dir, Vec::new()),
+            patience: *self.patience.lock().unwrap(),
         };
         EmbeddedRuntime::open(settings, &RegistryConfig::default()).unwrap()
     }

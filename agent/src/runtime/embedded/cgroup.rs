@@ -4,8 +4,8 @@
 //! process in it. [`CgroupPath`] therefore cannot hold one.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -145,22 +145,40 @@ pub(super) fn oom_kills(path: &CgroupPath) -> u64 {
 
 /// Kills every process of the cgroup, waits until they are gone, and removes it from every hierarchy.
 ///
-/// Blocks for at most some seconds; a cgroup that is not there is no error.
+/// Blocks for at most some seconds; a cgroup that is not there is no error. One that is frozen is thawed, after it was
+/// killed: nothing in it runs on.
 pub(super) fn destroy(path: &CgroupPath) -> io::Result<()> {
     let deadline = Instant::now() + KILL_TIMEOUT;
-    for directory in path.directories()? {
-        loop {
-            kill_all(&directory)?;
-            match remove_group(&directory) {
-                Ok(()) => break,
-                Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && Instant::now() < deadline => {
-                    std::thread::sleep(KILL_POLL);
-                }
-                Err(error) => return Err(error),
+    let directories = path.directories()?;
+    let each = |act: fn(&Path) -> io::Result<()>| directories.iter().try_for_each(|directory| act(directory));
+    loop {
+        each(kill_all)?;
+        match each(remove_group) {
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && Instant::now() < deadline => {
+                // What is frozen in one hierarchy dies in none of them.
+                each(thaw)?;
+                std::thread::sleep(KILL_POLL);
             }
+            other => return other,
         }
     }
-    Ok(())
+}
+
+/// Lets the processes of a cgroup and of those below it go on, or die of the signals that they were sent.
+fn thaw(directory: &Path) -> io::Result<()> {
+    for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        // Each version has one of the two, and the freezer of the first is a hierarchy of its own.
+        match OpenOptions::new()
+            .write(true)
+            .open(directory.join(file))
+            .and_then(|mut file| file.write_all(word.as_bytes()))
+        {
+            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32) => {
+            }
+            other => other?,
+        }
+    }
+    children(directory)?.iter().try_for_each(|child| thaw(child))
 }
 
 /// Containers of a node that have a cgroup in some hierarchy.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::layout::{LOCK, SHIM_LOG, SOCKET};
 use super::state::{self, Answer, Command, State};
@@ -27,8 +28,38 @@ const MIN_POLL: Duration = Duration::from_millis(1);
 /// Longest pause between two looks at a lock.
 const MAX_POLL: Duration = Duration::from_millis(50);
 
+/// How long shims are waited for before they count as dead, frozen or stuck. All of them are generous: a machine that
+/// is out of memory takes seconds for what otherwise takes milliseconds, and what is given up is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For making a container: mounts, network and all processes but the program.
+    pub make: Duration,
+    /// For starting its program, which is read from the disk.
+    pub start: Duration,
+    /// For sending it a signal.
+    pub signal: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let [make, start, signal] = [60, 30, 10].map(Duration::from_secs);
+        Self { make, start, signal }
+    }
+}
+
+/// What came of a command to a shim.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Its answer.
+    Answer(Answer),
+    /// There is no shim, or it went away meanwhile.
+    Gone,
+    /// It is there, and says nothing.
+    Silence,
+}
+
 /// Starts a shim and waits until it has made the container, or could not.
-pub(super) async fn spawn(program: &Path, container: &Path) -> Result<(), RuntimeError> {
+pub(super) async fn spawn(program: &Path, container: &Path, patience: Duration) -> Result<(), RuntimeError> {
     let mut command = tokio::process::Command::new(program);
     // People read it in lists of processes, where /proc/self/exe would say nothing.
     command.arg0("longshore-agent").arg(shim::COMMAND).arg(container).current_dir("/").env_clear();
@@ -40,24 +71,44 @@ pub(super) async fn spawn(program: &Path, container: &Path) -> Result<(), Runtim
     let mut child = command.spawn().map_err(|e| failure::io("starting a shim", e))?;
     let output = child.stdout.take();
     // The shim goes on without us; as long as we live it is ours to reap.
+    let (give_up, given_up) = oneshot::channel::<()>();
     let reaper = tokio::spawn(async move {
-        let _ = child.wait().await;
+        tokio::select! {
+            _ = child.wait() => {}
+            Ok(()) = given_up => {
+                let _ = child.kill().await;
+            }
+        }
     });
     let Some(output) = output else { return Err(failure::other("the shim has no standard output")) };
     let mut line = String::new();
-    let read = BufReader::new(output.take(MAX_ANSWER)).read_line(&mut line).await;
+    let mut output = BufReader::new(output.take(MAX_ANSWER));
+    let Ok(read) = timeout(patience, output.read_line(&mut line)).await else {
+        let _ = give_up.send(());
+        let _ = timeout(END_TIMEOUT, reaper).await;
+        let message = format!("making the container was given up: its shim said nothing for {} s", patience.as_secs());
+        return Err(failure::other(message));
+    };
     let error = match read.map(|_| serde_json::from_str(&line)) {
         Ok(Ok(Answer::Done(_))) => return Ok(()),
         Ok(Ok(Answer::Refused(why))) => why.into(),
         _ => failure::other(format!("the shim ended early; see {}", container.join(SHIM_LOG).display())),
     };
     // It is about to end: whoever hears of the failure finds nothing of it left.
-    let _ = tokio::time::timeout(END_TIMEOUT, reaper).await;
+    let _ = timeout(END_TIMEOUT, reaper).await;
     Err(error)
 }
 
-/// Sends a command and reads the answer; `None` if there is no shim to talk to, or it went away meanwhile.
-pub(super) async fn ask(container: &Path, command: Command) -> io::Result<Option<Answer>> {
+/// Sends a command and reads the answer, for at most `patience` where there is one.
+pub(super) async fn ask(container: &Path, command: Command, patience: Option<Duration>) -> io::Result<Heard> {
+    let asking = converse(container, command);
+    match patience {
+        Some(patience) => timeout(patience, asking).await.unwrap_or(Ok(Heard::Silence)),
+        None => asking.await,
+    }
+}
+
+async fn converse(container: &Path, command: Command) -> io::Result<Heard> {
     let stream = match connect(container).await {
         Ok(stream) => stream,
         // A reset: the shim ended between our connection and its acceptance.
@@ -67,7 +118,7 @@ pub(super) async fn ask(container: &Path, command: Command) -> io::Result<Option
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
             ) =>
         {
-            return Ok(None);
+            return Ok(Heard::Gone);
         }
         Err(error) => return Err(error),
     };
@@ -75,11 +126,12 @@ pub(super) async fn ask(container: &Path, command: Command) -> io::Result<Option
     let mut json = serde_json::to_vec(&command)?;
     json.push(b'\n');
     if write.write_all(&json).await.is_err() {
-        return Ok(None);
+        return Ok(Heard::Gone);
     }
     let mut line = String::new();
     let answered = BufReader::new(read.take(MAX_ANSWER)).read_line(&mut line).await;
-    Ok(answered.ok().filter(|length| *length > 0).and_then(|_| serde_json::from_str(&line).ok()))
+    let answer = answered.ok().filter(|length| *length > 0).and_then(|_| serde_json::from_str(&line).ok());
+    Ok(answer.map_or(Heard::Gone, Heard::Answer))
 }
 
 async fn connect(container: &Path) -> io::Result<UnixStream> {

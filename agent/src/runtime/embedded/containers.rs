@@ -18,13 +18,14 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::cgroup::{self, CgroupPath};
+use super::client::{self, Heard, Patience};
 use super::egress::{self, Choice, Egress};
 use super::launch::{Label, LaunchFile, VERSION};
 use super::layout::{self, FILE_MODE, Layout};
 use super::lock::KeptOut;
 use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
-use super::{client, failure, files, removed, sweep, volumes};
+use super::{failure, files, removed, sweep, volumes};
 use crate::durable;
 use crate::host_path::HostPaths;
 use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub egress: Choice,
     /// Which paths of the node containers may have.
     pub host_paths: HostPaths,
+    /// How long shims are waited for.
+    pub patience: Patience,
 }
 
 impl Settings {
@@ -65,6 +68,7 @@ impl Settings {
             rotation: Rotation::default(),
             egress: Choice::default(),
             host_paths: HostPaths::new(data_dir, Vec::new()),
+            patience: Patience::default(),
         }
     }
 }
@@ -160,7 +164,12 @@ impl Containers {
                 .map_err(|e| failure::io(format!("making {}", directory.display()), e))
         });
         made?;
-        client::spawn(&self.settings.shim, &directory).await
+        let spawned = client::spawn(&self.settings.shim, &directory, self.settings.patience.make).await;
+        if spawned.is_err() {
+            // One that was killed has not tidied up after itself.
+            self.bury(&directory).await?;
+        }
+        spawned
     }
 
     fn prepare(&self, launch: &Launch, program: Program, directory: &Path) -> Result<LaunchFile, RuntimeError> {
@@ -224,13 +233,20 @@ impl Containers {
     /// As [`crate::runtime::Runtime::start`].
     pub(super) async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError> {
         let container = self.newest(instance)?;
-        match self.ask(&container, Command::Start).await? {
-            Some(Answer::Done(State::Running { since })) => Ok(since),
+        let patience = self.settings.patience.start;
+        match self.ask(&container, Command::Start, Some(patience)).await? {
+            Heard::Answer(Answer::Done(State::Running { since })) => Ok(since),
             // So short a life that its end came first.
-            Some(Answer::Done(State::Exited(exit))) => Ok(exit.time),
-            Some(Answer::Done(State::Failed(why)) | Answer::Refused(why)) => Err(why.into()),
-            Some(Answer::Done(State::Created)) => Err(failure::other("the container was not started")),
-            None => match client::last_state(&container) {
+            Heard::Answer(Answer::Done(State::Exited(exit))) => Ok(exit.time),
+            Heard::Answer(Answer::Done(State::Failed(why)) | Answer::Refused(why)) => Err(why.into()),
+            Heard::Answer(Answer::Done(State::Created)) => Err(failure::other("the container was not started")),
+            Heard::Silence => {
+                self.force(&container).await?;
+                let seconds = patience.as_secs();
+                let message = format!("starting the container was given up: its shim did not answer for {seconds} s");
+                Err(failure::other(message))
+            }
+            Heard::Gone => match client::last_state(&container) {
                 Some(State::Failed(why)) => Err(why.into()),
                 Some(State::Exited(exit)) => Ok(exit.time),
                 _ => Err(failure::other("the container's shim is gone")),
@@ -241,8 +257,8 @@ impl Containers {
     /// As [`crate::runtime::Runtime::wait`].
     pub(super) async fn wait(&self, instance: &InstanceKey) -> Result<InstanceExit, RuntimeError> {
         let container = self.newest(instance)?;
-        let answer = self.ask(&container, Command::Wait).await?;
-        if let Some(Answer::Done(State::Exited(exit))) = answer {
+        let heard = self.ask(&container, Command::Wait, None).await?;
+        if let Heard::Answer(Answer::Done(State::Exited(exit))) = heard {
             return Ok(exit);
         }
         if !self.ended(&container).await? {
@@ -255,13 +271,15 @@ impl Containers {
     pub(super) async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
         let Some(container) = self.runs(instance)?.into_iter().next() else { return Ok(()) };
         let asks = Label::read(&container).map_or(Signal::SIGTERM as i32, |label| label.stop_signal);
-        if self.ask(&container, Command::Kill(asks)).await?.is_some() {
-            let over = tokio::time::timeout(grace, self.ask(&container, Command::Wait)).await;
+        let mut heard = self.signal(&container, asks).await?;
+        if matches!(heard, Heard::Answer(_)) {
+            let over = tokio::time::timeout(grace, self.ask(&container, Command::Wait, None)).await;
             if over.is_err() {
-                self.ask(&container, Command::Kill(Signal::SIGKILL as i32)).await?;
+                heard = self.signal(&container, Signal::SIGKILL as i32).await?;
             }
         }
-        if self.ended(&container).await? {
+        // Whoever does not answer does not end in good order either.
+        if !matches!(heard, Heard::Silence) && self.ended(&container).await? {
             self.settle(&container).await?;
             return Ok(());
         }
@@ -347,8 +365,12 @@ impl Containers {
         }
     }
 
-    async fn ask(&self, container: &Path, command: Command) -> Result<Option<Answer>, RuntimeError> {
-        client::ask(container, command).await.map_err(|e| failure::io("talking to a shim", e))
+    async fn ask(&self, container: &Path, command: Command, patience: Option<Duration>) -> Result<Heard, RuntimeError> {
+        client::ask(container, command, patience).await.map_err(|e| failure::io("talking to a shim", e))
+    }
+
+    async fn signal(&self, container: &Path, number: i32) -> Result<Heard, RuntimeError> {
+        self.ask(container, Command::Kill(number), Some(self.settings.patience.signal)).await
     }
 
     fn is_alive(&self, container: &Path) -> Result<bool, RuntimeError> {
@@ -394,21 +416,21 @@ impl Containers {
                 return Ok(kept_out);
             }
             // A shim that hears it goes in good order; one that does not is killed with its container.
-            let answer = self.ask_once_made(container, Command::Kill(Signal::SIGKILL as i32)).await?;
-            if answer.is_none() || !self.ended(container).await? {
+            let heard = self.kill_once_made(container).await?;
+            if !matches!(heard, Heard::Answer(_)) || !self.ended(container).await? {
                 self.force(container).await?;
             }
         }
     }
 
-    /// Asks a shim that may still be making its container: killed in the middle it would leave the container library's
+    /// Kills a container whose shim may still be making it: killed in the middle, that would leave the container library's
     /// other processes behind, which go on with the making.
-    async fn ask_once_made(&self, container: &Path, command: Command) -> Result<Option<Answer>, RuntimeError> {
+    async fn kill_once_made(&self, container: &Path) -> Result<Heard, RuntimeError> {
         let deadline = Instant::now() + MAKE_TIMEOUT;
         loop {
-            let answer = self.ask(container, command).await?;
-            if answer.is_some() || !self.is_alive(container)? || Instant::now() >= deadline {
-                return Ok(answer);
+            let heard = self.signal(container, Signal::SIGKILL as i32).await?;
+            if !matches!(heard, Heard::Gone) || !self.is_alive(container)? || Instant::now() >= deadline {
+                return Ok(heard);
             }
             sleep(MAKE_POLL).await;
         }

@@ -37,6 +37,7 @@ mod sweep;
 mod sys;
 mod user;
 
+pub use client::Patience;
 pub use containers::Settings;
 pub use egress::{Choice as EgressChoice, INTERFACE_PREFIX, Range as EgressRange};
 pub use sweep::reset;
