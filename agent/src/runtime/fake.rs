@@ -18,7 +18,7 @@
 //! Containers live in a [`Machine`]. Several runtimes may share one, which is how an agent's restart is played: a second
 //! agent finds the containers that the first one started.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -311,6 +311,11 @@ impl Runtime for FakeRuntime {
     }
 
     async fn remove_app(&self, _app: &AppName) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// Its containers hold nothing beside themselves.
+    async fn retain(&self, _: &BTreeSet<AppName>) -> Result<(), RuntimeError> {
         Ok(())
     }
 

@@ -45,9 +45,19 @@ impl Layout {
         self.root.join("node-uid")
     }
 
+    /// Holds the uids that the node had before, one a line, while something of them may be left.
+    pub(super) fn former_node_uids(&self) -> PathBuf {
+        self.root.join("former-node-uids")
+    }
+
     /// Holds the address of the engine that has the containers, where one has them.
     pub(super) fn engine(&self) -> PathBuf {
         self.root.join("engine")
+    }
+
+    /// Is there while containers of this directory have, or may have left, a way out.
+    pub(super) fn has_had_egress(&self) -> PathBuf {
+        self.root.join("egress")
     }
 
     pub(super) fn images(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! A runtime whose operations are counted and timed.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,6 +136,10 @@ impl Runtime for Measured {
 
     async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
         self.metrics.time("remove_app", self.inner.remove_app(app)).await
+    }
+
+    async fn retain(&self, apps: &BTreeSet<AppName>) -> Result<(), RuntimeError> {
+        self.inner.retain(apps).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {

@@ -3,6 +3,7 @@
 //! A runtime knows images, containers and their output. It knows nothing of jobs, tasks, attempts or servers: the
 //! supervisor decides what shall run and when, and speaks of apps and instances only.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub mod image;
 mod layout;
 mod logs;
 pub mod measured;
+mod owner;
 mod removed;
 mod volumes;
 
@@ -169,6 +171,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Removes what the app still holds beside its containers: empty directories, and output after a while.
     async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError>;
+
+    /// Removes what is left of apps that are none of these, their output after a while. Called once, by an agent that has
+    /// just learnt what its apps are.
+    async fn retain(&self, apps: &BTreeSet<AppName>) -> Result<(), RuntimeError>;
 
     /// All containers of this node, and nothing of others.
     async fn list(&self) -> Result<Vec<Found>, RuntimeError>;

@@ -1,5 +1,6 @@
 //! What is left of removed apps.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -13,6 +14,7 @@ use super::{files, volumes};
 const KEEP_LOGS: SignedDuration = SignedDuration::from_hours(1);
 /// Removed apps whose output is kept: with [`super::logs::Rotation`] a bound on the disk that they take.
 const KEEP_LOGS_OF: usize = 20;
+
 /// Removes what an app holds beside its containers: its volumes now, its output after a while.
 pub(super) fn remove(layout: &Layout, app: &AppName, now: Timestamp) -> io::Result<()> {
     if layout.app_logs(app).exists() {
@@ -20,6 +22,22 @@ pub(super) fn remove(layout: &Layout, app: &AppName, now: Timestamp) -> io::Resu
         fs::write(layout.removed_mark(app.as_str()), "")?;
     }
     volumes::remove(&layout.app_volumes(app.as_str()))?;
+    sweep(layout, now)
+}
+
+/// Removes volumes of apps that are none of these, and begins to forget their output. What has no app's name stays.
+pub(super) fn retain(layout: &Layout, apps: &BTreeSet<AppName>, now: Timestamp) -> io::Result<()> {
+    let is_orphan = |name: &String| AppName::parse(name).is_ok_and(|app| !apps.contains(&app));
+    for name in files::names(&layout.all_volumes())?.into_iter().filter(is_orphan) {
+        tracing::info!(app = name, "removing volumes of an app that is not this node's any more");
+        volumes::remove(&layout.app_volumes(&name))?;
+    }
+    for name in files::names(&layout.all_logs())?.into_iter().filter(is_orphan) {
+        let mark = layout.removed_mark(&name);
+        if !mark.exists() {
+            fs::write(mark, "")?;
+        }
+    }
     sweep(layout, now)
 }
 
@@ -46,6 +64,23 @@ pub(super) fn sweep(layout: &Layout, now: Timestamp) -> io::Result<()> {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_known_apps_keep_what_they_have() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        for name in ["till-1", "till-2", "Not.An.App"] {
+            fs::create_dir_all(layout.all_volumes().join(name).join("0/data")).unwrap();
+            fs::create_dir_all(layout.all_logs().join(name)).unwrap();
+        }
+        let apps = [AppName::parse("till-1").unwrap()].into();
+        retain(&layout, &apps, Timestamp::now()).unwrap();
+        assert_eq!(files::names(&layout.all_volumes()).unwrap(), ["Not.An.App", "till-1"]);
+        assert_eq!(files::names(&layout.all_logs()).unwrap().len(), 3, "output can still be read");
+        let later = Timestamp::now() + SignedDuration::from_hours(2);
+        retain(&layout, &apps, later).unwrap();
+        assert_eq!(files::names(&layout.all_logs()).unwrap(), ["Not.An.App", "till-1"]);
+    }
 
     #[test]
     fn output_of_removed_apps_is_kept_for_a_while() {

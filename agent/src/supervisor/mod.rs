@@ -100,6 +100,12 @@ impl Supervisor {
         for container in context.runtime.list().await? {
             found.entry(container.instance.app.clone()).or_default().push(container);
         }
+        let entries = loaded.entries.iter().map(|entry| &entry.assignment.app);
+        let apps = entries.chain(&loaded.damaged).chain(found.keys()).cloned().collect();
+        if let Err(error) = context.runtime.retain(&apps).await {
+            // Only room is lost; the next agent tries again.
+            tracing::warn!(%error, "something of removed apps stays");
+        }
         let mut supervisor = Self { context, workers: HashMap::new(), unclaimed: HashMap::new() };
         // All ports are reserved before the first worker can ask for one.
         for entry in &loaded.entries {

@@ -1,6 +1,6 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
 //!
-//! What is here but `frozen`, `host_paths`, `recovery`, `system_calls` and `node` is held against the engines too: see
+//! What is here but `frozen`, `host_paths`, `recovery`, `sweep`, `system_calls` and `node` is held against the engines too: see
 //! `tests/engines`.
 #![allow(
     missing_docs,
@@ -24,5 +24,6 @@ mod node;
 mod output;
 mod promises;
 mod recovery;
+mod sweep;
 mod system_calls;
 mod volumes;

@@ -55,6 +55,31 @@ async fn a_host_path_that_is_missing_or_leads_to_the_system_is_refused() {
 }
 
 #[tokio::test]
+async fn volumes_of_apps_that_nobody_knows_go() {
+    let node = Node::new();
+    let spec = json!({
+        "volumes": [
+            { "mountPath": "/disk", "emptyDir": {} },
+            { "mountPath": "/memory", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
+        ],
+    });
+    for app in ["known", "orphan"] {
+        let launch = node.launch(app, DemoImage::new().cmd(&["exit", "0"]), spec.clone()).await;
+        let key = node.run(&launch).await.unwrap();
+        node.wait(&key).await;
+        node.runtime().delete(&key).await.unwrap();
+    }
+    let volumes = |app: &str| node.data_dir().join("runtime/volumes").join(app);
+    assert!(volumes("known").exists() && volumes("orphan").exists());
+    let known = node.key("known").app;
+    node.runtime().retain(&[known.clone()].into()).await.unwrap();
+    assert!(volumes("known").exists() && !volumes("orphan").exists());
+    assert_eq!(node.leftovers().iter().filter(|left| left.starts_with("mount")).count(), 1, "{:?}", node.leftovers());
+    node.runtime().remove_app(&known).await.unwrap();
+    node.end().await;
+}
+
+#[tokio::test]
 async fn empty_directories_survive_restarts_and_go_with_the_app() {
     let mut node = Node::new();
     let spec = json!({

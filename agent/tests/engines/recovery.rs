@@ -1,5 +1,6 @@
 //! Agents that are restarted, engines that go away, and containers of others.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_agent::runtime::Access;
@@ -9,7 +10,7 @@ use longshore_model::failure::FailureReason;
 use longshore_model::spec::Protocol;
 use serde_json::json;
 
-use super::node::{Kind, Node, PATIENCE, free_port, http, port};
+use super::node::{Backend, Kind, Node, PATIENCE, free_port, http, port};
 use crate::node::Which;
 
 #[tokio::test]
@@ -113,6 +114,27 @@ async fn containers_of_others_are_not_seen_and_not_touched() {
     let (status, _) = machine.engine().request("DELETE", &format!("/v1.40/containers/{foreign}?force=true"), "");
     assert_eq!(status, 204);
     other.end().await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_node_of_the_directory_has_in_the_engine_goes() {
+    let mut node = Node::new();
+    let other = Node::new();
+    let theirs = other.launch("a", DemoImage::new().cmd(&["sleep"]), json!({})).await;
+    other.run(&theirs).await.unwrap();
+    let launch = node.launch("a", DemoImage::new().cmd(&["sleep"]), json!({})).await;
+    node.run(&launch).await.unwrap();
+    // The directory is enrolled again, after its identity was lost.
+    let before = node.uid.clone();
+    node.uid.push_str("-again");
+    node.restart();
+    assert_eq!(node.backend.leftovers(&before, ""), BTreeSet::new());
+    assert_eq!(node.runtime().list().await.unwrap(), []);
+    assert!(!node.data_dir().join("runtime/former-node-uids").exists());
+    let found = other.runtime().list().await.unwrap();
+    assert!(matches!(found[..], [ref one] if matches!(one.state, FoundState::Running(_))), "{found:?}");
+    other.end().await;
+    node.end().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Nothing of them is kept in memory but what the engine itself may forget: what exists is told by its labels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -249,6 +249,16 @@ impl Containers {
         let (layout, app) = (self.layout.clone(), app.clone());
         blocking(move || {
             removed::remove(&layout, &app, Timestamp::now()).map_err(|e| failure::io("removing an app", e))
+        })
+        .await
+    }
+
+    /// As [`crate::runtime::Runtime::retain`].
+    pub(super) async fn retain(&self, apps: &BTreeSet<AppName>) -> Result<(), RuntimeError> {
+        let (layout, apps) = (self.layout.clone(), apps.clone());
+        blocking(move || {
+            let retained = removed::retain(&layout, &apps, Timestamp::now());
+            retained.map_err(|e| failure::io("removing what removed apps have left", e))
         })
         .await
     }

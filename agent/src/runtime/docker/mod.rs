@@ -4,6 +4,7 @@
 //! both do the same. Containers bear labels, by which the next agent finds them; what does not bear this node's is never
 //! touched. What each runtime can do is in `docs/runtimes.md`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
     Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError, failure,
-    files, removed, volumes,
+    files, owner, removed, volumes,
 };
 use crate::capability;
 use crate::durable;
@@ -129,7 +130,12 @@ impl DockerRuntime {
         let mut failures: u32 = 0;
         loop {
             match self.containers.engine.connect().await {
-                Ok((_, facts)) => return facts.version,
+                Ok((_, facts)) => {
+                    if let Err(error) = remove_former(&self.containers).await {
+                        tracing::warn!(%error, "something of a former node of this directory stays in the engine");
+                    }
+                    return facts.version;
+                }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     let pause = RECONNECT.delay(failures);
@@ -249,6 +255,10 @@ impl Runtime for DockerRuntime {
         self.containers.remove_app(app).await
     }
 
+    async fn retain(&self, apps: &BTreeSet<AppName>) -> Result<(), RuntimeError> {
+        self.containers.retain(apps).await
+    }
+
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.containers.list().await
     }
@@ -272,14 +282,25 @@ impl Runtime for DockerRuntime {
 
 /// Leaves word of whose containers are where, for [`reset`].
 fn remember(layout: &Layout, settings: &Settings) -> Result<(), RuntimeError> {
-    let words = [(layout.node_uid(), settings.node_uid.clone()), (layout.engine(), settings.address.to_string())];
-    for (path, word) in words {
-        // Only once: an agent must come up on a full disk.
-        if std::fs::read_to_string(&path).is_ok_and(|known| known == word) {
-            continue;
-        }
-        durable::replace(&path, word.as_bytes(), super::layout::FILE_MODE)
-            .map_err(|e| failure::io(format!("writing {}", path.display()), e))?;
+    owner::claim(layout, &settings.node_uid).map_err(|e| failure::io("writing the node's uid", e))?;
+    let (path, word) = (layout.engine(), settings.address.to_string());
+    // Only once: an agent must come up on a full disk.
+    if std::fs::read_to_string(&path).is_ok_and(|known| known == word) {
+        return Ok(());
+    }
+    durable::replace(&path, word.as_bytes(), super::layout::FILE_MODE)
+        .map_err(|e| failure::io(format!("writing {}", path.display()), e))
+}
+
+/// Removes what the nodes have in the engine that a data directory was of before. What cannot be removed is tried again at
+/// the agent's next start.
+async fn remove_former(containers: &Containers) -> Result<(), RuntimeError> {
+    let read = |e| failure::io("reading whose the data directory was", e);
+    for former in owner::former(&containers.layout).map_err(read)? {
+        tracing::info!(node_uid = former, "removing what is left of the node that this directory was of before");
+        containers::remove_all(&containers.engine, &former).await?;
+        images::remove_all(&containers.engine, &former).await?;
+        owner::forget(&containers.layout, &[former]).map_err(|e| failure::io("forgetting a former node", e))?;
     }
     Ok(())
 }
@@ -295,11 +316,12 @@ fn remember(layout: &Layout, settings: &Settings) -> Result<(), RuntimeError> {
 pub async fn reset(data_dir: &std::path::Path) -> Result<(), RuntimeError> {
     let layout = Layout::new(data_dir);
     let Ok(address) = std::fs::read_to_string(layout.engine()) else { return Ok(()) };
-    let read = std::fs::read_to_string(layout.node_uid());
-    let node_uid = read.map_err(|e| failure::io("reading the node's uid", e))?;
+    let owners = owner::all(&layout).map_err(|e| failure::io("reading the node's uid", e))?;
     let address: Address = address.parse().map_err(|e: AddressError| failure::other(e.to_string()))?;
     let engine = Engine::new(address);
-    containers::remove_all(&engine, &node_uid).await?;
-    images::remove_all(&engine, &node_uid).await?;
+    for owner in &owners {
+        containers::remove_all(&engine, owner).await?;
+        images::remove_all(&engine, owner).await?;
+    }
     volumes::unmount_below(layout.root()).map_err(|e| failure::io("removing volumes", e))
 }

@@ -3,7 +3,7 @@
 //! Nothing is kept in memory: what exists is on disk, and whether it lives is told by locks. So a restarted agent knows
 //! as much as the one before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,13 @@ use tokio::time::{Instant, sleep};
 
 use super::cgroup::{self, CgroupPath};
 use super::client::{self, Heard, Patience};
-use super::egress::{self, Choice, Egress};
+use super::egress::{Choice, Egress};
 use super::launch::{Label, LaunchFile, VERSION};
-use super::layout::{self, FILE_MODE, Layout};
+use super::layout::{self, Layout};
 use super::lock::KeptOut;
 use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
-use super::{failure, files, removed, sweep, volumes};
-use crate::durable;
+use super::{failure, files, owner, removed, sweep, volumes};
 use crate::host_path::HostPaths;
 use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
 
@@ -112,21 +111,17 @@ impl Containers {
         let data_dir =
             fs::canonicalize(&settings.data_dir).map_err(|e| failure::io("opening the data directory", e))?;
         let layout = Layout::new(&data_dir);
-        let known = fs::read_to_string(layout.node_uid()).is_ok_and(|uid| uid == settings.node_uid);
-        if !known {
-            // Only once: an agent must come up on a full disk.
-            durable::replace(&layout.node_uid(), settings.node_uid.as_bytes(), FILE_MODE)
-                .map_err(|e| failure::io("writing the node's uid", e))?;
-        }
+        owner::claim(&layout, &settings.node_uid).map_err(|e| failure::io("writing the node's uid", e))?;
         if layout.engine().exists() {
             let message = "the apps of this data directory are with a container engine: run with --runtime docker, or \
                            reset first";
             return Err(failure::other(message));
         }
-        sweep::containers(&layout, &settings.node_uid).map_err(|e| failure::io("removing leftovers", e))?;
+        sweep::containers(&layout).map_err(|e| failure::io("removing leftovers", e))?;
         removed::sweep(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
         let egress = match Egress::find(settings.egress, &settings.node_uid) {
             Ok(egress) => {
+                note_egress(&layout).map_err(|e| failure::io("noting that there is a way out", e))?;
                 tracing::info!(range = %egress.range, "containers with mapped ports reach the outside");
                 Some(egress)
             }
@@ -136,7 +131,8 @@ impl Containers {
             }
         };
         let containers = Self { settings: Settings { data_dir, ..settings }, layout, egress };
-        if let Err(error) = containers.tidy_network() {
+        let tidied = containers.tidy_network().and_then(|()| sweep::forget_former(&containers.layout));
+        if let Err(error) = tidied {
             // Tried again at the next sweep; no reason not to come up.
             tracing::warn!(%error, "leftovers of removed apps' network stay");
         }
@@ -150,7 +146,7 @@ impl Containers {
 
     /// Removes what no container's network needs any more. Blocks.
     fn tidy_network(&self) -> std::io::Result<()> {
-        tidy_network(self.egress.is_some(), &self.layout, &self.settings.node_uid)
+        sweep::network(&self.layout, self.egress.is_some())
     }
 
     /// As [`crate::runtime::Runtime::create`].
@@ -299,14 +295,19 @@ impl Containers {
 
     /// As [`crate::runtime::Runtime::remove_app`].
     pub(super) async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
-        let (layout, node_uid, has_egress) =
-            (self.layout.clone(), self.settings.node_uid.clone(), self.egress.is_some());
-        let app = app.clone();
+        let (layout, has_egress, app) = (self.layout.clone(), self.egress.is_some(), app.clone());
         let remove = move || {
             removed::remove(&layout, &app, Timestamp::now())?;
-            tidy_network(has_egress, &layout, &node_uid)
+            sweep::network(&layout, has_egress)
         };
         blocking(remove, "removing an app").await
+    }
+
+    /// As [`crate::runtime::Runtime::retain`].
+    pub(super) async fn retain(&self, apps: &BTreeSet<AppName>) -> Result<(), RuntimeError> {
+        let (layout, apps) = (self.layout.clone(), apps.clone());
+        blocking(move || removed::retain(&layout, &apps, Timestamp::now()), "removing what removed apps have left")
+            .await
     }
 
     /// As [`crate::runtime::Runtime::list`].
@@ -443,12 +444,10 @@ impl Containers {
     }
 }
 
-/// As [`Containers::tidy_network`]; an agent without egress has made nothing, and looks at nothing of the node's.
-fn tidy_network(has_egress: bool, layout: &Layout, node_uid: &str) -> std::io::Result<()> {
-    if !has_egress {
-        return Ok(());
-    }
-    egress::tidy(node_uid, || Ok(!files::names(&layout.containers())?.is_empty()))
+/// Leaves word that containers of this directory have a way out, for an agent that will not give them one.
+fn note_egress(layout: &Layout) -> std::io::Result<()> {
+    let mark = layout.has_had_egress();
+    if mark.exists() { Ok(()) } else { fs::write(mark, "") }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -3,6 +3,7 @@
 //! Each container has a process of its own, the [`shim`], which outlives the agent: apps keep running while the agent is
 //! down, and the next agent finds them again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use super::image::{ImageStore, RegistryConfig};
 use super::{
     Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
 };
-use super::{failure, files, layout, logs, removed, volumes};
+use super::{failure, files, layout, logs, owner, removed, volumes};
 use crate::capability;
 
 mod cgroup;
@@ -156,6 +157,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
         self.containers.remove_app(app).await
+    }
+
+    async fn retain(&self, apps: &BTreeSet<AppName>) -> Result<(), RuntimeError> {
+        self.containers.retain(apps).await
     }
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {

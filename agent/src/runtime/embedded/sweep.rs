@@ -10,15 +10,17 @@ use super::containers::MAKE_TIMEOUT;
 use super::launch::Label;
 use super::layout::{LOCK, Layout};
 use super::state::{self, State};
-use super::{egress, files, lock, volumes};
+use super::{egress, files, lock, owner, volumes};
 
 /// How long a killed shim may take to let go of its lock.
 const SHIM_END: Duration = Duration::from_secs(10);
 /// Pause between two looks at it.
 const SHIM_POLL: Duration = Duration::from_millis(2);
 
-/// Removes containers that were never made whole, and cgroups that no living shim has.
-pub(super) fn containers(layout: &Layout, node_uid: &str) -> io::Result<()> {
+/// Removes containers that were never made whole, and cgroups that no living shim has: of this node, and of those that
+/// the directory was of before.
+pub(super) fn containers(layout: &Layout) -> io::Result<()> {
+    let owners = owner::all(layout)?;
     let mut alive = Vec::new();
     for name in files::names(&layout.containers())? {
         let container = layout.containers().join(&name);
@@ -26,7 +28,10 @@ pub(super) fn containers(layout: &Layout, node_uid: &str) -> io::Result<()> {
         // Held while it is looked at: a shim that an agent started in its last moment must not begin meanwhile.
         let Some(_kept_out) = lock::keep_out(&container.join(LOCK))? else {
             // The cgroup has the container's name, even if nothing else can be read.
-            alive.extend(label.map(|label| label.cgroup).or_else(|| CgroupPath::new(node_uid, &name).ok()));
+            match label {
+                Some(label) => alive.push(label.cgroup),
+                None => alive.extend(owners.iter().filter_map(|owner| CgroupPath::new(owner, &name).ok())),
+            }
             continue;
         };
         // One that ran stays, for its exit is news to the agent; of the others nothing is worth keeping.
@@ -35,13 +40,42 @@ pub(super) fn containers(layout: &Layout, node_uid: &str) -> io::Result<()> {
             files::remove_tree(&container)?;
         }
     }
-    for path in cgroup::containers(node_uid)? {
-        if !alive.contains(&path) {
-            tracing::info!(cgroup = %path, "removing a cgroup that no shim has");
-            cgroup::destroy(&path)?;
+    for owner in &owners {
+        for path in cgroup::containers(owner)? {
+            if !alive.contains(&path) {
+                tracing::info!(cgroup = %path, "removing a cgroup that no shim has");
+                cgroup::destroy(&path)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Removes what no container's network needs any more. A directory whose containers never had a way out has made nothing,
+/// and nothing of the node's is looked at for it.
+pub(super) fn network(layout: &Layout, has_egress: bool) -> io::Result<()> {
+    let mark = layout.has_had_egress();
+    if !mark.exists() {
+        return Ok(());
+    }
+    let has_containers = || Ok(!files::names(&layout.containers())?.is_empty());
+    for owner in owner::all(layout)? {
+        egress::tidy(&owner, has_containers)?;
+    }
+    if has_egress || has_containers()? { Ok(()) } else { files::remove_file(&mark) }
+}
+
+/// Forgets the nodes that the directory was of before, and that have no container any more.
+pub(super) fn forget_former(layout: &Layout) -> io::Result<()> {
+    let mut gone = owner::former(layout)?;
+    for (at, owner) in gone.clone().iter().enumerate().rev() {
+        if cgroup::containers(owner)?.is_empty() {
+            cgroup::remove_node(owner)?;
+        } else {
+            gone.remove(at);
+        }
+    }
+    owner::forget(layout, &gone)
 }
 
 /// Removes every container, cgroup, mount and image of a data directory; safe to run again. Blocks.
@@ -71,12 +105,12 @@ pub fn reset(data_dir: &Path) -> io::Result<()> {
             std::thread::sleep(SHIM_POLL);
         }
     }
-    if let Ok(node_uid) = fs::read_to_string(layout.node_uid()) {
-        for path in cgroup::containers(&node_uid)? {
+    for owner in owner::all(&layout)? {
+        for path in cgroup::containers(&owner)? {
             cgroup::destroy(&path)?;
         }
-        cgroup::remove_node(&node_uid)?;
-        egress::tidy(&node_uid, || Ok(false))?;
+        cgroup::remove_node(&owner)?;
+        egress::tidy(&owner, || Ok(false))?;
     }
     volumes::unmount_below(layout.root())?;
     files::remove_tree(layout.root())
