@@ -2,7 +2,10 @@
 //!
 //! The words are in `docs/protocol.md`; a node says them in its hello, and refuses what needs a word that it cannot say.
 
+use longshore_model::kind::JobKind;
 use longshore_model::spec::{AppSpec, ImageSource, Medium, Network, VolumeSource};
+
+use crate::runtime::Runtime;
 
 /// Apps on the node's own network.
 pub const NETWORK_HOST: &str = "network.host";
@@ -40,6 +43,13 @@ pub const ALL: [&str; 9] = [
     IMAGE_ARCHIVE,
     IMAGE_REGISTRY,
 ];
+
+/// What a node says that it can do: what its runtime can, and the kinds of jobs that this agent knows and older ones do not.
+#[must_use]
+pub fn all(runtime: &dyn Runtime) -> Vec<String> {
+    let jobs = JobKind::ALL.into_iter().filter_map(JobKind::capability);
+    runtime.capabilities().into_iter().chain(jobs.map(str::to_owned)).collect()
+}
 
 /// A spec needs what this node cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

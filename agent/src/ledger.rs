@@ -38,12 +38,18 @@ pub struct Entry {
     pub failure: Option<Failure>,
     /// What was checked and pulled.
     pub prepared: Option<Prepared>,
+    /// The last revision that was healthy, while another one is being brought up or has failed: what the node goes back to.
+    #[serde(default)]
+    pub proven: Option<Proven>,
     /// Host ports, chosen ones included: they stay the same for the app's life.
     pub ports: Vec<BoundPort>,
     /// The node's address when it was last known, for instances that start while no server can be reached.
     pub host_ip: Option<std::net::Ipv4Addr>,
-    /// Each instance, by index.
+    /// Each instance, by index; more than the revision has where an earlier one had more.
     pub instances: Vec<Record>,
+    /// The revision that the instances are counted for; `None` in files of older agents, where it is the assignment's.
+    #[serde(default)]
+    pub counted: Option<u64>,
 }
 
 /// Whether an app is wanted on this node.
@@ -75,6 +81,17 @@ pub struct Prepared {
     pub attempt: u32,
     /// The image: restarts use it without asking a registry, so that a tag that moves changes nothing that runs.
     pub image: ResolvedImage,
+}
+
+/// A revision that was healthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// What it is, with the order to keep it.
+    pub assignment: Assignment,
+    /// Its image; `None` once that turned out to be lost.
+    pub prepared: Option<Prepared>,
+    /// Its host ports.
+    pub ports: Vec<BoundPort>,
 }
 
 /// What is remembered of one instance.
@@ -152,9 +169,11 @@ impl Entry {
             outcome: None,
             failure: None,
             prepared: None,
+            proven: None,
             ports: Vec::new(),
             host_ip: None,
             instances,
+            counted: None,
         }
     }
 }

@@ -103,14 +103,21 @@ impl PortTable {
         }
     }
 
+    /// Gives up every port of an app but these, which it has already.
+    pub fn keep_only(&self, app: &AppName, ports: &[BoundPort]) {
+        let mut taken = self.taken();
+        forget(&mut taken, app);
+        ports.iter().for_each(|port| insert(&mut taken, app, port));
+    }
+
     /// Gives up every port of an app.
     pub fn release(&self, app: &AppName) {
         forget(&mut self.taken(), app);
     }
 
     /// Finds and reserves the ports of every instance: those in `kept` again, fixed ones as the spec says, the others
-    /// chosen, beginning at a random place. Ports that are not in `held`, which its own containers have open, are
-    /// tested by binding. On an error the app holds none. Blocks for a moment.
+    /// chosen, beginning at a random place. What its own containers have open, as `held` says, is not tested by binding.
+    /// Those in `spare` stay the app's as well. On an error it has those and what is held. Blocks for a moment.
     ///
     /// # Errors
     ///
@@ -128,9 +135,10 @@ impl PortTable {
         if let Err(error) = reserved {
             forget(&mut taken, request.app);
             // What still runs keeps its ports.
-            request.held.iter().for_each(|port| insert(&mut taken, request.app, port));
+            request.held.iter().chain(request.spare).for_each(|port| insert(&mut taken, request.app, port));
             return Err(error);
         }
+        request.spare.iter().for_each(|port| insert(&mut taken, request.app, port));
         Ok(ports)
     }
 
@@ -153,6 +161,8 @@ pub struct Request<'a> {
     pub kept: &'a [BoundPort],
     /// Ports that its running containers hold.
     pub held: &'a [BoundPort],
+    /// Ports of another revision of it, which may have to come back: the two never run at the same time.
+    pub spare: &'a [BoundPort],
 }
 
 /// Every port of every instance, with its place in the spec.
@@ -188,14 +198,15 @@ fn choose(
                 PortError::Owned { port: describe(&bound), owner: owner.clone() }
             });
         }
-        if request.held.contains(&bound) { Ok(bound) } else { bind(&bound).map(|()| bound) }
+        // One that the containers of another revision hold is free before those of this one are made.
+        let is_held = request.held.iter().any(|held| collide(held, &bound));
+        if is_held { Ok(bound) } else { bind(&bound).map(|()| bound) }
     };
     if let Some(host_port) = port.host_port {
         return test(bound(host_port));
     }
     // One that was chosen before stays for the app's life, even if that means waiting for somebody else to leave it.
-    let kept = request.kept.iter().filter(|kept| kept.instance == instance).nth(place);
-    if let Some(kept) = kept.filter(|k| k.container_port == port.container_port && k.protocol == port.protocol) {
+    if let Some(kept) = kept_port(request, (instance, place), port) {
         return test(bound(kept.host_port));
     }
     let start = random % u32::from(AUTOMATIC);
@@ -204,6 +215,23 @@ fn choose(
         .filter_map(|offset| u16::try_from(offset).ok())
         .filter_map(|offset| test(bound(FIRST_AUTOMATIC + offset)).ok());
     fresh.next().ok_or(PortError::Exhausted)
+}
+
+/// What was chosen before for a port of an instance: of several that lead to the same port of the container, the one in the
+/// same place among these.
+fn kept_port<'a>(request: &Request<'a>, (instance, place): (u32, usize), port: &Port) -> Option<&'a BoundPort> {
+    let same = |other: &Port| other.container_port == port.container_port && other.protocol == port.protocol;
+    let nth = wanted(request.spec).filter(|(of, at, other)| *of == instance && *at < place && same(other)).count();
+    let is_its = |kept: &&BoundPort| {
+        kept.instance == instance && kept.container_port == port.container_port && kept.protocol == port.protocol
+    };
+    let is_automatic = |kept: &&BoundPort| (FIRST_AUTOMATIC..FIRST_AUTOMATIC + AUTOMATIC).contains(&kept.host_port);
+    request.kept.iter().filter(is_its).nth(nth).filter(is_automatic)
+}
+
+/// Whether two ports of the node cannot be open at the same time.
+fn collide(a: &BoundPort, b: &BoundPort) -> bool {
+    a.protocol == b.protocol && a.host_port == b.host_port && same_address(a.host_ip, b.host_ip)
 }
 
 /// The address that a port binds.

@@ -23,10 +23,25 @@ pub struct App {
     pub desired: Desired,
     /// The job that removes it, where one does.
     pub remover: Option<JobId>,
+    /// What it ran before the last update, and goes back to when that does not succeed.
+    pub previous: Option<Previous>,
+    /// The greatest revision that was ever given to it on this node: one that was gone back from is not used again.
+    pub last_revision: u64,
     /// What the agent last said of it.
     pub status: AppStatus,
     /// When the status last changed.
     pub update_time: Timestamp,
+}
+
+/// An earlier revision of an app on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// The job whose spec it ran.
+    pub job: JobId,
+    /// Attempt of that job's task.
+    pub attempt: u32,
+    /// Its number.
+    pub revision: u64,
 }
 
 /// Whether an app belongs on its node.

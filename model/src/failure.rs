@@ -44,11 +44,13 @@ pub enum FailureReason {
     RuntimeError,
     /// Nothing came of a layer any more, from a registry that can be reached.
     PullStalled,
+    /// The app that the job is for is not on the node.
+    AppNotFound,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -67,6 +69,7 @@ impl FailureReason {
         Self::DeadlineExceeded,
         Self::RuntimeError,
         Self::PullStalled,
+        Self::AppNotFound,
     ];
 }
 
@@ -91,6 +94,19 @@ impl Failure {
     #[must_use]
     pub fn new(reason: FailureReason, message: &str, step: TaskState) -> Self {
         Self { reason, message: sentence(message), step }
+    }
+}
+
+impl Failure {
+    /// The same with what came of it, such as `the node went back to revision 3`, at the end of its sentence.
+    #[must_use]
+    pub fn with_outcome(self, outcome: &str) -> Self {
+        let mut message = self.message.trim_end_matches('.').to_owned();
+        if message.len() + outcome.len() > MAX_SENTENCE {
+            crate::validate::cut(&mut message, MAX_SENTENCE.saturating_sub(outcome.len()));
+            message.push('…');
+        }
+        Self { message: format!("{message}; {outcome}."), ..self }
     }
 }
 
@@ -130,6 +146,11 @@ mod tests {
         ] {
             assert_eq!(Failure::new(FailureReason::RuntimeError, message, TaskState::Checking).message, expected);
         }
+        let failure = Failure::new(FailureReason::RuntimeError, "it is full", TaskState::Checking);
+        assert_eq!(failure.with_outcome("it was left").message, "It is full; it was left.");
+        let long = Failure::new(FailureReason::RuntimeError, &"ü".repeat(10_000), TaskState::Checking);
+        let long = long.with_outcome("it was left").message;
+        assert!(long.len() < 510 && long.ends_with("…; it was left."), "{long}");
         let long = Failure::new(FailureReason::RuntimeError, &"ü".repeat(10_000), TaskState::Checking).message;
         assert!(long.len() < 510 && long.ends_with("…."), "{long}");
     }

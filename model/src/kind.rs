@@ -10,6 +10,8 @@ pub enum JobKind {
     /// Brings up a new app.
     #[default]
     Deploy,
+    /// Brings up an app that is there with another spec, as a new revision.
+    Update,
     /// Removes an app.
     Remove,
 }
@@ -33,19 +35,21 @@ pub enum Turn {
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Deploy, Self::Remove];
+    pub const ALL: [Self; 3] = [Self::Deploy, Self::Update, Self::Remove];
 
     /// What must follow on the node.
     ///
-    /// A removal has no way back: when its time is over it goes on, and it cannot be given up.
+    /// A removal has no way back: when its time is over it goes on, and it cannot be given up. An update that does not
+    /// succeed leads back to what ran before.
     #[must_use]
     pub fn effect(self, turn: Turn) -> AppEffect {
         match (self, turn) {
-            (Self::Deploy, Turn::Assigned) => AppEffect::Deploy,
-            (Self::Deploy, Turn::CancelRequested) => AppEffect::Cancel,
+            (Self::Deploy | Self::Update, Turn::Assigned) => AppEffect::Deploy,
+            (Self::Deploy | Self::Update, Turn::CancelRequested) => AppEffect::Cancel,
+            (Self::Update, Turn::Failed | Turn::Cancelled | Turn::TimedOut) => AppEffect::GoBack,
             (Self::Deploy, Turn::Failed | Turn::Cancelled) => AppEffect::Forget,
             (Self::Deploy, Turn::TimedOut) | (Self::Remove, Turn::Assigned) => AppEffect::Remove,
-            (Self::Deploy, Turn::Succeeded) | (Self::Remove, _) => AppEffect::None,
+            (Self::Deploy | Self::Update, Turn::Succeeded) | (Self::Remove, _) => AppEffect::None,
         }
     }
 
@@ -60,7 +64,17 @@ impl JobKind {
     pub fn needs_app(self) -> bool {
         match self {
             Self::Deploy => false,
-            Self::Remove => true,
+            Self::Update | Self::Remove => true,
+        }
+    }
+
+    /// What an agent must be able to do for it, as a word of [`crate::node::NodeInfo::capabilities`]: agents are older than
+    /// some kinds.
+    #[must_use]
+    pub fn capability(self) -> Option<&'static str> {
+        match self {
+            Self::Deploy | Self::Remove => None,
+            Self::Update => Some("jobs.update"),
         }
     }
 
@@ -69,6 +83,7 @@ impl JobKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deploy => "DEPLOY",
+            Self::Update => "UPDATE",
             Self::Remove => "REMOVE",
         }
     }

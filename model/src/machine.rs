@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::app::Desired;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureReason};
 use crate::job::{Control, Job, JobState};
@@ -16,6 +17,35 @@ use crate::limits::MAX_TASK_HISTORY;
 use crate::name::NodeName;
 use crate::report::TaskReport;
 use crate::task::{Task, TaskClass, TaskEvent, TaskState};
+
+/// What the server knows of a node when a task is to be assigned to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Whether the job's app belongs there; `None` once the node has said that it is gone.
+    pub app: Option<Desired>,
+    /// Whether the agent can do what the job asks for.
+    pub is_able: bool,
+}
+
+impl Site {
+    /// Why the task cannot be done there.
+    fn refuses(self, job: &Job) -> Option<Failure> {
+        let (reason, message) = match (job.kind, self.app) {
+            (JobKind::Update, None) => {
+                (FailureReason::AppNotFound, format!("The app {} is no longer on this node.", job.app))
+            }
+            (JobKind::Update, Some(Desired::Removing)) => {
+                (FailureReason::AppNotFound, format!("The app {} is being removed from this node.", job.app))
+            }
+            _ if !self.is_able && job.kind.capability().is_some() => {
+                let message = format!("The agent of this node is too old for {} jobs; upgrade it.", job.kind);
+                (FailureReason::Unsupported, message)
+            }
+            _ => return None,
+        };
+        Some(Failure { reason, message, step: TaskState::Checking })
+    }
+}
 
 /// What must follow on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +58,8 @@ pub enum AppEffect {
     Cancel,
     /// The app no longer belongs on the node; it stays listed as being removed until the agent confirms.
     Remove,
+    /// The node goes back to what it ran before this job, and its agent is told so in case it does not know.
+    GoBack,
     /// The agent has removed the app already, or there is no agent any more.
     Forget,
 }
@@ -113,22 +145,26 @@ impl Request {
 
 /// Assigns a pending task to its node, if the job's state and pace allow.
 ///
-/// `has_app` says whether the job's app is on the node, or may be: as long as the node has not said that it is gone. A
-/// removal that finds nothing to remove has succeeded. Returns `None`, and changes nothing, where nothing is assigned.
-pub fn assign(job: &mut Job, task: &mut Task, has_app: bool, now: Timestamp) -> Option<AppEffect> {
+/// What is known of the node may end the task at once: a removal that finds nothing to remove has succeeded, an update that
+/// finds no app, or an agent that cannot do it, has failed. Returns `None`, and changes nothing, where nothing is assigned.
+pub fn assign(job: &mut Job, task: &mut Task, site: Site, now: Timestamp) -> Option<AppEffect> {
     let open = matches!(job.state(), JobState::Queued | JobState::Running) && !job.clock.has_passed(now);
     if !open || task.state != TaskState::Pending || job.rollout.room(&job.counts) == 0 {
         return None;
     }
     job.start_time.get_or_insert(now);
     task.assign_time = Some(now);
-    let (state, turn) = match job.kind {
-        JobKind::Remove if !has_app => (TaskState::Succeeded, Turn::Succeeded),
-        JobKind::Deploy | JobKind::Remove => (TaskState::Assigned, Turn::Assigned),
+    let (state, effect) = match site.refuses(job) {
+        Some(failure) => {
+            task.failure = Some(failure);
+            (TaskState::Failed, AppEffect::None)
+        }
+        None if job.kind == JobKind::Remove && site.app.is_none() => (TaskState::Succeeded, AppEffect::None),
+        None => (TaskState::Assigned, job.kind.effect(Turn::Assigned)),
     };
     enter(job, task, state, now);
     settle(job, now);
-    Some(job.kind.effect(turn))
+    Some(effect)
 }
 
 /// Takes an agent's report of a task.

@@ -147,6 +147,14 @@ text_type!(
     |text| check_label(text, MAX_NAME_LENGTH)
 );
 
+impl AppName {
+    /// What the user called it, without the server's suffix.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.0.rsplit_once('-').map_or(self.as_str(), |(prefix, _)| prefix)
+    }
+}
+
 text_type!(
     /// Name of a registry credential.
     CredentialName,

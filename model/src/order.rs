@@ -32,6 +32,13 @@ pub struct JobOrder {
 pub enum Work {
     /// Bring this up as a new app.
     Deploy(Arc<AppSpec>),
+    /// Bring this app, which is there, up with another spec.
+    Update {
+        /// The app.
+        app: AppName,
+        /// What it shall be from now on, whole.
+        spec: Arc<AppSpec>,
+    },
     /// Remove this app.
     Remove(AppName),
 }
@@ -57,8 +64,9 @@ impl Work {
         match (kind, app, spec) {
             _ if bad.0.len() > before => None,
             (JobKind::Deploy, _, Some(spec)) => Some(Self::Deploy(Arc::new(spec))),
+            (JobKind::Update, Some(app), Some(spec)) => Some(Self::Update { app, spec: Arc::new(spec) }),
             (JobKind::Remove, Some(app), _) => Some(Self::Remove(app)),
-            (JobKind::Deploy, _, None) | (JobKind::Remove, None, _) => None,
+            (JobKind::Deploy | JobKind::Update | JobKind::Remove, _, _) => None,
         }
     }
 
@@ -67,6 +75,7 @@ impl Work {
     pub fn kind(&self) -> JobKind {
         match self {
             Self::Deploy(_) => JobKind::Deploy,
+            Self::Update { .. } => JobKind::Update,
             Self::Remove(_) => JobKind::Remove,
         }
     }
@@ -76,7 +85,7 @@ impl Work {
     pub fn app(&self) -> Option<&AppName> {
         match self {
             Self::Deploy(_) => None,
-            Self::Remove(app) => Some(app),
+            Self::Update { app, .. } | Self::Remove(app) => Some(app),
         }
     }
 
@@ -84,7 +93,7 @@ impl Work {
     #[must_use]
     pub fn spec(&self) -> Option<&Arc<AppSpec>> {
         match self {
-            Self::Deploy(spec) => Some(spec),
+            Self::Deploy(spec) | Self::Update { spec, .. } => Some(spec),
             Self::Remove(_) => None,
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::host_path;
 use crate::limits;
 use crate::name::{CredentialName, check_label};
-use crate::order::JobOrder;
+use crate::order::{JobOrder, Work};
 use crate::quantity;
 use crate::rollout::Rollout;
 use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
@@ -27,6 +27,15 @@ pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
     let targets = Path::Root.field("targets");
     if let Some(spec) = order.work.spec() {
         app_spec(spec, Path::Root.field("spec"), &mut bad);
+    }
+    if let Work::Update { app, spec } = &order.work
+        && spec.name != app.prefix()
+    {
+        let (name, right) = (quoted(&spec.name), app.prefix());
+        bad.add(
+            Path::Root.field("spec").field("name"),
+            format!("is {name}; the name of the app {app} stays {right:?}"),
+        );
     }
     match order.work.app() {
         Some(_) => order.targets.check_choice(targets, &mut bad),

@@ -2,11 +2,13 @@
 
 mod world;
 
+use longshore_model::app::Desired;
 use longshore_model::job::JobState;
 use longshore_model::kind::JobKind;
+use longshore_model::machine::Site;
 use longshore_model::task::TaskState;
 use proptest::prelude::*;
-use world::{ABSENT_AFTER, Event, TIMEOUT, World};
+use world::{ABSENT_AFTER, Event, READY, TIMEOUT, World};
 
 const NODES: usize = 4;
 
@@ -14,12 +16,17 @@ fn any_state() -> impl Strategy<Value = TaskState> {
     proptest::sample::select(TaskState::ALL.to_vec())
 }
 
+/// Mostly a node that has the app and an agent that is able.
+fn site() -> impl Strategy<Value = Site> {
+    let app = prop_oneof![6 => Just(Some(Desired::Present)), 1 => Just(Some(Desired::Removing)), 1 => Just(None)];
+    (app, prop::bool::weighted(0.9)).prop_map(|(app, is_able)| Site { app, is_able })
+}
+
 /// Mostly what a working fleet does, so that histories get far, and everything else in between.
 fn event() -> impl Strategy<Value = Event> {
     let task = || 0..NODES;
     prop_oneof![
-        // Most nodes have what is to be removed.
-        6 => (task(), prop::bool::weighted(0.8)).prop_map(|(task, has_app)| Event::Assign(task, has_app)),
+        6 => (task(), site()).prop_map(|(task, site)| Event::Assign(task, site)),
         8 => (task(), any_state(), 0..100u64)
             .prop_map(|(task, state, done)| Event::Report { task, attempts_ago: 0, state, done }),
         2 => (task(), -2..4i64, any_state(), 0..100u64)
@@ -81,7 +88,7 @@ proptest! {
     ) {
         let mut world = World::new(kind, NODES, max_parallel);
         for node in rounds.into_iter().flatten() {
-            world.apply(&Event::Assign(node, true));
+            world.apply(&Event::Assign(node, READY));
             let next = TaskState::ALL[usize::from(world.tasks[node].state.rank().min(6)) + 1];
             world.apply(&Event::Report { task: node, attempts_ago: 0, state: next, done: 0 });
         }
@@ -98,7 +105,7 @@ proptest! {
         let mut world = World::new(kind, NODES, max_parallel);
         for _ in 0..=NODES {
             for &node in &order {
-                world.apply(&Event::Assign(node, true));
+                world.apply(&Event::Assign(node, READY));
                 let in_flight = world.tasks[node].state == TaskState::Assigned;
                 if in_flight && away[node] {
                     world.apply(&Event::Away(node, ABSENT_AFTER.as_secs()));

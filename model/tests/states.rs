@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, JobState, TaskCounts, fold};
 use longshore_model::kind::{JobKind, Turn};
-use longshore_model::machine::{AppEffect, Request};
+use longshore_model::machine::{AppEffect, Request, Site};
 use longshore_model::task::{Owner, TaskState};
-use world::{ABSENT_AFTER, Event, TIMEOUT, World, is_allowed};
+use world::{ABSENT_AFTER, Event, READY, TIMEOUT, World, is_allowed};
 
 const DOCUMENT: &str = include_str!("../../docs/states.md");
 
@@ -46,8 +46,8 @@ fn events(nodes: usize) -> Vec<Event> {
         Event::Wait(TIMEOUT.as_secs()),
     ];
     for task in 0..nodes {
-        events.push(Event::Assign(task, true));
-        events.push(Event::Assign(task, false));
+        events.push(Event::Assign(task, READY));
+        events.push(Event::Assign(task, Site { app: None, is_able: true }));
         events.push(Event::DeleteNode(task));
         events.push(Event::Away(task, ABSENT_AFTER.as_secs()));
         events.push(Event::Back(task));
@@ -176,6 +176,7 @@ fn the_document_says_what_follows_on_the_node() {
         AppEffect::Deploy => "deploy",
         AppEffect::Cancel => "cancel",
         AppEffect::Remove => "remove",
+        AppEffect::GoBack => "go back",
         AppEffect::Forget => "forget",
     };
     let expected: Vec<Vec<String>> = TURNS

@@ -27,3 +27,4 @@ mod removal;
 mod requests;
 mod security;
 mod storms;
+mod updates;

@@ -70,13 +70,20 @@ fn check_host_path(host_paths: &HostPaths, path: &HostPath) -> Result<(PathBuf, 
 fn make_empty(place: &Path, empty: &EmptyDir) -> io::Result<PathBuf> {
     fs::create_dir_all(place)?;
     let place = fs::canonicalize(place)?;
-    let mounted = mounts::table()?.iter().any(|mount| mount.point == place);
-    if empty.medium == Medium::Memory && !mounted {
+    let mut mounted = mounts::table()?.iter().any(|mount| mount.point == place);
+    if empty.medium == Medium::Disk && mounted {
+        // An earlier revision had it in memory. What was on disk before that is still there.
+        umount2(&place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+        mounted = false;
+    }
+    if empty.medium == Medium::Memory {
         let size = empty.size_limit.map_or_else(|| MEMORY_DEFAULT_SIZE.to_owned(), |bytes| bytes.to_string());
         let options = format!("size={size},mode=0777");
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        // One that is there gets the size of this revision, and keeps its files.
+        let again = if mounted { MsFlags::MS_REMOUNT } else { MsFlags::empty() };
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | again;
         mount(Some("longshore"), &place, Some("tmpfs"), flags, Some(options.as_str()))?;
-    } else if !mounted {
+    } else {
         // The container's user need not be root.
         fs::set_permissions(&place, fs::Permissions::from_mode(0o777))?;
     }

@@ -18,9 +18,9 @@ use tonic::transport::Channel;
 use super::inbound::{self, Revision};
 use super::logs::Uploads;
 use super::{End, Link};
-use crate::node;
 use crate::reporter::{Report, Reporter};
 use crate::supervisor::Supervisor;
+use crate::{capability, node};
 
 /// Protocol version that this agent speaks.
 const PROTOCOL: u32 = 1;
@@ -92,7 +92,7 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
 async fn facts(link: &Link) -> Result<longshore_model::node::NodeInfo, End> {
     let (find, runtime) = (Arc::clone(&link.host_ip), Arc::clone(&link.context.runtime));
     let gathered =
-        tokio::task::spawn_blocking(move || node::info(runtime.name(), runtime.capabilities(), find())).await;
+        tokio::task::spawn_blocking(move || node::info(runtime.name(), capability::all(&*runtime), find())).await;
     let info = gathered.map_err(std::io::Error::from).and_then(|info| info).map_err(End::Facts)?;
     if info.host_ip.is_some() {
         link.context.host_ip.send_replace(info.host_ip);

@@ -110,6 +110,8 @@ impl Supervisor {
         // All ports are reserved before the first worker can ask for one.
         for entry in &loaded.entries {
             supervisor.context.ports.adopt(&entry.assignment.app, &entry.ports);
+            let before = entry.proven.iter().flat_map(|proven| proven.ports.iter().cloned()).collect::<Vec<_>>();
+            supervisor.context.ports.adopt(&entry.assignment.app, &before);
         }
         for entry in loaded.entries {
             let containers = found.remove(&entry.assignment.app).unwrap_or_default();

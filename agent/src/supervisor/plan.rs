@@ -18,7 +18,12 @@ use longshore_model::task::TaskState;
 
 use crate::clock::{later, until};
 use crate::ledger::{Entry, Outcome, Prepared, Record, Wish};
-use crate::runtime::{Found, FoundState, ResolvedImage};
+use crate::runtime::ResolvedImage;
+
+mod adopt;
+mod revision;
+
+pub use revision::Side;
 
 /// Exit code noted for a container that vanished, as after a reboot: what a kill leaves.
 pub const LOST: i32 = 137;
@@ -77,6 +82,8 @@ pub enum Next {
     Succeed,
     /// Remove everything of the app, then record why.
     TearDown(Ending),
+    /// The last healthy revision is back: record why the other one is not there.
+    GoneBack(Ending),
     /// Nothing, until something happens or that moment comes.
     Wait(Option<Timestamp>),
 }
@@ -110,58 +117,6 @@ impl App {
         }
     }
 
-    /// What is known of an app at the agent's start: what was written down, and what the runtime has.
-    #[must_use]
-    pub fn adopt(entry: Entry, found: Vec<Found>, now: Timestamp, wall: Timestamp) -> Self {
-        let mut app = Self::from_entry(entry);
-        app.entry.instances.resize(app.entry.assignment.spec.instances as usize, Record::default());
-        let latest = later(now, backoff::RESTART.cap);
-        for record in &mut app.entry.instances {
-            // The clock may have gone back since it was written: no delay is longer than the longest.
-            record.not_before = record.not_before.map(|moment| moment.min(latest));
-        }
-        let mut exits = Vec::new();
-        for container in newest_runs(found) {
-            let index = container.instance.index;
-            let record = app.entry.instances.get_mut(index as usize);
-            let was_told_to_start = record.as_ref().is_some_and(|record| record.live);
-            let state = match container.state {
-                // The two clocks may disagree; how long it has been up does not depend on either.
-                FoundState::Running(since) => ContainerState::Running(earlier(now, until(since, wall))),
-                // Perhaps it hears the word just now: the same word again starts it once, a deletion and a new run twice.
-                FoundState::Created if was_told_to_start => ContainerState::Created,
-                FoundState::Created | FoundState::Exited(_) => ContainerState::Spent,
-            };
-            app.containers.insert(index, Container { revision: container.revision, state });
-            let Some(record) = record else { continue };
-            record.run = record.run.max(container.run);
-            match container.state {
-                // Without that it was counted before, or is what our own deletion left of one that never ran.
-                FoundState::Exited(exit) if record.live => exits.push((index, exit)),
-                FoundState::Exited(_) => {}
-                FoundState::Running(_) => record.live = true,
-                // The start is counted when it is told again.
-                FoundState::Created if was_told_to_start => {
-                    record.live = false;
-                    record.starts = record.starts.saturating_sub(1);
-                }
-                FoundState::Created => {}
-            }
-        }
-        for (index, exit) in exits {
-            app.exited(index, exit, now);
-        }
-        let present = app.containers.keys().copied().collect::<Vec<_>>();
-        let lost = |(index, record): (usize, &Record)| {
-            u32::try_from(index).ok().filter(|index| record.live && !present.contains(index))
-        };
-        let lost: Vec<u32> = app.entry.instances.iter().enumerate().filter_map(lost).collect();
-        for index in lost {
-            app.exited(index, InstanceExit { code: LOST, out_of_memory: false, time: wall }, now);
-        }
-        app
-    }
-
     /// Takes what the server wants now; `None` wants it gone. Returns whether anything changed.
     pub fn order(&mut self, wanted: Option<&Assignment>) -> bool {
         let Some(wanted) = wanted else {
@@ -175,12 +130,19 @@ impl App {
         if self.entry.wish == Wish::Present && self.entry.assignment == *wanted {
             return false;
         }
+        let was_healthy = self.was_healthy();
         let old = std::mem::replace(&mut self.entry.assignment, wanted.clone());
         let same_attempt = old.job == wanted.job && old.attempt == wanted.attempt && old.revision == wanted.revision;
-        if self.entry.wish != Wish::Present || !same_attempt {
+        if self.entry.wish != Wish::Present {
             self.entry.wish = Wish::Present;
+            self.entry.proven = None;
             self.begin_attempt(old.revision == wanted.revision);
+        } else if old.revision != wanted.revision {
+            self.change_revision(old, was_healthy);
+        } else if !same_attempt {
+            self.begin_attempt(true);
         }
+        self.align();
         true
     }
 
@@ -204,7 +166,6 @@ impl App {
                 };
             }
         }
-        self.entry.instances.resize(self.entry.assignment.spec.instances as usize, Record::default());
     }
 
     fn forget_trouble(&mut self) {
@@ -214,10 +175,16 @@ impl App {
         self.not_before = None;
     }
 
-    /// Whether a task is open: each step is reported, and trouble ends the attempt.
+    /// Whether a task is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.entry.wish == Wish::Present && self.entry.assignment.order == Order::Deploy && self.entry.outcome.is_none()
+    }
+
+    /// Whether a task is open and has not failed: each step is reported, and trouble ends the attempt.
     #[must_use]
     pub fn is_deploying(&self) -> bool {
-        self.entry.wish == Wish::Present && self.entry.assignment.order == Order::Deploy && self.entry.outcome.is_none()
+        self.is_open() && self.entry.failure.is_none()
     }
 
     /// Whether new orders make what is being done now pointless.
@@ -237,6 +204,13 @@ impl App {
         }
         match self.ending() {
             Some(Ending::Removed) if self.entry.wish != Wish::Absent && self.containers.is_empty() => Next::Wait(None),
+            Some(ending) if self.is_going_back() && ending != Ending::Removed => {
+                if self.is_back() {
+                    Next::GoneBack(ending)
+                } else {
+                    self.bring_up(now)
+                }
+            }
             Some(ending) => Next::TearDown(ending),
             None if self.is_deploying() && self.is_healthy(now) => Next::Succeed,
             None => self.bring_up(now),
@@ -250,6 +224,7 @@ impl App {
         }
         match &self.entry.outcome {
             Some(outcome) if outcome.report.state == TaskState::Succeeded => None,
+            Some(_) if self.is_going_back() => None,
             Some(_) => Some(Ending::Removed),
             None if self.entry.assignment.order == Order::Cancel => Some(Ending::Cancelled),
             None => self.entry.failure.clone().map(Ending::Failed),
@@ -257,9 +232,27 @@ impl App {
     }
 
     fn bring_up(&self, now: Timestamp) -> Next {
-        if !self.is_prepared() {
-            return self.resolved.clone().map_or(Next::Check, Next::Pull);
+        let prepare = || self.resolved.clone().map_or(Next::Check, Next::Pull);
+        if self.image().is_none() {
+            return prepare();
         }
+        match self.keep_up(now) {
+            Next::Wait(_) if !self.is_going_back() && !self.is_prepared() => prepare(),
+            next => next,
+        }
+    }
+
+    /// When the containers of the last healthy revision need something, while an update is checked or fetched.
+    #[must_use]
+    pub fn next_disturbance(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.keep_up(now) {
+            Next::Wait(until) if self.runs_proven() => until,
+            _ => None,
+        }
+    }
+
+    /// What the containers need, whose image is here.
+    fn keep_up(&self, now: Timestamp) -> Next {
         let in_the_way: Vec<u32> =
             self.containers.iter().filter(|(i, c)| self.is_in_the_way(**i, c)).map(|(i, _)| *i).collect();
         if !in_the_way.is_empty() {
@@ -289,17 +282,18 @@ impl App {
 
     fn is_in_the_way(&self, index: u32, container: &Container) -> bool {
         container.state == ContainerState::Spent
-            || container.revision != self.entry.assignment.revision
-            || index >= self.entry.assignment.spec.instances
+            || container.revision != self.target().revision
+            || index >= self.target().spec.instances
     }
 
-    fn instances(&self) -> impl Iterator<Item = (u32, &Record)> {
-        (0..).zip(&self.entry.instances)
+    /// The instances that the app shall have.
+    pub(super) fn instances(&self) -> impl Iterator<Item = (u32, &Record)> {
+        (0..self.target().spec.instances).zip(&self.entry.instances)
     }
 
     fn settles_at(&self, container: &Container) -> Option<Timestamp> {
         match container.state {
-            ContainerState::Running(since) => Some(later(since, self.entry.assignment.spec.startup.settle)),
+            ContainerState::Running(since) => Some(later(since, self.target().spec.startup.settle)),
             _ => None,
         }
     }
@@ -315,7 +309,7 @@ impl App {
             }
             _ => record.ended && record.last_exit.is_some_and(|exit| ended_well(wanted.spec.restart_policy, exit)),
         };
-        is_for_revision && self.instances().all(is_well)
+        is_for_revision && !self.runs_proven() && self.instances().all(is_well)
     }
 
     /// A check or a pull is done.
@@ -326,15 +320,25 @@ impl App {
 
     /// The image is here.
     pub fn prepared(&mut self, image: ResolvedImage) {
-        let Assignment { revision, attempt, .. } = self.entry.assignment;
-        self.entry.prepared = Some(Prepared { revision, attempt, image });
+        let side = self.prepared_side();
+        let Assignment { revision, attempt, .. } = *self.assignment_of(side);
+        let prepared = Some(Prepared { revision, attempt, image });
+        match (&mut self.entry.proven, side) {
+            (Some(proven), Side::Proven) => proven.prepared = prepared,
+            _ => self.entry.prepared = prepared,
+        }
+        if self.entry.assignment.order == Order::Keep {
+            // It is wanted whatever becomes of it.
+            self.settled();
+        }
         self.resolved = None;
         self.progressed();
+        self.align();
     }
 
     /// A container is about to be made; returns its run.
     pub fn creating(&mut self, index: u32) -> u32 {
-        let revision = self.entry.assignment.revision;
+        let revision = self.target().revision;
         self.containers.insert(index, Container { revision, state: ContainerState::Spent });
         self.entry.instances.get_mut(index as usize).map_or(1, |record| {
             record.run = record.run.saturating_add(1);
@@ -387,15 +391,15 @@ impl App {
             _ => Duration::ZERO,
         };
         self.set_state(index, ContainerState::Spent);
-        let deploying = self.is_deploying();
-        let spec = self.entry.assignment.spec.clone();
-        let is_current = self.containers.get(&index).is_none_or(|c| c.revision == self.entry.assignment.revision);
+        let deploying = self.is_deploying() && !self.runs_proven();
+        let spec = self.target().spec.clone();
+        let is_current = self.containers.get(&index).is_none_or(|c| c.revision == self.target().revision);
         let Some(record) = self.entry.instances.get_mut(index as usize) else { return };
-        record.live = false;
-        record.last_exit = Some(exit);
         if !is_current {
             return;
         }
+        record.live = false;
+        record.last_exit = Some(exit);
         record.ended = match spec.restart_policy {
             RestartPolicy::Always => false,
             RestartPolicy::OnFailure => ended_well(spec.restart_policy, exit),
@@ -412,17 +416,41 @@ impl App {
         }
     }
 
-    /// Something went wrong that is no container's end: while a task is open it fails, else it is tried again later.
-    pub fn stumbled(&mut self, reason: FailureReason, message: String, now: Timestamp) {
+    /// Something went wrong with a check or a pull: while a task is open it fails, else it is tried again later.
+    pub fn unprepared(&mut self, reason: FailureReason, message: String, now: Timestamp) {
         if self.is_deploying() {
             self.fail(reason, message);
         } else {
-            if matches!(reason, FailureReason::ImageNotFound | FailureReason::ImageInvalid) {
-                // The same image is fetched again: a tag that has moved changes nothing that runs. Where there is no such
-                // image any more, the app takes what its tag means now.
-                self.resolved = self.entry.prepared.take().map(|prepared| prepared.image);
-            }
+            self.lose_image(reason);
             self.try_later(now);
+        }
+    }
+
+    /// Something went wrong with a container that is not its end: while a task is open for its revision that fails, else it is
+    /// tried again later.
+    pub fn stumbled(&mut self, reason: FailureReason, message: String, now: Timestamp) {
+        if self.is_deploying() && !self.runs_proven() {
+            self.fail(reason, message);
+        } else {
+            self.lose_image(reason);
+            self.try_later(now);
+        }
+    }
+
+    /// Takes note that the image of what shall run is not here any more, if that is what went wrong.
+    fn lose_image(&mut self, reason: FailureReason) {
+        if !matches!(reason, FailureReason::ImageNotFound | FailureReason::ImageInvalid) {
+            return;
+        }
+        let side = self.target_side();
+        let lost = match (&mut self.entry.proven, side) {
+            (Some(proven), Side::Proven) => proven.prepared.take(),
+            _ => self.entry.prepared.take(),
+        };
+        // The same image is fetched again: a tag that has moved changes nothing that runs. Where there is no such image any
+        // more, the app takes what its tag means now. An update under way goes first.
+        if side == self.prepared_side() {
+            self.resolved = lost.map(|prepared| prepared.image);
         }
     }
 
@@ -442,11 +470,15 @@ impl App {
     fn fail(&mut self, reason: FailureReason, message: String) {
         let step = if self.step == TaskState::Assigned { TaskState::Checking } else { self.step };
         self.entry.failure.get_or_insert(Failure::new(reason, &message, step));
+        self.resolved = None;
+        self.align();
     }
 
     /// Moves the attempt's state forward; returns whether it did.
     pub fn reach(&mut self, step: TaskState) -> bool {
-        let is_news = self.is_deploying() && step.rank() > self.step.rank();
+        // What is done to the containers of the revision before is no step of the task.
+        let is_of_update = step.rank() <= TaskState::Pulling.rank() || !self.runs_proven();
+        let is_news = self.is_deploying() && is_of_update && step.rank() > self.step.rank();
         if is_news {
             self.step = step;
         }
@@ -460,6 +492,10 @@ impl App {
         self.entry.outcome = Some(Outcome { report: report.clone(), acknowledged: false });
         self.entry.failure = None;
         self.step = state;
+        if let Some(proven) = self.entry.proven.as_ref().filter(|_| state != TaskState::Succeeded) {
+            self.entry.ports.clone_from(&proven.ports);
+        }
+        self.align();
         report
     }
 
@@ -467,6 +503,7 @@ impl App {
     pub fn unconcluded(&mut self, reason: FailureReason, message: String) {
         self.entry.outcome = None;
         self.step = TaskState::Settling;
+        self.align();
         self.unwritten(reason, message);
     }
 
@@ -474,6 +511,8 @@ impl App {
     pub fn torn_down(&mut self) {
         self.entry.ports.clear();
         self.entry.prepared = None;
+        self.entry.proven = None;
+        self.align();
         for record in &mut self.entry.instances {
             record.live = false;
         }
@@ -482,18 +521,6 @@ impl App {
             self.entry.wish = Wish::Gone;
         }
     }
-}
-
-/// Of each instance the container of its last run.
-fn newest_runs(found: Vec<Found>) -> impl Iterator<Item = Found> {
-    let mut newest: BTreeMap<u32, Found> = BTreeMap::new();
-    for container in found {
-        let index = container.instance.index;
-        if newest.get(&index).is_none_or(|known| known.run < container.run) {
-            newest.insert(index, container);
-        }
-    }
-    newest.into_values()
 }
 
 /// Whether such an end is a success: exit code 0 where the policy lets a container end.
@@ -508,10 +535,6 @@ fn exit_sentence(index: u32, exit: InstanceExit, starts: u32) -> String {
     } else {
         format!("Instance {index} ended with exit code {}, at {times}, before the app was healthy.", exit.code)
     }
-}
-
-fn earlier(moment: Timestamp, duration: Duration) -> Timestamp {
-    jiff::SignedDuration::try_from(duration).ok().and_then(|d| moment.checked_sub(d).ok()).unwrap_or(moment)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, InstanceState, InstanceStatus};
 use longshore_model::task::TaskState;
 
-use super::plan::{App, ContainerState};
+use super::plan::{App, Container, ContainerState};
 use crate::ledger::{Record, Wish};
 
 /// The app's status at this moment.
@@ -20,17 +20,20 @@ pub fn of(app: &App, now: Timestamp) -> AppStatus {
         start_time: record.start_time,
         last_exit: record.last_exit,
     };
-    let instances: Vec<InstanceStatus> = (0..).zip(&app.entry.instances).map(instance).collect();
+    let instances: Vec<InstanceStatus> = app.instances().map(instance).collect();
     let state = if is_down(app) { AppState::Failed } else { whole(&instances) };
-    AppStatus { state, instances, ports: app.entry.ports.clone() }
+    AppStatus { state, instances, ports: app.ports_of(app.target_side()).to_vec() }
 }
 
 fn is_down(app: &App) -> bool {
-    app.entry.outcome.as_ref().is_some_and(|outcome| outcome.report.state != TaskState::Succeeded)
+    !app.is_going_back()
+        && app.entry.outcome.as_ref().is_some_and(|outcome| outcome.report.state != TaskState::Succeeded)
 }
 
 fn instance_state(app: &App, index: u32, record: &Record, now: Timestamp) -> InstanceState {
-    let container = app.containers.get(&index).map(|container| container.state);
+    // One of another revision is on its way out.
+    let is_its = |container: &&Container| container.revision == app.target().revision;
+    let container = app.containers.get(&index).filter(is_its).map(|container| container.state);
     if matches!(container, Some(ContainerState::Running(_))) {
         InstanceState::Running
     } else if record.ended {

@@ -3,28 +3,25 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
 use jiff::Timestamp;
-use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit};
+use longshore_model::app::{AppState, BoundPort, InstanceExit};
 use longshore_model::assignment::Order;
 use longshore_model::backoff;
 use longshore_model::failure::FailureReason;
 use longshore_model::report::{AppReport, TaskReport};
-use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::plan::{App, ContainerState, Ending, Next};
 use super::{Context, Orders, status};
-use crate::host_path::HostPaths;
+use crate::environment;
 use crate::ledger::LedgerError;
-use crate::runtime::{Access, FoundState, InstanceKey, Launch, ProgressSink, ResolvedImage, Runtime, RuntimeError};
-use crate::{capability, environment, node, ports};
+use crate::runtime::{FoundState, InstanceKey, Launch, Runtime, RuntimeError};
 
 /// How long a container may take to end by itself before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -36,13 +33,19 @@ const MAX_TEAR_DOWNS: u32 = 5;
 /// The end of a container: whose, of which run, and how.
 type Exit = (u32, u32, Result<InstanceExit, RuntimeError>);
 
+mod prepare;
+
+use prepare::Pulling;
+
 pub(super) struct Worker {
     context: Arc<Context>,
     app: App,
     orders: watch::Receiver<Orders>,
     exits: JoinSet<Exit>,
     watched: HashMap<u32, AbortHandle>,
-    published: Option<AppStatus>,
+    /// A pull that the containers of the revision before an update have interrupted.
+    pulling: Option<Pulling>,
+    published: Option<AppReport>,
     /// The last of the server's words that was heard.
     said: u64,
     /// Attempts in a row at writing the ledger that failed.
@@ -58,6 +61,7 @@ impl Worker {
             orders,
             exits: JoinSet::new(),
             watched: HashMap::new(),
+            pulling: None,
             published: None,
             said: 0,
             unwritten: 0,
@@ -81,6 +85,7 @@ impl Worker {
                 Next::Start(index) => self.start(index).await,
                 Next::Succeed => self.succeed().await,
                 Next::TearDown(ending) => self.tear_down(ending).await,
+                Next::GoneBack(ending) => self.gone_back(ending).await,
                 Next::Wait(until) => self.wait(until).await,
             }
         }
@@ -104,10 +109,13 @@ impl Worker {
         }
         let orders = self.orders.borrow_and_update().clone();
         let (job, attempt) = (self.app.entry.assignment.job.clone(), self.app.entry.assignment.attempt);
-        let was_deploying = self.app.is_deploying();
+        let was_open = self.app.is_open();
         let mut changed = self.app.order(orders.wanted.as_ref());
         let is_same_attempt = (&self.app.entry.assignment.job, self.app.entry.assignment.attempt) == (&job, attempt);
-        if was_deploying && (!is_same_attempt || orders.wanted.is_none()) {
+        if changed {
+            self.pulling = None;
+        }
+        if was_open && (!is_same_attempt || orders.wanted.is_none()) {
             self.context.reporter.drop_unfinished(&job, attempt);
         }
         let is_asked_again = orders.said != std::mem::replace(&mut self.said, orders.said)
@@ -136,77 +144,13 @@ impl Worker {
         }
     }
 
-    async fn check(&mut self) {
-        self.reach(TaskState::Checking);
-        let (context, spec) = (Arc::clone(&self.context), Arc::clone(&self.app.entry.assignment.spec));
-        let check = move || check_spec(&spec, &context.runtime.capabilities(), &context.host_paths);
-        if let Err(error) = blocking(check).await {
-            return self.stumbled(error);
-        }
-        if let Err(error) = self.reserve_ports().await {
-            return self.stumbled(error);
-        }
-        let (runtime, spec) = (Arc::clone(&self.context.runtime), Arc::clone(&self.app.entry.assignment.spec));
-        let access = self.access();
-        match self.unless_overtaken(async move { runtime.resolve(&spec.image, &access).await }).await {
-            None => {}
-            Some(Ok(image)) => {
-                self.app.resolved = Some(image);
-                self.app.progressed();
-                self.persist().await;
-            }
-            Some(Err(error)) => self.stumbled(error),
-        }
-    }
-
-    /// Reserves the app's ports. Addresses of interfaces are looked up each time: they change while apps stay.
-    async fn reserve_ports(&mut self) -> Result<(), RuntimeError> {
-        let (context, app) = (Arc::clone(&self.context), self.app.entry.assignment.app.clone());
-        let (spec, kept, held) =
-            (Arc::clone(&self.app.entry.assignment.spec), self.app.entry.ports.clone(), self.held_ports());
-        self.app.entry.ports = blocking(move || {
-            let interfaces = node::interfaces().map_err(|error| {
-                refusal(FailureReason::RuntimeError, format!("The network interfaces cannot be listed: {error}."))
-            })?;
-            let request = ports::Request { app: &app, spec: &spec, interfaces: &interfaces, kept: &kept, held: &held };
-            context.ports.reserve(&request, rand::random()).map_err(|error| refusal(error.reason(), error.to_string()))
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// The app's way to what its image is read with.
-    fn access(&self) -> Access {
-        let assignment = &self.app.entry.assignment;
-        Access::of(assignment.app.clone(), assignment.image_access, Arc::clone(&self.context.keyring))
-    }
-
-    async fn pull(&mut self, image: ResolvedImage) {
-        self.reach(TaskState::Pulling);
-        let progress = self.progress();
-        let (runtime, wanted) = (Arc::clone(&self.context.runtime), image.clone());
-        let sink = Arc::clone(&progress.sink);
-        let access = self.access();
-        let pulled = self.unless_overtaken(async move { runtime.pull(&wanted, &access, sink).await }).await;
-        drop(progress);
-        match pulled {
-            None => {}
-            Some(Ok(())) => {
-                self.app.prepared(image);
-                self.persist().await;
-            }
-            Some(Err(error)) => self.stumbled(error),
-        }
-    }
-
     async fn create(&mut self, index: u32) {
         self.reach(TaskState::Creating);
-        if let Err(error) = self.reserve_ports().await {
+        if let Err(error) = self.reserve_ports(self.app.target_side()).await {
             return self.stumbled(error);
         }
         let run = self.app.creating(index);
-        self.persist().await;
-        if self.app.entry.failure.is_some() {
+        if !self.persist().await {
             return;
         }
         let launch = match self.launch(index, run) {
@@ -224,8 +168,7 @@ impl Worker {
     async fn start(&mut self, index: u32) {
         self.reach(TaskState::Starting);
         self.app.starting(index);
-        self.persist().await;
-        if self.app.entry.failure.is_some() {
+        if !self.persist().await {
             return;
         }
         let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
@@ -236,7 +179,7 @@ impl Worker {
                 self.watch(index);
                 self.persist().await;
                 if self.app.containers.values().all(|c| matches!(c.state, ContainerState::Running(_)))
-                    && self.app.containers.len() == self.app.entry.instances.len()
+                    && self.app.containers.len() == self.app.target().spec.instances as usize
                 {
                     self.reach(TaskState::Settling);
                 }
@@ -246,6 +189,10 @@ impl Worker {
     }
 
     async fn clear(&mut self, indices: Vec<u32>) {
+        if self.app.is_going_back() {
+            // After a crash in between it goes on, and ends in the same failure.
+            self.persist().await;
+        }
         if let Err(error) = self.delete(indices).await {
             self.stumbled(error);
         }
@@ -253,6 +200,7 @@ impl Worker {
     }
 
     async fn tear_down(&mut self, ending: Ending) {
+        self.pulling = None;
         if matches!(ending, Ending::Failed(_)) {
             // After a crash in between the removal goes on, and ends in the same failure.
             self.persist().await;
@@ -274,10 +222,18 @@ impl Worker {
         self.context.ports.release(&app);
         self.app.torn_down();
         match ending {
-            Ending::Removed => self.persist().await,
+            Ending::Removed => drop(self.persist().await),
             Ending::Cancelled => self.conclude(TaskState::Cancelled, None).await,
             Ending::Failed(failure) => self.conclude(TaskState::Failed, Some(failure)).await,
         }
+    }
+
+    /// Concludes an attempt that led back to the last healthy revision.
+    async fn gone_back(&mut self, ending: Ending) {
+        self.pulling = None;
+        let (state, failure) = self.app.end_of_way_back(ending);
+        self.conclude(state, failure).await;
+        self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
     }
 
     /// Stops and deletes containers, several at once; returns the first error after it has tried all.
@@ -337,6 +293,10 @@ impl Worker {
             return self.ended((index, run, exit)).await;
         }
         self.conclude(TaskState::Succeeded, None).await;
+        if self.app.entry.outcome.is_some() {
+            self.app.settled();
+            self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
+        }
     }
 
     async fn conclude(&mut self, state: TaskState, failure: Option<longshore_model::failure::Failure>) {
@@ -384,7 +344,7 @@ impl Worker {
                 }
             }
             () = timer => {}
-            () = rewrite => self.persist().await,
+            () = rewrite => drop(self.persist().await),
         }
     }
 
@@ -407,21 +367,9 @@ impl Worker {
 
     /// Does something that new orders may make pointless; it is dropped then.
     async fn unless_overtaken<T>(&mut self, action: impl Future<Output = T>) -> Option<T> {
-        let mut orders = self.orders.clone();
-        let app = &self.app;
-        let overtaken = async move {
-            loop {
-                if app.is_overtaken_by(orders.borrow_and_update().wanted.as_ref()) {
-                    return;
-                }
-                if orders.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
         tokio::select! {
             done = action => Some(done),
-            () = overtaken => None,
+            () = overtaken(&self.app, self.orders.clone()) => None,
         }
     }
 
@@ -433,16 +381,17 @@ impl Worker {
     }
 
     fn launch(&mut self, index: u32, run: u32) -> Result<Launch, RuntimeError> {
-        let assignment = &self.app.entry.assignment;
+        let side = self.app.target_side();
+        let assignment = self.app.assignment_of(side);
         let spec = Arc::clone(&assignment.spec);
         let known = *self.context.host_ip.borrow();
         let host_ip = known.or(self.app.entry.host_ip);
         let env = environment::resolve(&spec, &self.context.node, host_ip)
             .map_err(|error| refusal(FailureReason::RuntimeError, error.to_string()))?;
-        let image = self.app.entry.prepared.as_ref().map(|prepared| prepared.image.clone());
+        let image = self.app.image().map(|prepared| prepared.image.clone());
         let image =
             image.ok_or_else(|| refusal(FailureReason::RuntimeError, "The image is not prepared.".to_owned()))?;
-        let ports = self.app.entry.ports.iter().filter(|port| port.instance == index).cloned().collect();
+        let ports = self.app.ports_of(side).iter().filter(|port| port.instance == index).cloned().collect();
         let launch = Launch { instance: self.key(index), revision: assignment.revision, run, image, spec, env, ports };
         self.app.entry.host_ip = host_ip;
         Ok(launch)
@@ -451,11 +400,9 @@ impl Worker {
     /// Ports that containers of this app have open now.
     fn held_ports(&self) -> Vec<BoundPort> {
         // A runtime may bind ports at creation already.
-        let is_held = |port: &&BoundPort| {
-            let state = self.app.containers.get(&port.instance).map(|container| container.state);
-            matches!(state, Some(ContainerState::Created | ContainerState::Running(_)))
-        };
-        self.app.entry.ports.iter().filter(is_held).cloned().collect()
+        let is_open = |state| matches!(state, ContainerState::Created | ContainerState::Running(_));
+        let open = self.app.containers.iter().filter(|(_, container)| is_open(container.state));
+        open.flat_map(|(index, container)| self.app.ports_of_container(*index, container)).cloned().collect()
     }
 
     fn key(&self, index: u32) -> InstanceKey {
@@ -478,42 +425,30 @@ impl Worker {
         TaskReport { job: assignment.job.clone(), attempt: assignment.attempt, state, pull: None, failure: None }
     }
 
-    fn progress(&self) -> Progress {
-        let open = Arc::new(AtomicBool::new(self.app.is_deploying() && self.app.step == TaskState::Pulling));
-        let (reporter, report, is_open) =
-            (self.context.reporter.clone(), self.task_report(TaskState::Pulling), Arc::clone(&open));
-        let sink: ProgressSink = Arc::new(move |pull| {
-            if is_open.load(Ordering::Acquire) {
-                reporter.task(TaskReport { pull: Some(pull), ..report.clone() });
-            }
-        });
-        Progress { open, sink }
-    }
-
     fn publish(&mut self) {
         let status = status::of(&self.app, self.context.clock.now());
-        if self.published.as_ref() == Some(&status) {
+        // What an app that is gone was does not matter: the server waits for word of what it asked for last.
+        let is_gone = status.state == AppState::Removed;
+        let assignment = if is_gone { &self.app.entry.assignment } else { self.app.target() };
+        let (app, revision, attempt) = (assignment.app.clone(), assignment.revision, assignment.attempt);
+        let report = AppReport { app, revision, attempt, status };
+        if self.published.as_ref() == Some(&report) {
             return;
         }
-        let assignment = &self.app.entry.assignment;
-        self.context.reporter.app(AppReport {
-            app: assignment.app.clone(),
-            revision: assignment.revision,
-            attempt: assignment.attempt,
-            status: status.clone(),
-        });
-        if status.state == AppState::Removed {
-            tracing::info!(app = %assignment.app, "removed");
+        self.context.reporter.app(report.clone());
+        if is_gone {
+            tracing::info!(app = %report.app, "removed");
         }
-        self.published = Some(status);
+        self.published = Some(report);
     }
 
     /// Writes down what is known. Where that fails, an open task fails with it; what runs already runs on, and it is
-    /// written later.
-    async fn persist(&mut self) {
-        if let Err(error) = self.write().await {
-            self.app.unwritten(error.reason, error.message);
-        }
+    /// written later. Returns whether what comes next may be done.
+    async fn persist(&mut self) -> bool {
+        let Err(error) = self.write().await else { return true };
+        let was_deploying = self.app.is_deploying();
+        self.app.unwritten(error.reason, error.message);
+        !was_deploying
     }
 
     async fn write(&mut self) -> Result<(), RuntimeError> {
@@ -531,15 +466,15 @@ impl Worker {
     }
 }
 
-/// A pull's way to report: closed when the pull is over, since a runtime's own tasks may outlive it.
-struct Progress {
-    open: Arc<AtomicBool>,
-    sink: ProgressSink,
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.open.store(false, Ordering::Release);
+/// Waits until new orders make what is being done pointless.
+async fn overtaken(app: &App, mut orders: watch::Receiver<Orders>) {
+    loop {
+        if app.is_overtaken_by(orders.borrow_and_update().wanted.as_ref()) {
+            return;
+        }
+        if orders.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -566,12 +501,6 @@ async fn end_of(runtime: &dyn Runtime, key: &InstanceKey, run: u32) -> Result<In
 
 fn ledger_failure(error: &LedgerError) -> FailureReason {
     if error.is_disk_full() { FailureReason::DiskFull } else { FailureReason::RuntimeError }
-}
-
-/// What the machine itself must have; host paths are made last, for they stay.
-fn check_spec(spec: &AppSpec, offered: &[String], host_paths: &HostPaths) -> Result<(), RuntimeError> {
-    capability::check(spec, offered).map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
-    host_paths.prepare(spec).map_err(|error| refusal(error.reason(), error.to_string()))
 }
 
 fn refusal(reason: FailureReason, message: String) -> RuntimeError {

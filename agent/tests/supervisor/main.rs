@@ -4,6 +4,7 @@
 mod crashes;
 mod node;
 mod trouble;
+mod updates;
 
 use std::time::Duration;
 

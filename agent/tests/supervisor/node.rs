@@ -10,8 +10,8 @@ use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::{Report, Reporter};
-use longshore_agent::runtime::InstanceKey;
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::runtime::{FoundState, InstanceKey};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) tasks: Vec<TaskReport>,
     /// The newest status that arrived of each app.
     pub(crate) apps: Vec<(AppName, AppStatus)>,
+    /// Revision and attempt of the newest status that arrived.
+    pub(crate) said: (u64, u32),
 }
 
 impl Node {
@@ -47,7 +49,7 @@ impl Node {
         let runtime = FakeRuntime::able_to(machine.clone(), capabilities);
         let context = context_with(directory.path().join("ledger"), runtime);
         let supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
-        Self { directory, machine, supervisor, context, tasks: Vec::new(), apps: Vec::new() }
+        Self { directory, machine, supervisor, context, tasks: Vec::new(), apps: Vec::new(), said: (0, 0) }
     }
 
     /// The agent is killed and started again; its containers live on.
@@ -87,6 +89,7 @@ impl Node {
             Report::Task(report) => self.tasks.push(report),
             Report::App(report) => {
                 self.apps.retain(|(app, _)| *app != report.app);
+                self.said = (report.revision, report.attempt);
                 self.apps.push((report.app, report.status));
             }
         }
@@ -113,6 +116,12 @@ impl Node {
 
     pub(crate) async fn containers(&self) -> usize {
         self.context.runtime.list().await.unwrap().len()
+    }
+
+    /// Revisions of the containers that run.
+    pub(crate) async fn revisions(&self) -> Vec<u64> {
+        let found = self.context.runtime.list().await.unwrap();
+        found.iter().filter(|one| matches!(one.state, FoundState::Running(_))).map(|one| one.revision).collect()
     }
 
     pub(crate) fn ledger_file(&self, name: &str) -> PathBuf {
@@ -161,6 +170,12 @@ pub(crate) fn assignment(spec: AppSpec) -> Assignment {
         spec: Arc::new(spec),
         image_access: ImageAccess::Untold,
     }
+}
+
+/// Updates the app `till` to another image, as its second revision.
+pub(crate) fn update(image: &str) -> Assignment {
+    let job = JobId::parse("01jd0000000000000000000001").unwrap();
+    Assignment { revision: 2, job, ..deploy(image) }
 }
 
 pub(crate) fn spec(image: &str) -> AppSpec {

@@ -1,10 +1,11 @@
 //! The invariants, each said a second time and independently of the machine.
 
+use longshore_model::app::Desired;
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, JobState, TaskCounts};
 use longshore_model::kind::JobKind;
 use longshore_model::limits::MAX_TASK_HISTORY;
-use longshore_model::machine::{AppEffect, Receipt, Request};
+use longshore_model::machine::{AppEffect, Receipt, Request, Site};
 use longshore_model::task::{Task, TaskClass, TaskState};
 
 use super::{Answer, Event, TIMEOUT, World, is_allowed};
@@ -85,7 +86,7 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
         assert!(new.version > before.job.version, "the version tells every change of a task: {event:?}");
     }
     match event {
-        Event::Assign(index, has_app) => assigned(before, after, *index, *has_app, answer),
+        Event::Assign(index, site) => assigned(before, after, *index, *site, answer),
         Event::Report { task, attempts_ago, .. } => reported(before, after, *task, *attempts_ago, answer),
         Event::Stop { cancel } => stopped(before, after, *cancel, answer),
         Event::Resume => again(before, after, Request::Resume, answer),
@@ -152,14 +153,17 @@ fn one_step(old: &Task, new: &Task, event: &Event) {
     }
 }
 
-fn assigned(before: &World, after: &World, index: usize, has_app: bool, answer: &Answer) {
+fn assigned(before: &World, after: &World, index: usize, site: Site, answer: &Answer) {
     let state = before.job.state();
     match answer {
         Answer::Assigned(Some(effect)) => {
-            let expected = match (before.job.kind, has_app) {
-                (JobKind::Deploy, _) => (AppEffect::Deploy, TaskState::Assigned),
-                (JobKind::Remove, true) => (AppEffect::Remove, TaskState::Assigned),
-                (JobKind::Remove, false) => (AppEffect::None, TaskState::Succeeded),
+            let expected = match (before.job.kind, site.app, site.is_able) {
+                (JobKind::Deploy, ..) | (JobKind::Update, Some(Desired::Present), true) => {
+                    (AppEffect::Deploy, TaskState::Assigned)
+                }
+                (JobKind::Update, ..) => (AppEffect::None, TaskState::Failed),
+                (JobKind::Remove, Some(_), _) => (AppEffect::Remove, TaskState::Assigned),
+                (JobKind::Remove, None, _) => (AppEffect::None, TaskState::Succeeded),
             };
             assert_eq!((*effect, after.tasks[index].state), expected);
             assert!(matches!(state, JobState::Queued | JobState::Running), "assigned while {state}");
@@ -182,7 +186,8 @@ fn reported(before: &World, after: &World, index: usize, attempts_ago: i64, answ
             let gone = matches!(new.state, TaskState::Failed | TaskState::Cancelled);
             let expected = match before.job.kind {
                 JobKind::Deploy if gone => AppEffect::Forget,
-                JobKind::Deploy | JobKind::Remove => AppEffect::None,
+                JobKind::Update if gone => AppEffect::GoBack,
+                JobKind::Deploy | JobKind::Update | JobKind::Remove => AppEffect::None,
             };
             assert_eq!(*effect, expected);
             assert_ne!(new.state, TaskState::TimedOut, "only the server decides that");
@@ -254,6 +259,7 @@ fn timed_out(before: &World, after: &World, answer: &Answer) {
         let expected = match (before.job.kind, old.state) {
             (_, TaskState::Pending) | (JobKind::Remove, _) => AppEffect::None,
             (JobKind::Deploy, _) => AppEffect::Remove,
+            (JobKind::Update, _) => AppEffect::GoBack,
         };
         assert_eq!(told, ends.then_some(expected));
     }

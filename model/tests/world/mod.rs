@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::app::Desired;
 use longshore_model::clock::Clock;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::job::{Control, Job, JobState, TaskCounts};
 use longshore_model::kind::JobKind;
-use longshore_model::machine::{self, AppEffect, Receipt, Request};
+use longshore_model::machine::{self, AppEffect, Receipt, Request, Site};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::TaskReport;
 use longshore_model::rollout::Rollout;
@@ -24,6 +25,8 @@ use longshore_model::task::{PullProgress, Task, TaskClass, TaskState};
 
 mod check;
 
+/// A node that has the app, and an agent that can do everything.
+pub(crate) const READY: Site = Site { app: Some(Desired::Present), is_able: true };
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a node may be away.
 pub(crate) const ABSENT_AFTER: Duration = Duration::from_secs(60);
@@ -31,8 +34,8 @@ pub(crate) const ABSENT_AFTER: Duration = Duration::from_secs(60);
 /// What can happen to a job. Tasks are named by their place.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// An assignment, and whether the node has the app.
-    Assign(usize, bool),
+    /// An assignment, and what is known of the node.
+    Assign(usize, Site),
     /// A report, so many attempts before the present one (negative: an attempt that never was).
     Report {
         task: usize,
@@ -136,8 +139,8 @@ impl World {
         let gone = self.gone.clone();
         let exists = |node: &NodeName| !gone[index_of(node)];
         match *event {
-            Event::Assign(index, has_app) => {
-                Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], has_app, now))
+            Event::Assign(index, site) => {
+                Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], site, now))
             }
             Event::Report { task, attempts_ago, state, done } => {
                 let attempt = i64::from(self.tasks[task].attempt) - attempts_ago;

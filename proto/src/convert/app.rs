@@ -47,6 +47,8 @@ pub fn app(app: &App, spec: &AppSpec) -> v1::App {
         spec: Some(v1::AppSpec::from(spec)),
         update_time: Some(timestamp(app.update_time)),
         removing_job_id: app.remover.as_ref().map(JobId::to_string).unwrap_or_default(),
+        previous_job_id: app.previous.as_ref().map(|previous| previous.job.to_string()).unwrap_or_default(),
+        previous_revision: app.previous.as_ref().map(|previous| previous.revision).unwrap_or_default(),
     }
 }
 

@@ -25,7 +25,7 @@ mirrored!(JobState, JobState, none: None, {
     TimedOut => TimedOut,
 });
 
-mirrored!(JobKind, JobKind, none: Some(Self::Deploy), { Deploy => Deploy, Remove => Remove });
+mirrored!(JobKind, JobKind, none: Some(Self::Deploy), { Deploy => Deploy, Update => Update, Remove => Remove });
 
 impl From<&Job> for v1::Job {
     fn from(job: &Job) -> Self {

@@ -40,6 +40,7 @@ mirrored!(FailureReason, FailureReason, none: None, {
     DeadlineExceeded => DeadlineExceeded,
     RuntimeError => RuntimeError,
     PullStalled => PullStalled,
+    AppNotFound => AppNotFound,
 });
 
 impl From<&Task> for v1::Task {

@@ -18,7 +18,7 @@ const JOB_STATE: Kind = Kind::Word {
     prefix: "JOB_STATE_",
     words: &["QUEUED", "RUNNING", "SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "STOPPING", "STOPPED", "TIMED_OUT"],
 };
-const JOB_KIND: Kind = Kind::Word { prefix: "JOB_KIND_", words: &["DEPLOY", "REMOVE"] };
+const JOB_KIND: Kind = Kind::Word { prefix: "JOB_KIND_", words: &["DEPLOY", "UPDATE", "REMOVE"] };
 const TASK_STATE: Kind = Kind::Word {
     prefix: "TASK_STATE_",
     words: &[
@@ -60,6 +60,7 @@ const FAILURE_REASON: Kind = Kind::Word {
         "DEADLINE_EXCEEDED",
         "RUNTIME_ERROR",
         "PULL_STALLED",
+        "APP_NOT_FOUND",
     ],
 };
 

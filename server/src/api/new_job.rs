@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::app::{App, Desired};
 use longshore_model::clock::Clock;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::kind::JobKind;
@@ -89,7 +90,7 @@ pub(super) async fn make(
     };
     let warnings = gather(validate::job_order(&order), &mut bad);
     let placed = match order.work.app() {
-        Some(app) => Some(Placed::find(store, app).await.map_err(status::store)?),
+        Some(app) => Some(Placed::find(store, app, order.work.kind()).await.map_err(status::store)?),
         None => None,
     };
     let nodes = nodes(store, &order, placed.as_ref(), &mut bad).await.map_err(status::store)?;
@@ -98,6 +99,7 @@ pub(super) async fn make(
     }
     let (app, spec) = match (&order.work, placed) {
         (Work::Deploy(spec), _) => (app_name(&spec.name, &id).ok(), Arc::clone(spec)),
+        (Work::Update { app, spec }, _) => (Some(app.clone()), Arc::clone(spec)),
         (Work::Remove(app), Some(placed)) => (Some(app.clone()), placed.spec),
         (Work::Remove(_), None) => return Err(status::invalid(bad)),
     };
@@ -168,13 +170,14 @@ struct Placed {
 }
 
 impl Placed {
-    /// Fails when no node has the app.
-    async fn find(store: &dyn Store, name: &AppName) -> Result<Self, StoreError> {
+    /// Fails when no node has the app. What is being removed can be waited for by another removal, and not be updated.
+    async fn find(store: &dyn Store, name: &AppName, kind: JobKind) -> Result<Self, StoreError> {
         let (mut nodes, mut newest, mut next) = (BTreeSet::new(), None, Some(Query::first(MAX_PAGE)));
         while let Some(query) = next {
             let page = store.apps(None, Some(name), query.clone()).await?;
             next = query.next(&page);
-            for app in page.items {
+            let is_meant = |app: &App| kind == JobKind::Remove || app.desired == Desired::Present;
+            for app in page.items.into_iter().filter(is_meant) {
                 newest = newest.max(Some(app.job));
                 nodes.insert(app.node);
             }

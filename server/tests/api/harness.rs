@@ -32,7 +32,7 @@ use v1::agent_service_client::AgentServiceClient;
 use v1::app_service_client::AppServiceClient;
 use v1::job_service_client::JobServiceClient;
 use v1::node_service_client::NodeServiceClient;
-use v1::open_session_request::Message as ToServer;
+pub use v1::open_session_request::Message as ToServer;
 use v1::open_session_response::Message as FromServer;
 use v1::registry_credential_service_client::RegistryCredentialServiceClient;
 use v1::user_service_client::UserServiceClient;
@@ -250,7 +250,12 @@ fn identify(mut request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 pub fn hello(architecture: &str) -> ToServer {
-    let info = v1::NodeInfo { architecture: architecture.to_owned(), runtime: "fake".to_owned(), ..Default::default() };
+    let info = v1::NodeInfo {
+        architecture: architecture.to_owned(),
+        runtime: "fake".to_owned(),
+        capabilities: vec!["jobs.update".to_owned()],
+        ..Default::default()
+    };
     ToServer::Hello(v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) })
 }
 

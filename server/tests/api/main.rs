@@ -20,4 +20,5 @@ mod removal;
 mod resumption;
 mod sessions;
 mod shutdown;
+mod updates;
 mod watches;

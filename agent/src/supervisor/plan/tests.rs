@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use longshore_model::assignment::ImageAccess;
 use longshore_model::name::{AppName, JobId};
-use longshore_model::spec::Startup;
+use longshore_model::spec::{AppSpec, Startup};
 use proptest::prelude::*;
 
 use super::*;
+use crate::runtime::{Found, FoundState};
 
 /// More steps than any history here needs to come to rest.
 const PATIENCE: usize = 2000;
@@ -42,6 +43,10 @@ enum Luck {
     Cancel,
     Remove,
     Retry,
+    /// Where the attempt has ended well, another revision is wanted.
+    Update,
+    /// The server has heard how the attempt ended, and says what it makes of that.
+    Hear,
 }
 
 fn luck() -> impl Strategy<Value = Luck> {
@@ -53,6 +58,8 @@ fn luck() -> impl Strategy<Value = Luck> {
         1 => Just(Luck::Cancel),
         1 => Just(Luck::Remove),
         1 => Just(Luck::Retry),
+        3 => Just(Luck::Update),
+        1 => Just(Luck::Hear),
     ]
 }
 
@@ -60,8 +67,10 @@ fn luck() -> impl Strategy<Value = Luck> {
 struct World {
     app: App,
     now: Timestamp,
-    /// What really is on the machine: whether each container runs.
-    real: BTreeMap<u32, bool>,
+    /// What really is on the machine: whether each container runs, and its revision.
+    real: BTreeMap<u32, (bool, u64)>,
+    /// The greatest revision that was ever asked for.
+    last_revision: u64,
     starts_of_attempt: BTreeMap<u32, u32>,
 }
 
@@ -70,32 +79,43 @@ impl World {
         let fails = matches!(luck, Luck::Fails);
         match self.app.next(self.now) {
             Next::Check if !fails => {
-                let image = self.app.entry.assignment.spec.image.clone();
+                let side = self.app.prepared_side();
+                let image = self.app.assignment_of(side).spec.image.clone();
                 self.app.resolved = Some(ResolvedImage { digest: "sha256:0".to_owned(), image });
             }
             Next::Pull(image) if !fails => self.app.prepared(image),
-            Next::Check | Next::Pull(_) => self.stumble(),
+            Next::Check | Next::Pull(_) => {
+                self.app.unprepared(FailureReason::RuntimeError, "It failed.".to_owned(), self.now)
+            }
             Next::Clear(indices) => self.clear(&indices),
             Next::Create(index) => {
                 assert!(!self.real.contains_key(&index), "instance {index} would have two containers");
                 self.app.creating(index);
-                self.real.insert(index, false);
+                self.real.insert(index, (false, self.app.target().revision));
                 if fails { self.stumble() } else { self.app.created(index) }
             }
             Next::Start(index) => {
-                assert_eq!(self.real.get(&index), Some(&false), "instance {index} would be started twice");
+                let revision = self.app.target().revision;
+                assert_eq!(self.real.get(&index), Some(&(false, revision)), "instance {index} would be started twice");
                 self.app.starting(index);
                 if fails {
                     self.stumble();
                 } else {
-                    *self.starts_of_attempt.entry(index).or_default() += 1;
-                    self.real.insert(index, true);
+                    if self.app.target_side() == Side::Assigned {
+                        *self.starts_of_attempt.entry(index).or_default() += 1;
+                    }
+                    self.real.insert(index, (true, revision));
                     self.app.started(index, self.now, self.now);
                 }
             }
             Next::Succeed => {
                 assert!(self.app.is_healthy(self.now));
                 self.app.conclude(TaskState::Succeeded, None);
+                self.app.settled();
+            }
+            Next::GoneBack(ending) => {
+                let (state, failure) = self.app.end_of_way_back(ending);
+                drop(self.app.conclude(state, failure));
             }
             Next::TearDown(ending) => {
                 self.clear(&self.real.keys().copied().collect::<Vec<_>>());
@@ -130,14 +150,16 @@ impl World {
             Luck::Works | Luck::Fails => {}
             Luck::Exit(code, after) => {
                 self.now = later(self.now, Duration::from_secs(after));
-                let up = self.real.iter().find(|(_, runs)| **runs).map(|(index, _)| *index);
-                if let Some(index) = up {
-                    self.real.insert(index, false);
+                let up = self.real.iter().find(|(_, (runs, _))| *runs).map(|(index, real)| (*index, real.1));
+                if let Some((index, revision)) = up {
+                    self.real.insert(index, (false, revision));
                     self.app.exited(index, InstanceExit { code, out_of_memory: false, time: self.now }, self.now);
                 }
             }
             Luck::Cancel => self.order(Order::Cancel, 0),
             Luck::Retry => self.order(Order::Deploy, 1),
+            Luck::Update => self.update(),
+            Luck::Hear => self.hear(),
             Luck::Remove => drop(self.app.order(None)),
             Luck::Crash => self.crash(),
         }
@@ -153,10 +175,38 @@ impl World {
         self.app.order(Some(&wanted));
     }
 
+    fn update(&mut self) {
+        let is_idle = match &self.app.entry.outcome {
+            Some(outcome) => outcome.report.state == TaskState::Succeeded,
+            None => self.app.entry.assignment.order == Order::Keep,
+        };
+        if self.app.entry.wish != Wish::Present || !is_idle {
+            return;
+        }
+        self.last_revision += 1;
+        let mut wanted = self.app.entry.assignment.clone();
+        (wanted.revision, wanted.attempt, wanted.order) = (self.last_revision, 1, Order::Deploy);
+        let mut spec = AppSpec::clone(&wanted.spec);
+        spec.instances = spec.instances % 3 + 1;
+        wanted.spec = Arc::new(spec);
+        self.starts_of_attempt.clear();
+        self.app.order(Some(&wanted));
+    }
+
+    fn hear(&mut self) {
+        let Some(outcome) = &self.app.entry.outcome else { return };
+        let wanted = match (&self.app.entry.proven, outcome.report.state) {
+            (_, TaskState::Succeeded) => Some(self.app.entry.assignment.clone()),
+            (Some(proven), _) => Some(proven.assignment.clone()),
+            (None, _) => None,
+        };
+        self.app.order(wanted.map(|wanted| Assignment { order: Order::Keep, ..wanted }).as_ref());
+    }
+
     fn crash(&mut self) {
-        let found = |(index, runs): (&u32, &bool)| Found {
+        let found = |(index, (runs, revision)): (&u32, &(bool, u64))| Found {
             instance: crate::runtime::InstanceKey { app: self.app.entry.assignment.app.clone(), index: *index },
-            revision: 1,
+            revision: *revision,
             run: self.app.entry.instances[*index as usize].run,
             state: match (runs, self.app.entry.instances[*index as usize].last_exit) {
                 (true, _) => FoundState::Running(self.now),
@@ -188,7 +238,8 @@ proptest! {
     ) {
         let app = App::new(assignment(policy, instances, max_starts));
         let now = Timestamp::UNIX_EPOCH;
-        let mut world = World { app, now, real: BTreeMap::new(), starts_of_attempt: BTreeMap::new() };
+        let (real, starts_of_attempt) = (BTreeMap::new(), BTreeMap::new());
+        let mut world = World { app, now, real, last_revision: 1, starts_of_attempt };
         let mut runs: Vec<u32> = Vec::new();
         for luck in history {
             world.step(luck);
@@ -196,17 +247,26 @@ proptest! {
             let after: Vec<u32> = world.app.entry.instances.iter().map(|record| record.run).collect();
             prop_assert!(runs.iter().zip(&after).all(|(old, new)| old <= new), "a run went back");
             runs = after;
-            if world.app.is_deploying() {
+            if world.app.is_deploying() && !world.app.runs_proven() {
                 prop_assert!(world.starts_of_attempt.values().all(|starts| *starts <= max_starts));
             }
         }
         prop_assert!(world.rest(), "it never comes to rest: {:?}", world.app);
         let entry = &world.app.entry;
         let state = entry.outcome.as_ref().map(|outcome| outcome.report.state);
+        let is_wanted = state == Some(TaskState::Succeeded) || entry.assignment.order == Order::Keep;
         match (entry.wish, state) {
-            (Wish::Present, Some(TaskState::Succeeded)) => {
-                let is_kept = |(index, record): (u32, &Record)| record.ended || world.real.get(&index) == Some(&true);
-                prop_assert!((0..).zip(&entry.instances).all(is_kept), "an app that succeeded is not up");
+            (Wish::Present, _) if is_wanted || entry.proven.is_some() => {
+                let revision = world.app.target().revision;
+                prop_assert_eq!(revision == entry.assignment.revision, is_wanted, "the wrong revision runs");
+                let is_kept = |(index, record): (u32, &Record)| {
+                    record.ended || world.real.get(&index) == Some(&(true, revision))
+                };
+                prop_assert!(world.app.instances().all(is_kept), "an app that was healthy is not up");
+                let is_its = |(index, (_, of)): (&u32, &(bool, u64))| {
+                    *of == revision && *index < world.app.target().spec.instances
+                };
+                prop_assert!(world.real.iter().all(is_its), "something of another revision was left");
             }
             (Wish::Present, Some(_)) | (Wish::Gone, _) => prop_assert!(world.real.is_empty(), "something was left"),
             (Wish::Present, None) => prop_assert!(false, "the attempt has no end"),

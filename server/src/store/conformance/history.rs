@@ -16,8 +16,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::model::{Model, Outcome, Step};
 use super::{
-    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, new_removal, node_name, progress,
-    session_id, token,
+    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, new_removal, new_update, node_name,
+    progress, session_id, token,
 };
 use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, Store, StoreError, Terms};
@@ -27,8 +27,8 @@ const HISTORIES: u32 = 48;
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
 /// Jobs that deploy, each an app of its own.
 const DEPLOYMENTS: u32 = 4;
-/// And with those, jobs that remove one of these apps.
-const JOBS: u32 = 7;
+/// And with those, jobs that update or remove one of these apps.
+const JOBS: u32 = 9;
 
 fn any_node() -> impl Strategy<Value = NodeName> {
     (0..NODES.len()).prop_map(|index| node_name(NODES.get(index).unwrap()))
@@ -63,12 +63,15 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (DEPLOYMENTS + 1..=JOBS, app.clone(), nodes(), 0..3_u32).prop_map(|(number, app, nodes, max_parallel)| {
             Step::Create(Box::new(new_removal(number, app, &nodes, max_parallel)))
         }),
+        3 => (DEPLOYMENTS + 1..=JOBS, app.clone(), nodes(), 0..3_u32).prop_map(|(number, app, nodes, max_parallel)| {
+            Step::Create(Box::new(new_update(number, app, &nodes, max_parallel)))
+        }),
         6 => picks.prop_map(Step::Assign),
         10 => (any_node(), reports).prop_map(|(node, (job, attempt, states))| {
             Step::Report(node, states.into_iter().map(|state| progress(job, attempt, state)).collect())
         }),
-        4 => (any_node(), app.clone(), 0..4_u32, app_state).prop_map(|(node, job, attempt, state)| {
-            Step::Report(node, vec![app_report(&format!("web-{job}"), attempt.min(1).into(), attempt, state)])
+        4 => (any_node(), app.clone(), 0..4_u64, 0..3_u32, app_state).prop_map(|(node, app, revision, attempt, state)| {
+            Step::Report(node, vec![app_report(&format!("web-{app}"), revision, attempt, state)])
         }),
         4 => (job.clone().prop_map(job_id), request).prop_map(|(id, request)| Step::Request(id, request)),
         1 => Just(Step::PassDeadlines),

@@ -44,6 +44,7 @@ pub(super) mod nodes;
 pub(super) mod reports;
 pub(super) mod retention;
 pub(super) mod terms;
+pub(super) mod updates;
 pub(super) mod users;
 
 /// Makes stores for the suite.
@@ -66,6 +67,9 @@ macro_rules! conformance_suite {
                 what_has_changed_is_left_alone, what_is_only_validated_is_left_alone, nodes_are_told_which_call_it_was;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
+            updates: an_update_is_a_new_revision_of_the_same_app, an_update_without_success_leads_back,
+                a_late_word_of_an_update_changes_nothing, status_of_the_revision_before_counts_until_the_update_is_over,
+                an_update_that_cannot_begin_changes_nothing, updates_removals_and_retries_take_turns;
             enrolment: tokens_are_spent_once, tokens_are_refused, a_token_for_its_name_enrols_a_node_anew,
                 expired_tokens_are_purged, a_token_is_good_for_so_many_machines, tokens_are_listed_and_deleted,
                 a_machine_waits_for_approval, a_machine_is_denied, an_approval_is_for_the_machine_that_was_looked_at,
@@ -198,6 +202,13 @@ pub(super) fn new_removal(number: u32, app: u32, nodes: &[&str], max_parallel: u
     NewJob { job, ..new }
 }
 
+/// A job that updates the app `web-<app>`.
+pub(super) fn new_update(number: u32, app: u32, nodes: &[&str], max_parallel: u32) -> NewJob {
+    let new = new_job(number, nodes, max_parallel);
+    let job = Job { kind: JobKind::Update, app: app_name(&format!("web-{app}")), ..new.job };
+    NewJob { job, ..new }
+}
+
 /// The encoded spec of a job of [`new_job`].
 pub(super) fn spec_bytes(number: u32) -> Bytes {
     Bytes::from(format!("spec of {number}"))
@@ -211,7 +222,7 @@ pub(super) fn info() -> NodeInfo {
         cpus: 4,
         memory_bytes: 1 << 32,
         interfaces: Vec::new(),
-        capabilities: vec!["embedded".to_owned()],
+        capabilities: vec!["jobs.update".to_owned()],
         runtime: "fake".to_owned(),
         host_ip: None,
     }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use longshore_model::app::{App, AppState, AppStatus, Desired};
+use longshore_model::app::{App, AppState, Desired, Previous};
 use longshore_model::job::{Control, Job};
 use longshore_model::kind::JobKind;
-use longshore_model::machine::{self, AppEffect, Changed, Receipt};
+use longshore_model::machine::{self, AppEffect, Changed, Receipt, Site};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::{Task, TaskClass, TaskState};
@@ -37,6 +37,8 @@ pub(super) type Outcome = Result<usize, &'static str>;
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) nodes: BTreeSet<NodeName>,
+    /// Those of them that have had a session: all of these can do everything.
+    told: BTreeSet<NodeName>,
     pub(super) jobs: BTreeMap<JobId, (Job, Vec<Task>)>,
     pub(super) apps: BTreeMap<(NodeName, AppName), App>,
 }
@@ -98,6 +100,7 @@ impl Model {
         if !self.nodes.contains(node) {
             return Err("NotFound");
         }
+        self.told.insert(node.clone());
         for (job, tasks) in self.jobs.values_mut() {
             for task in tasks.iter_mut().filter(|task| task.node == *node) {
                 machine::take_back(job, task, now);
@@ -113,7 +116,7 @@ impl Model {
         if new.nodes.iter().any(|node| !self.nodes.contains(node)) {
             return Err("NotFound");
         }
-        if new.job.kind.needs_app() && self.is_busy(&new.job.id, &new.job.app, new.nodes.iter()) {
+        if new.job.kind.needs_app() && self.is_busy(|_| false, &new.job.app, new.nodes.iter()) {
             return Err("AppBusy");
         }
         let tasks = new.nodes.iter().map(|node| pending(&new.job, node)).collect();
@@ -124,8 +127,9 @@ impl Model {
     fn assign(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> bool {
         let Some((job, tasks)) = self.jobs.get_mut(id) else { return false };
         let Some(task) = tasks.iter_mut().find(|task| task.node == *node) else { return false };
-        let has_app = self.apps.contains_key(&(node.clone(), job.app.clone()));
-        let Some(effect) = machine::assign(job, task, has_app, now) else { return false };
+        let app = self.apps.get(&(node.clone(), job.app.clone())).map(|app| app.desired);
+        let site = Site { app, is_able: job.kind.capability().is_none() || self.told.contains(node) };
+        let Some(effect) = machine::assign(job, task, site, now) else { return false };
         let task = task.clone();
         self.follow(&task, effect, now);
         true
@@ -144,14 +148,21 @@ impl Model {
             NodeReport::App(AppReport { app, revision, attempt, status }) => {
                 let key = (node.clone(), app);
                 let Some(known) = self.apps.get_mut(&key) else { return };
-                let is_current = revision >= known.revision && attempt >= known.attempt;
+                let is_current = (revision, attempt) >= (known.revision, known.attempt);
+                let is_open = |job: &JobId| {
+                    let tasks = self.jobs.get(job).map(|(_, tasks)| tasks);
+                    tasks.is_some_and(|tasks| tasks.iter().any(|task| task.node == *node && !task.state.is_end()))
+                };
+                let is_previous = !is_current
+                    && known.previous.as_ref().is_some_and(|old| (old.revision, old.attempt) == (revision, attempt))
+                    && is_open(&known.job);
                 let is_removed = status.state == AppState::Removed && known.desired == Desired::Removing;
-                if is_removed && (is_current || revision == 0) {
+                if is_removed && !is_previous && (is_current || revision == 0) {
                     let remover = self.apps.remove(&key).and_then(|app| app.remover);
                     if let Some(job) = remover {
                         self.confirm(node, job, now);
                     }
-                } else if is_current && known.status != status {
+                } else if (is_current || is_previous) && known.status != status {
                     known.status = status;
                     known.update_time = now;
                 }
@@ -166,15 +177,20 @@ impl Model {
         self.report(node, NodeReport::Task(report), now);
     }
 
-    /// Whether a job other than `own` has a task open for the app on one of the nodes, or is about to assign one.
-    fn is_busy<'a>(&self, own: &JobId, app: &AppName, mut nodes: impl Iterator<Item = &'a NodeName>) -> bool {
+    /// Whether a job that is not to be ignored has a task open for the app on one of the nodes, or is about to assign one.
+    fn is_busy<'a>(
+        &self,
+        ignored: impl Fn(&Job) -> bool,
+        app: &AppName,
+        mut nodes: impl Iterator<Item = &'a NodeName>,
+    ) -> bool {
         let open = |job: &Job, task: &Task| match task.state.class() {
             TaskClass::Active => true,
             TaskClass::Pending => job.control == Control::Run,
             _ => false,
         };
         nodes.any(|node| {
-            let others = self.jobs.values().filter(|(job, _)| job.id != *own && job.app == *app);
+            let others = self.jobs.values().filter(|(job, _)| !ignored(job) && job.app == *app);
             others
                 .flat_map(|(job, tasks)| tasks.iter().map(move |task| (job, task)))
                 .any(|(job, task)| task.node == *node && open(job, task))
@@ -200,7 +216,7 @@ impl Model {
             JobRequest::Resume => matches!(task.state.class(), TaskClass::Pending | TaskClass::Cancelled),
             JobRequest::Retry => task.state != TaskState::Succeeded,
         };
-        if self.is_busy(id, &job.app, tasks.iter().filter(is_meant).map(|task| &task.node)) {
+        if self.is_busy(|other| other.id == *id, &job.app, tasks.iter().filter(is_meant).map(|task| &task.node)) {
             return Err("AppBusy");
         }
         self.bulk(id, now, |job, tasks| match request {
@@ -222,26 +238,32 @@ impl Model {
     }
 
     fn remove_app(&mut self, name: &AppName, node: Option<&NodeName>, now: Timestamp) -> Outcome {
-        let chosen = |app: &&mut App| app.name == *name && node.is_none_or(|node| app.node == *node);
-        let mut found: Vec<_> = self.apps.values_mut().filter(chosen).collect();
-        let busy = found.iter().any(|app| {
-            let (_, tasks) = self.jobs.get(&app.job).unwrap();
-            tasks.iter().any(|task| task.node == app.node && !task.state.is_end())
-        });
-        if found.is_empty() {
+        let chosen = |app: &&App| app.name == *name && node.is_none_or(|node| app.node == *node);
+        let nodes: Vec<NodeName> = self.apps.values().filter(chosen).map(|app| app.node.clone()).collect();
+        if nodes.is_empty() {
             return Err("NotFound");
         }
-        if busy {
+        let is_open = |app: &App| {
+            let (_, tasks) = self.jobs.get(&app.job).unwrap();
+            tasks.iter().any(|task| task.node == app.node && !task.state.is_end())
+        };
+        let is_busy = self.apps.values().filter(chosen).any(is_open)
+            || self.is_busy(|job| job.kind == JobKind::Remove, name, nodes.iter());
+        if is_busy {
             return Err("AppBusy");
         }
-        for app in found.iter_mut().filter(|app| app.desired == Desired::Present) {
-            app.desired = Desired::Removing;
-            app.update_time = now;
+        for node in &nodes {
+            let app = self.apps.get_mut(&(node.clone(), name.clone())).unwrap();
+            if app.desired == Desired::Present {
+                app.desired = Desired::Removing;
+                app.update_time = now;
+            }
         }
-        Ok(found.len())
+        Ok(nodes.len())
     }
 
     fn delete_node(&mut self, node: &NodeName, now: Timestamp) -> Outcome {
+        self.told.remove(node);
         if !self.nodes.remove(node) {
             return Err("NotFound");
         }
@@ -268,22 +290,35 @@ impl Model {
                 app.remover = (job.kind == JobKind::Remove).then(|| job.id.clone());
                 app.update_time = now;
             }
+            AppEffect::GoBack => {
+                let Some(app) = self.apps.get_mut(&key).filter(|app| app.job == job.id) else { return };
+                let Some(Previous { job, attempt, revision }) = app.previous.take() else { return };
+                (app.job, app.attempt, app.revision, app.update_time) = (job, attempt, revision, now);
+            }
             AppEffect::Deploy => {
-                let app = self.apps.entry(key).or_insert_with(|| App {
+                let old = self.apps.remove(&key);
+                let is_same = old.as_ref().is_none_or(|old| old.job == job.id);
+                let last = old.as_ref().map_or(0, |old| old.last_revision);
+                let last = if is_same { last.max(1) } else { last + 1 };
+                let run = |old: &App| Previous { job: old.job.clone(), attempt: old.attempt, revision: old.revision };
+                let previous = old.as_ref().map(run);
+                let app = App {
                     node: task.node.clone(),
                     name: job.app.clone(),
                     job: job.id.clone(),
-                    attempt: 0,
-                    revision: 1,
+                    attempt: task.attempt,
+                    revision: old.as_ref().filter(|_| is_same).map_or(last, |old| old.revision),
                     desired: Desired::Present,
                     remover: None,
-                    status: AppStatus::default(),
+                    previous: match is_same {
+                        true => old.as_ref().and_then(|old| old.previous.clone()),
+                        false => previous.filter(|_| job.kind == JobKind::Update),
+                    },
+                    last_revision: last,
+                    status: old.map(|old| old.status).unwrap_or_default(),
                     update_time: now,
-                });
-                app.attempt = task.attempt;
-                app.desired = Desired::Present;
-                app.remover = None;
-                app.update_time = now;
+                };
+                self.apps.insert(key, app);
             }
         }
     }

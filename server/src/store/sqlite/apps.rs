@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use longshore_model::app::Desired;
+use longshore_model::kind::JobKind;
 use longshore_model::name::{AppName, NodeName};
 
 use super::batch::Batch;
-use super::{no_app, rows};
+use super::{no_app, read, rows};
 use crate::store::{Change, StoreError, Terms};
 
 impl Batch<'_> {
@@ -28,6 +29,9 @@ impl Batch<'_> {
                 return Err(StoreError::AppBusy { app: name.clone(), job, node: node.clone() });
             }
         }
+        self.write_rows()?;
+        // What a job is removing already may as well be removed at once.
+        read::check_not_busy(self.sql, name, &nodes, |_, kind| kind == JobKind::Remove)?;
         let writable: &[NodeName] = if terms.validate_only { &[] } else { &nodes };
         for node in writable {
             let Some(row) = self.app(name, node)? else { continue };

@@ -297,11 +297,14 @@ impl<'b> Batch<'b> {
             return Ok(());
         }
         let mut put = self.sql.prepare_cached(
-            "INSERT INTO app (name, node, job, attempt, revision, desired, status, update_time, remover) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+            "INSERT INTO app (name, node, job, attempt, revision, desired, status, update_time, remover, \
+             previous_job, previous_attempt, previous_revision, last_revision) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
              ON CONFLICT DO UPDATE SET job = excluded.job, attempt = excluded.attempt, revision = excluded.revision, \
              desired = excluded.desired, status = excluded.status, update_time = excluded.update_time, \
-             remover = excluded.remover",
+             remover = excluded.remover, previous_job = excluded.previous_job, \
+             previous_attempt = excluded.previous_attempt, previous_revision = excluded.previous_revision, \
+             last_revision = excluded.last_revision",
         )?;
         let mut delete = self.sql.prepare_cached("DELETE FROM app WHERE name = ?1 AND node = ?2")?;
         for key in std::mem::take(&mut self.unwritten_apps) {
@@ -317,6 +320,10 @@ impl<'b> Batch<'b> {
                     rows::to_json(&app.status)?,
                     rows::micros(app.update_time),
                     app.remover.as_ref().map(JobId::as_str),
+                    app.previous.as_ref().map(|previous| previous.job.as_str()),
+                    app.previous.as_ref().map(|previous| previous.attempt),
+                    app.previous.as_ref().map(|previous| rows::signed(previous.revision)),
+                    rows::signed(app.last_revision),
                 ])?,
                 Some(None) => delete.execute([name.as_str(), node.as_str()])?,
                 None => 0,

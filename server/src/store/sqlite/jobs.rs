@@ -5,19 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use longshore_model::app::{App, AppStatus, Desired};
-use longshore_model::assignment::Order;
 use longshore_model::clock::Clock;
 use longshore_model::job::Job;
-use longshore_model::kind::JobKind;
-use longshore_model::machine::{self, AppEffect, Changed};
+use longshore_model::machine::{self, Changed};
 use longshore_model::name::{JobId, NodeName};
 use longshore_model::task::{Task, TaskState};
 use rusqlite::params;
 
-use super::batch::{AppRow, Batch};
+use super::batch::Batch;
 use super::{no_node, read, rows};
-use crate::store::{Change, EncodedAssignment, JobRequest, NewJob, REQUEST_LIFETIME, RequestKey, StoreError, Terms};
+use crate::store::{JobRequest, NewJob, REQUEST_LIFETIME, RequestKey, StoreError, Terms};
 
 /// SQL for the kinds of tasks that a request looks at; the numbers are those of [`rows::state_number`].
 const ACTIVE: &str = "state BETWEEN 1 AND 6";
@@ -47,7 +44,7 @@ impl Batch<'_> {
         }
         if job.kind.needs_app() {
             self.write_rows()?;
-            read::check_not_busy(self.sql, &job.app, &nodes, Some(&job.id))?;
+            read::check_not_busy(self.sql, &job.app, &nodes, |_, _| false)?;
         }
         job.create_time = rows::rounded(job.create_time);
         job.timeout = rows::rounded_duration(job.timeout);
@@ -155,7 +152,7 @@ impl Batch<'_> {
             if asked.is_allowed_in(state) {
                 let nodes: Vec<NodeName> = tasks.iter().map(|task| task.node.clone()).collect();
                 self.write_rows()?;
-                read::check_not_busy(self.sql, &app, &nodes, Some(id))?;
+                read::check_not_busy(self.sql, &app, &nodes, |other, _| other == id)?;
             }
             for task in &tasks {
                 if self.node_exists(&task.node)? {
@@ -192,14 +189,9 @@ impl Batch<'_> {
     pub(super) fn assign(&mut self, picks: &[(JobId, NodeName)], now: Timestamp) -> Result<usize, StoreError> {
         let mut count = 0;
         for (id, node) in picks {
-            let app = match self.job(id) {
-                Ok(entry) => entry.job.app.clone(),
-                Err(StoreError::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let has_app = self.app(&app, node)?.is_some();
+            let Some(site) = self.site(id, node)? else { continue };
             let Some((job, task)) = self.task(id, node)? else { continue };
-            let Some(effect) = machine::assign(job, task, has_app, now) else { continue };
+            let Some(effect) = machine::assign(job, task, site, now) else { continue };
             self.task_changed(id, node);
             self.follow(id, node, effect, now)?;
             count += 1;
@@ -284,92 +276,6 @@ impl Batch<'_> {
             let node = task.node.clone();
             self.replace_task(id, task);
             self.follow(id, &node, *effect, now)?;
-        }
-        Ok(())
-    }
-
-    /// Does on the node's list of apps what must follow from a change of its task.
-    pub(super) fn follow(
-        &mut self,
-        id: &JobId,
-        node: &NodeName,
-        effect: AppEffect,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        match effect {
-            AppEffect::None => Ok(()),
-            AppEffect::Deploy => self.deploy(id, node, now),
-            AppEffect::Cancel => self.cancel(id, node),
-            AppEffect::Remove => self.remove(id, node, now),
-            AppEffect::Forget => self.forget(id, node),
-        }
-    }
-
-    fn deploy(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
-        let Some((job, task)) = self.task(id, node)? else { return Ok(()) };
-        let (name, attempt) = (job.app.clone(), task.attempt);
-        let entry = self.job(id)?;
-        let (key, spec, cause) = (entry.key, entry.spec.clone(), entry.cause.clone());
-        let image_access = self.image_access(id)?;
-        let row = self.app(&name, node)?;
-        let (revision, status) = match row.take() {
-            // The same job runs the same spec: an agent that has it at this revision already has nothing to do.
-            Some(AppRow { app, job_key }) if job_key == key => (app.revision, app.status),
-            Some(AppRow { app, .. }) => (app.revision + 1, app.status),
-            None => (1, AppStatus::default()),
-        };
-        let app = App {
-            node: node.clone(),
-            name: name.clone(),
-            job: id.clone(),
-            attempt,
-            revision,
-            desired: Desired::Present,
-            remover: None,
-            status,
-            update_time: now,
-        };
-        *row = Some(AppRow { app, job_key: key });
-        self.app_changed(&name, node);
-        let (job, order) = (id.clone(), Order::Deploy);
-        let assignment = EncodedAssignment { app: name, revision, job, attempt, order, spec, cause, image_access };
-        self.tell_node(Change::Set { node: node.clone(), assignment });
-        Ok(())
-    }
-
-    fn cancel(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
-        let entry = self.job(id)?;
-        let (name, spec, cause) = (entry.job.app.clone(), entry.spec.clone(), entry.cause.clone());
-        let Some(AppRow { app, .. }) = self.app(&name, node)?.as_ref().filter(|row| row.app.job == *id) else {
-            return Ok(());
-        };
-        let (revision, attempt) = (app.revision, app.attempt);
-        let image_access = self.image_access(id)?;
-        let (job, order) = (id.clone(), Order::Cancel);
-        let assignment = EncodedAssignment { app: name, revision, job, attempt, order, spec, cause, image_access };
-        self.tell_node(Change::Set { node: node.clone(), assignment });
-        Ok(())
-    }
-
-    fn remove(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
-        let job = &self.job(id)?.job;
-        let (name, is_removal) = (job.app.clone(), job.kind == JobKind::Remove);
-        if let Some(row) = self.app(&name, node)?.as_mut().filter(|row| is_removal || row.app.job == *id) {
-            row.app.desired = Desired::Removing;
-            row.app.remover = is_removal.then(|| id.clone());
-            row.app.update_time = now;
-            self.app_changed(&name, node);
-            self.tell_node(Change::Unset { node: node.clone(), app: name });
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
-        let name = self.job(id)?.job.app.clone();
-        let row = self.app(&name, node)?;
-        if row.as_ref().is_some_and(|row| row.app.job == *id) {
-            *row = None;
-            self.app_changed(&name, node);
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ pub mod backup;
 mod batch;
 mod census;
 mod credentials;
+mod effects;
 mod enrolment;
 mod jobs;
 mod metrics;
@@ -171,7 +172,7 @@ impl Store for SqliteStore {
 
     async fn check_not_busy(&self, app: &AppName, nodes: Vec<NodeName>) -> Result<(), StoreError> {
         let app = app.clone();
-        self.readers.read(move |sql| read::check_not_busy(sql, &app, &nodes, None)).await
+        self.readers.read(move |sql| read::check_not_busy(sql, &app, &nodes, |_, _| false)).await
     }
 
     async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError> {

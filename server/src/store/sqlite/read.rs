@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::job::{Job, TaskCounts};
+use longshore_model::kind::JobKind;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::Node;
 use longshore_model::task::Task;
@@ -131,27 +132,27 @@ pub(super) fn created(sql: &Connection, request: &RequestKey, now: Timestamp) ->
     job_and_key(sql, &id).map(|(_, job)| Some(Arc::new(job.as_created())))
 }
 
-/// Refuses when a job other than `own` has a task open for the app on one of the nodes, or is about to assign one. A job
-/// that is stopped does neither: it is held against the others when it is resumed.
+/// Refuses when a job has a task open for the app on one of the nodes, or is about to assign one; `ignored` names jobs that
+/// are in nobody's way. A job that is stopped is in nobody's way either: the others are held against it when it is resumed.
 pub(super) fn check_not_busy(
     sql: &Connection,
     app: &AppName,
     nodes: &[NodeName],
-    own: Option<&JobId>,
+    ignored: impl Fn(&JobId, JobKind) -> bool,
 ) -> Result<(), StoreError> {
     // The first condition is that of the index of unfinished jobs, word for word.
-    let jobs: Vec<(i64, JobId)> = sql
+    let jobs: Vec<(i64, JobId, JobKind)> = sql
         .prepare_cached(
-            "SELECT key, id FROM job WHERE pending + active + cancelled > 0 AND (control = 0 OR active > 0) \
-             AND app = ?1 AND id <> ?2 ORDER BY id",
+            "SELECT key, id, kind FROM job WHERE pending + active + cancelled > 0 AND (control = 0 OR active > 0) \
+             AND app = ?1 ORDER BY id",
         )?
-        .query_map([app.as_str(), own.map_or("", JobId::as_str)], |row| Ok((row.get(0)?, rows::name(row, 1)?)))?
+        .query_map([app.as_str()], |row| Ok((row.get(0)?, rows::name(row, 1)?, rows::kind(row, 2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut open = sql.prepare_cached(
         "SELECT 1 FROM task JOIN job ON job.key = task.job WHERE task.job = ?1 AND task.node = ?2 \
          AND (task.state BETWEEN 1 AND 6 OR task.state = 0 AND job.control = 0)",
     )?;
-    for (key, job) in jobs {
+    for (key, job, _) in jobs.into_iter().filter(|(_, id, kind)| !ignored(id, *kind)) {
         for node in nodes {
             if open.exists(params![key, node.as_str()])? {
                 return Err(StoreError::AppBusy { app: app.clone(), job, node: node.clone() });

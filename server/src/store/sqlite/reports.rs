@@ -1,10 +1,10 @@
 //! What agents report.
 
 use jiff::Timestamp;
-use longshore_model::app::{AppState, Desired};
+use longshore_model::app::{AppState, AppStatus, Desired};
 use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, Receipt};
-use longshore_model::name::{JobId, NodeName};
+use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::TaskState;
 
@@ -54,7 +54,11 @@ impl Batch<'_> {
             }
             return Ok(());
         };
-        let is_current = revision >= known.revision && attempt >= known.attempt;
+        let is_current = (revision, attempt) >= (known.revision, known.attempt);
+        if !is_current && known.previous.as_ref().is_some_and(|old| (old.revision, old.attempt) == (revision, attempt))
+        {
+            return self.previous_report(node, name, status, now);
+        }
         // Revision 0: the node was told to remove an app of which it has no trace.
         let is_gone = status.state == AppState::Removed && (is_current || revision == 0);
         if is_gone && known.desired == Desired::Removing {
@@ -69,6 +73,29 @@ impl Batch<'_> {
             known.update_time = now;
         }
         self.app_changed(&name, node);
+        Ok(())
+    }
+
+    /// Takes what a node says of the revision before an update. It runs that until the new one is ready, and again from the
+    /// moment on when it has gone back, of which its task's report may come a little later.
+    fn previous_report(
+        &mut self,
+        node: &NodeName,
+        name: AppName,
+        status: AppStatus,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(row) = self.app(&name, node)? else { return Ok(()) };
+        let job = row.app.job.clone();
+        if self.task(&job, node)?.is_none_or(|(_, task)| task.state.is_end()) {
+            return Ok(());
+        }
+        let Some(row) = self.app(&name, node)? else { return Ok(()) };
+        if row.app.status != status {
+            row.app.status = status;
+            row.app.update_time = now;
+            self.app_changed(&name, node);
+        }
         Ok(())
     }
 

@@ -13,11 +13,13 @@ const MAX_TASKS: u32 = 10_000;
 /// Jobs that one write forgets.
 const MAX_JOBS: u32 = 500;
 
-/// Final, ended by a moment, without an app that still belongs to it or is still being removed by it, and no request to create it can come again. The
+/// Final, ended by a moment, without an app that runs its spec, did so before the last update, or is being removed by
+/// it, and no request to create it can come again. The
 /// counts say that it is final; a retry that has begun has no end.
 const FORGETTABLE: &str = "SELECT key, id, succeeded + failed + timed_out FROM job \
      WHERE end_time IS NOT NULL AND end_time <= ?1 AND pending + active + cancelled = 0 \
-     AND NOT EXISTS (SELECT 1 FROM app WHERE app.name = job.app AND (app.job = job.key OR app.remover = job.id)) \
+     AND NOT EXISTS (SELECT 1 FROM app WHERE app.name = job.app \
+     AND (app.job = job.key OR app.remover = job.id OR app.previous_job = job.id)) \
      AND NOT EXISTS (SELECT 1 FROM creation WHERE creation.job = job.key) \
      ORDER BY end_time LIMIT ?2";
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use longshore_model::admission::{Fingerprint, PendingNode};
-use longshore_model::app::{App, AppStatus, Desired};
+use longshore_model::app::{App, AppStatus, Desired, Previous};
 use longshore_model::clock::Clock;
 use longshore_model::identity::IdentityError;
 use longshore_model::job::{Control, Job, TaskCounts};
@@ -49,7 +49,8 @@ pub(super) use task_columns;
 macro_rules! app_columns {
     () => {
         "app.node, app.name, job.id, app.attempt, app.revision, app.desired, app.status, \
-     app.update_time, app.job, app.remover"
+     app.update_time, app.job, app.remover, \
+     app.previous_job, app.previous_attempt, app.previous_revision, app.last_revision"
     };
 }
 pub(super) use app_columns;
@@ -109,6 +110,7 @@ pub(super) fn control_number(control: Control) -> i64 {
 pub(super) fn kind_number(kind: JobKind) -> i64 {
     match kind {
         JobKind::Deploy => 0,
+        JobKind::Update => 1,
         JobKind::Remove => 2,
     }
 }
@@ -196,7 +198,8 @@ pub(super) fn control(row: &Row<'_>, column: usize) -> Result<Control> {
     }
 }
 
-fn kind(row: &Row<'_>, column: usize) -> Result<JobKind> {
+/// A kind of job.
+pub(super) fn kind(row: &Row<'_>, column: usize) -> Result<JobKind> {
     let number: i64 = row.get(column)?;
     let known = JobKind::ALL.into_iter().find(|kind| kind_number(*kind) == number);
     known.ok_or_else(|| out_of_range(column, number))
@@ -283,6 +286,10 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
 /// An app and the key of its job.
 pub(super) fn app(row: &Row<'_>) -> Result<(App, i64)> {
     let status: AppStatus = json(row, 6)?;
+    let previous = match optional_name(row, 10)? {
+        Some(job) => Some(Previous { job, attempt: row.get(11)?, revision: unsigned(row, 12)? }),
+        None => None,
+    };
     let app = App {
         node: name(row, 0)?,
         name: name(row, 1)?,
@@ -291,6 +298,8 @@ pub(super) fn app(row: &Row<'_>) -> Result<(App, i64)> {
         revision: unsigned(row, 4)?,
         desired: desired(row, 5)?,
         remover: optional_name(row, 9)?,
+        previous,
+        last_revision: unsigned(row, 13)?,
         status,
         update_time: time(row, 7)?,
     };

@@ -1,0 +1,150 @@
+//! What must follow on a node from a change of its task: its list of apps, and what its agent is told.
+
+use jiff::Timestamp;
+use longshore_model::app::{App, AppStatus, Desired, Previous};
+use longshore_model::assignment::Order;
+use longshore_model::kind::JobKind;
+use longshore_model::machine::{AppEffect, Site};
+use longshore_model::name::{AppName, JobId, NodeName};
+
+use super::batch::{AppRow, Batch};
+use crate::store::{Change, EncodedAssignment, StoreError};
+
+impl Batch<'_> {
+    /// What is known of a node before a task of the job is assigned to it; `None` when there is no such job.
+    pub(super) fn site(&mut self, id: &JobId, node: &NodeName) -> Result<Option<Site>, StoreError> {
+        let (kind, name) = match self.job(id) {
+            Ok(entry) => (entry.job.kind, entry.job.app.clone()),
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let is_able = match kind.capability() {
+            None => true,
+            Some(word) => match self.enrolled(node) {
+                Ok(node) => node.info.is_some_and(|info| info.capabilities.iter().any(|can| can == word)),
+                Err(StoreError::NotFound { .. }) => false,
+                Err(error) => return Err(error),
+            },
+        };
+        let app = self.app(&name, node)?.as_ref().map(|row| row.app.desired);
+        Ok(Some(Site { app, is_able }))
+    }
+
+    /// Does what must follow.
+    pub(super) fn follow(
+        &mut self,
+        id: &JobId,
+        node: &NodeName,
+        effect: AppEffect,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        match effect {
+            AppEffect::None => Ok(()),
+            AppEffect::Deploy => self.deploy(id, node, now),
+            AppEffect::Cancel => self.cancel(id, node),
+            AppEffect::Remove => self.remove(id, node, now),
+            AppEffect::GoBack => self.go_back(id, node, now),
+            AppEffect::Forget => self.forget(id, node),
+        }
+    }
+
+    fn deploy(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let Some((job, task)) = self.task(id, node)? else { return Ok(()) };
+        let (name, kind, attempt) = (job.app.clone(), job.kind, task.attempt);
+        let key = self.job(id)?.key;
+        let row = self.app(&name, node)?;
+        let fresh = App {
+            node: node.clone(),
+            name: name.clone(),
+            job: id.clone(),
+            attempt,
+            revision: 1,
+            desired: Desired::Present,
+            remover: None,
+            previous: None,
+            last_revision: 1,
+            status: AppStatus::default(),
+            update_time: now,
+        };
+        let app = match row.take() {
+            None => fresh,
+            // The same job runs the same spec: an agent that has it at this revision already has nothing to do.
+            Some(AppRow { app, job_key }) if job_key == key => App {
+                revision: app.revision,
+                previous: app.previous,
+                last_revision: app.last_revision,
+                status: app.status,
+                ..fresh
+            },
+            Some(AppRow { app, .. }) => {
+                let revision = app.last_revision.saturating_add(1);
+                let old = Previous { job: app.job, attempt: app.attempt, revision: app.revision };
+                let previous = (kind == JobKind::Update).then_some(old);
+                App { revision, previous, last_revision: revision, status: app.status, ..fresh }
+            }
+        };
+        *row = Some(AppRow { app, job_key: key });
+        self.app_changed(&name, node);
+        self.tell(&name, node, Order::Deploy)
+    }
+
+    fn cancel(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
+        let name = self.job(id)?.job.app.clone();
+        match self.app(&name, node)? {
+            Some(row) if row.app.job == *id => self.tell(&name, node, Order::Cancel),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let job = &self.job(id)?.job;
+        let (name, is_removal) = (job.app.clone(), job.kind == JobKind::Remove);
+        if let Some(row) = self.app(&name, node)?.as_mut().filter(|row| is_removal || row.app.job == *id) {
+            row.app.desired = Desired::Removing;
+            row.app.remover = is_removal.then(|| id.clone());
+            row.app.update_time = now;
+            self.app_changed(&name, node);
+            self.tell_node(Change::Unset { node: node.clone(), app: name });
+        }
+        Ok(())
+    }
+
+    /// Puts what ran before an update in its place again. An agent that has gone back by itself has nothing to do then.
+    fn go_back(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let name = self.job(id)?.job.app.clone();
+        let Some(row) = self.app(&name, node)?.as_mut().filter(|row| row.app.job == *id) else { return Ok(()) };
+        let Some(previous) = row.app.previous.take() else { return Ok(()) };
+        let key = self.job(&previous.job)?.key;
+        let Some(row) = self.app(&name, node)? else { return Ok(()) };
+        row.job_key = key;
+        row.app.job = previous.job;
+        row.app.attempt = previous.attempt;
+        row.app.revision = previous.revision;
+        row.app.update_time = now;
+        self.app_changed(&name, node);
+        self.tell(&name, node, Order::Keep)
+    }
+
+    fn forget(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
+        let name = self.job(id)?.job.app.clone();
+        let row = self.app(&name, node)?;
+        if row.as_ref().is_some_and(|row| row.app.job == *id) {
+            *row = None;
+            self.app_changed(&name, node);
+        }
+        Ok(())
+    }
+
+    /// Tells a node what the list says of an app that belongs on it.
+    fn tell(&mut self, name: &AppName, node: &NodeName, order: Order) -> Result<(), StoreError> {
+        let Some(AppRow { app, .. }) = self.app(name, node)? else { return Ok(()) };
+        let (job, revision, attempt) = (app.job.clone(), app.revision, app.attempt);
+        let entry = self.job(&job)?;
+        let (spec, cause) = (entry.spec.clone(), entry.cause.clone());
+        let image_access = self.image_access(&job)?;
+        let app = name.clone();
+        let assignment = EncodedAssignment { app, revision, job, attempt, order, spec, cause, image_access };
+        self.tell_node(Change::Set { node: node.clone(), assignment });
+        Ok(())
+    }
+}
