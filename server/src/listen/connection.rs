@@ -32,7 +32,8 @@ const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// a client sends is read no faster than a budget allows.
 #[derive(Debug)]
 pub struct Connection {
-    tls: TlsStream<TcpStream>,
+    /// Boxed: a connection's task holds what it serves more than once, and this is the largest part of it.
+    tls: Box<TlsStream<TcpStream>>,
     peer: Peer,
     /// Bytes of the preface still to come.
     preface_left: usize,
@@ -56,6 +57,7 @@ impl Connection {
         end: Instant,
         open: Open,
     ) -> Self {
+        let tls = Box::new(tls);
         let limit = Box::pin(tokio::time::sleep(preface_timeout));
         let budget = Budget::new(Instant::now());
         let mut new = Self { tls, peer, preface_left: PREFACE_BYTES, end, limit, budget, pause: None, _open: open };
