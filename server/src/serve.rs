@@ -44,8 +44,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 const MAX_API_STREAMS: u32 = 100;
 /// Streams of one agent's connection: its session, and some logs that are read.
 const MAX_AGENT_STREAMS: u32 = 16;
-/// Bytes of a request's headers.
-const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// Bytes of a request's headers that HTTP/2 takes at all. What is above our own limit and below this one is answered as
+/// gRPC answers; what is above both only by HTTP's status 431, which clients make UNKNOWN of.
+const MAX_HEADER_LIST: u32 = 32 * 1024;
+const _: () = assert!(MAX_HEADER_LIST as usize > web::MAX_HEADERS);
 /// Bytes of an enrolment request: a token, a name, and a certificate request.
 const MAX_ENROLL_REQUEST: usize = 16 * 1024;
 /// Time between HTTP/2 PINGs; each costs some 100 µs, and an agent's own notice a lost server sooner.

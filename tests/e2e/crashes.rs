@@ -91,6 +91,8 @@ async fn a_server_that_is_told_to_stop_ends_in_time_and_well() {
     let mut cluster = Cluster::start().await;
     let node = cluster.node("node").await;
     assert!(cluster.stop_server());
+    // Its agents are told, and come back after a part of the time that they are given.
+    wait::until("the farewell", || async { node.log().contains("the server is going away") }).await;
     cluster.start_server().await;
     let client = cluster.client().await;
     wait::until("the node's new session", || client.is_connected(node.name())).await;

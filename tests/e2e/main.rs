@@ -27,4 +27,5 @@ mod removal;
 mod requests;
 mod security;
 mod storms;
+mod transport;
 mod updates;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use longshore_proto::v1;
 use nix::sys::signal::Signal;
@@ -133,6 +133,11 @@ impl Cluster {
     /// Ends the server with SIGTERM and returns whether it ended well.
     pub fn stop_server(&mut self) -> bool {
         self.server.take().unwrap().terminate().success()
+    }
+
+    /// Whether the server has ended, and how.
+    pub fn server_ended(&mut self) -> Option<ExitStatus> {
+        self.server.as_mut().unwrap().ended()
     }
 
     /// The server's process id.

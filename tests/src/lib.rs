@@ -17,6 +17,7 @@ pub mod examples;
 pub mod foreign;
 pub mod host;
 pub mod http;
+pub mod http2;
 pub mod https;
 pub mod process;
 pub mod registry;

@@ -15,8 +15,13 @@ use crate::api::status;
 
 /// How the content of every gRPC call begins to be named.
 const GRPC: &str = "application/grpc";
+/// Bytes of a request's headers, counted as HTTP/2 counts them: metadata is names and times, not data.
+pub const MAX_HEADERS: usize = 16 * 1024;
+/// What HTTP/2 adds for each header (RFC 9113, 6.5.2).
+const HEADER_OVERHEAD: usize = 32;
 
-/// Refuses calls of web pages, unless their origin is among those that are allowed, and calls whose content is not gRPC.
+/// Refuses calls of web pages, unless their origin is among those that are allowed, calls whose content is not gRPC, and
+/// those with more than [`MAX_HEADERS`].
 ///
 /// A browser names a page's origin with every POST, also with one that it sends without asking first, such as a form.
 /// Clients that are no browsers name none. (Rejected: to trust in preflights alone. tonic reads a message of any content
@@ -73,6 +78,12 @@ fn refusal(allowed: &[Origin], headers: &HeaderMap) -> Option<(StatusCode, Statu
         let status = status::plain(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", message);
         return Some((StatusCode::FORBIDDEN, status));
     }
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum();
+    if size > MAX_HEADERS {
+        let message = format!("the headers are {size} bytes, and may be {MAX_HEADERS}");
+        let status = status::plain(Code::ResourceExhausted, "HEADERS_TOO_LARGE", message);
+        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, status));
+    }
     let content = headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
     let rest = content.and_then(|content| content.strip_prefix(GRPC.as_bytes()));
     if !rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';'))) {
@@ -94,7 +105,7 @@ mod tests {
     use super::*;
 
     /// The HTTP status and the reason; an empty one when the request went through.
-    async fn answered(origins: &[&str], headers: &[(&'static str, &'static str)]) -> (u16, String) {
+    async fn answered(origins: &[&str], headers: &[(&'static str, &str)]) -> (u16, String) {
         let origins = origins.iter().map(|origin| origin.parse().unwrap()).collect();
         let handler = service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
         let mut request = Request::new(Body::empty());
@@ -137,6 +148,14 @@ mod tests {
         }
         let both = [GRPC_CONTENT, ("origin", CONSOLE), ("origin", "https://evil.example")];
         assert_eq!(answered(&allowed, &both).await, refused);
+    }
+
+    #[tokio::test]
+    async fn headers_have_a_limit() {
+        let text = "x".repeat(MAX_HEADERS - 2 * HEADER_OVERHEAD - "content-typeapplication/grpca".len());
+        let answered = |text: String| async move { answered(&[], &[GRPC_CONTENT, ("a", &text)]).await };
+        assert_eq!(answered(text.clone()).await, (200, String::new()));
+        assert_eq!(answered(text + "x").await, (431, "HEADERS_TOO_LARGE".to_owned()));
     }
 
     #[tokio::test]

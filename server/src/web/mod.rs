@@ -16,7 +16,7 @@ use tonic_web::GrpcWebLayer;
 use tower::layer::util::Stack;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use guard::{GuardLayer, GuardService};
+pub use guard::{GuardLayer, GuardService, MAX_HEADERS};
 pub use origin::{Origin, OriginError};
 
 use crate::api::request_id;
