@@ -8,12 +8,17 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longshore_help::{Completion, Manual};
 use longshore_model::host_path;
 use longshore_model::name::NodeName;
+use longshore_model::quantity::duration;
 use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 
 use crate::host_path::HostPaths;
 use crate::runtime::docker;
 use crate::runtime::embedded::EgressChoice;
+use crate::runtime::image::Mirror;
+
+/// Shortest time without a byte after which a pull may be called stalled.
+const MIN_STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The file of settings that is read when no other is named.
 const DEFAULT_CONFIG: &str = "/etc/longshore/agent.yaml";
@@ -125,6 +130,13 @@ pub struct Run {
     /// PEM file of an authority that image registries may be certified by, beside the usual ones.
     #[arg(long, value_name = "FILE", env = "LONGSHORE_REGISTRY_CA")]
     pub registry_ca: Option<PathBuf>,
+    /// Registry that has the images of another one, or of a repository of it, and is asked before; given more than once, in
+    /// this order. It is read without a password.
+    #[arg(long, value_name = "REGISTRY=MIRROR", env = "LONGSHORE_REGISTRY_MIRROR", action = ArgAction::Append)]
+    pub registry_mirror: Vec<Mirror>,
+    /// How long nothing of a layer may come before its pull fails; a slow one does not, as long as anything comes.
+    #[arg(long, value_name = "TIME", default_value = "60s", env = "LONGSHORE_PULL_STALL_TIMEOUT", value_parser = stall)]
+    pub pull_stall_timeout: Duration,
     /// How apps with mapped ports reach the outside: not at all, from a private range that is chosen, or from this one.
     #[arg(long, value_name = "off|auto|CIDR", default_value = "auto", env = "LONGSHORE_EGRESS")]
     pub egress: EgressChoice,
@@ -174,6 +186,14 @@ pub enum RuntimeKind {
     Docker,
     /// None: containers are played, by a script in the image's reference. For tests of a server.
     Fake,
+}
+
+fn stall(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(time) if time < MIN_STALL_TIMEOUT => Err("shorter than 1s, in which no line is dead".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -209,7 +209,8 @@ async fn runtime(
     enrolment: &Enrolment,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Arc<dyn Runtime>>> {
-    let mut registry = RegistryConfig::default();
+    let (mirrors, stall_timeout) = (arguments.registry_mirror.clone(), arguments.pull_stall_timeout);
+    let mut registry = RegistryConfig { ca_pems: Vec::new(), mirrors, stall_timeout };
     if let Some(file) = &arguments.registry_ca {
         let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         registry.ca_pems.push(pem);

@@ -234,6 +234,19 @@ async fn a_registry_credential_is_made_shown_changed_and_deleted_and_its_passwor
     let (status, _, stderr) = code(&cluster, &["registry", "update", "shop"]);
     assert_eq!(status, 1);
     assert!(stderr.contains("nothing to change"), "{stderr}");
+    // `robot-3` and the password, as Docker keeps them.
+    let config =
+        r#"{"auths":{"https://registry.example.com/v2/":{"auth":"cm9ib3QtMzpjb3JyZWN0LWhvcnNlLWJhdHRlcnk="}}}"#;
+    let config = cluster.file("config.json", config);
+    let from = ["registry", "create", "docker", "--from-docker-config", &config, "--registry"];
+    let (status, stdout, stderr) =
+        code(&cluster, &[from.as_slice(), &["registry.example.com/docker", "-o", "json"]].concat());
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout.contains("robot-3") && !stdout.contains(PASSWORD), "{stdout}");
+    let (status, _, stderr) = code(&cluster, &[from.as_slice(), &["other.example.com"]].concat());
+    assert_eq!(status, 1);
+    assert!(stderr.contains("has nothing for other.example.com"), "{stderr}");
+
     let nothing = cluster.file("empty", "");
     let (status, _, stderr) = code(&cluster, &["registry", "update", "shop", "--password-file", &nothing]);
     assert_eq!(status, 1);

@@ -21,6 +21,7 @@ mod images;
 mod jobs;
 mod metrics;
 mod network;
+mod passwords;
 mod registries;
 mod reload;
 mod removal;

@@ -1,6 +1,7 @@
 //! Images from a real registry: Debian's `docker-registry`, over TLS with an authority of its own, on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod obstacles;
 mod tokens;
 
 use std::fs;

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod docker_config;
 mod list;
 mod secret;
 mod show;
