@@ -231,6 +231,22 @@ impl Authority {
         Ok(Self { trust_domain, issuer, issuing_pem, issuing_der, root_pem, node_life: NODE_LIFE, end })
     }
 
+    /// A request to certify this authority's key for longer, in PEM.
+    ///
+    /// # Errors
+    ///
+    /// No randomness.
+    pub fn request_next(&self) -> Result<String, AuthorityError> {
+        Ok(issuing_params(&self.trust_domain).serialize_request(self.issuer.key())?.pem()?)
+    }
+
+    /// Whether this is the same authority as another one, with another certificate: who knows the one knows the other.
+    #[must_use]
+    pub fn succeeds(&self, before: &Self) -> bool {
+        external::ders(&self.root_pem) == external::ders(&before.root_pem)
+            && external::is_same_subject(&self.issuing_der, &before.issuing_der)
+    }
+
     /// The same, but certificates of nodes live this long.
     #[must_use]
     pub fn with_node_life(self, node_life: SignedDuration) -> Self {

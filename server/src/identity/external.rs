@@ -106,6 +106,12 @@ pub enum Problem {
         /// How many there are.
         found: u32,
     },
+    /// It is the answer to a request of another installation, or by another root.
+    #[error(
+        "it is not for the authority that is here: the name has to be that of pki/issuing.crt, and the root that of \
+         pki/root.crt, which agents and people know"
+    )]
+    OtherAuthority,
     /// Its name cannot stand in the certificates that it issues.
     #[error(
         "the name {0:?} cannot be repeated in certificates, since a part of it is there twice or of a rare kind; let the \
@@ -343,6 +349,14 @@ pub(super) fn ders(text: &str) -> Vec<Vec<u8>> {
 pub(super) fn is_named_by(certificate: &[u8], issuer: &[u8]) -> bool {
     match (X509Certificate::from_der(certificate), X509Certificate::from_der(issuer)) {
         (Ok((_, certificate)), Ok((_, issuer))) => certificate.issuer().as_raw() == issuer.subject().as_raw(),
+        _ => false,
+    }
+}
+
+/// Whether two certificates in DER are for the same name, byte by byte.
+pub(super) fn is_same_subject(one: &[u8], other: &[u8]) -> bool {
+    match (X509Certificate::from_der(one), X509Certificate::from_der(other)) {
+        (Ok((_, one)), Ok((_, other))) => one.subject().as_raw() == other.subject().as_raw(),
         _ => false,
     }
 }

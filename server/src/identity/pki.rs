@@ -230,13 +230,17 @@ pub fn own_credentials(data_dir: &Path, files: &OwnFiles) -> Result<Credentials,
 ///
 /// It cannot be written.
 pub fn replace_own(data_dir: &Path, chain: &str) -> Result<(), PkiError> {
+    replace(data_dir, "server.crt", chain)
+}
+
+fn replace(data_dir: &Path, name: &str, text: &str) -> Result<(), PkiError> {
     let dir = data_dir.join("pki");
-    let (unfinished, path) = (dir.join(".server.crt.new"), dir.join("server.crt"));
+    let (unfinished, path) = (dir.join(format!(".{name}.new")), dir.join(name));
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &unfinished)(error)),
         _ => {}
     }
-    write_file(&unfinished, Secrecy::Public, chain)?;
+    write_file(&unfinished, Secrecy::Public, text)?;
     fs::rename(&unfinished, &path).map_err(failed("write", &path))?;
     sync_dir(&dir)
 }

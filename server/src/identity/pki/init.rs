@@ -8,15 +8,21 @@ use longshore_model::identity::Role;
 use longshore_tls::Credentials;
 use rcgen::PublicKeyData;
 
-use super::{FIRST_ADMIN_FILE, PkiError, Secrecy, checked_trust_domain, failed, make_private_dir, sync_dir, write_dir};
+use super::{
+    FIRST_ADMIN_FILE, PkiError, Secrecy, checked_trust_domain, failed, load_authority, make_private_dir,
+    own_credentials, own_files, replace, sync_dir, write_dir,
+};
 use crate::identity::authority::{Authority, Founded, Issued, check_server_name, request_authority};
-use crate::identity::external::{self, AuthorityChain};
+use crate::identity::external::{self, AuthorityChain, Problem};
+use crate::identity::own::ServerCertificate;
 use crate::identity::users::FIRST_ADMIN;
 
 /// Names by which every server is reached from its own machine.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Directory of what waits for the answer of an authority of others.
 const REQUEST: &str = "request";
+/// The request in it.
+const CSR: &str = "issuing.csr";
 
 /// A new installation's parameters.
 #[derive(Clone, Debug, Default)]
@@ -77,20 +83,30 @@ pub fn init(data_dir: &Path, new: &NewPki, now: Timestamp) -> Result<(), PkiErro
 }
 
 /// Makes a key for an authority, and a request (PKCS#10 in PEM) that an authority of others may answer with a certificate;
-/// returns its path. What was asked for stays until [`install`].
+/// returns its path. Where there is an authority already, the request is for the next certificate of its key. What was asked
+/// for stays until [`install`].
 ///
 /// # Errors
 ///
 /// Anything exists already, a name or the trust domain is malformed, or a file cannot be written.
 pub fn request(data_dir: &Path, new: &NewPki) -> Result<PathBuf, PkiError> {
-    let trust_domain = new.trust_domain()?;
-    let names = new.all_names();
-    names.iter().try_for_each(|name| check_server_name(name))?;
-    expect_nothing(data_dir)?;
     let dir = data_dir.join(REQUEST);
     if dir.exists() {
         return Err(PkiError::Requested(dir));
     }
+    let is_new = !new.names.is_empty() || new.trust_domain.is_some();
+    if !is_new && data_dir.join("pki").exists() {
+        let csr = load_authority(data_dir)?.0.request_next()?;
+        stage(data_dir, |staging| {
+            write_dir(&staging.join(REQUEST), &[(CSR, Secrecy::Public, &csr)])?;
+            move_in(staging, data_dir, REQUEST)
+        })?;
+        return Ok(dir.join(CSR));
+    }
+    let trust_domain = new.trust_domain()?;
+    let names = new.all_names();
+    names.iter().try_for_each(|name| check_server_name(name))?;
+    expect_nothing(data_dir)?;
     let (csr, key) = request_authority(&trust_domain)?;
     stage(data_dir, |staging| {
         write_dir(
@@ -98,26 +114,31 @@ pub fn request(data_dir: &Path, new: &NewPki) -> Result<PathBuf, PkiError> {
             &[
                 ("trust-domain", Secrecy::Public, &trust_domain),
                 ("names", Secrecy::Public, &names.join("\n")),
-                ("issuing.csr", Secrecy::Public, &csr),
+                (CSR, Secrecy::Public, &csr),
                 ("issuing.key", Secrecy::Secret, &key),
             ],
         )?;
         move_in(staging, data_dir, REQUEST)
     })?;
-    Ok(dir.join("issuing.csr"))
+    Ok(dir.join(CSR))
 }
 
-/// Takes the answer to a [`request`]: the certificate, and those up to the root. Makes the rest as [`init`] does.
+/// Takes the answer to a [`request`]: the certificate, and those up to the root. Makes the rest as [`init`] does; an authority
+/// that is there already stays who it is, and is certified for longer.
 ///
 /// # Errors
 ///
 /// There is no request, or the certificates are not what they should be; the request stays then.
 pub fn install(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<(), PkiError> {
-    expect_nothing(data_dir)?;
     let dir = data_dir.join(REQUEST);
     if !dir.exists() {
         return Err(PkiError::NoRequest(data_dir.to_owned()));
     }
+    if data_dir.join("pki").exists() {
+        certify_anew(data_dir, answer, now)?;
+        return fs::remove_dir_all(&dir).map_err(failed("remove", &dir));
+    }
+    expect_nothing(data_dir)?;
     let read = |name: &str| fs::read_to_string(dir.join(name)).map_err(failed("read", &dir.join(name)));
     let trust_domain = checked_trust_domain(read("trust-domain")?.trim())?.to_owned();
     let names: Vec<String> = read("names")?.lines().map(str::to_owned).collect();
@@ -127,6 +148,27 @@ pub fn install(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<(), Pki
     let authority = Authority::in_place_of(&trust_domain, &above, &issuing_key)?;
     write(data_dir, &Founded { root_key: None, issuing_key, authority }, &names, now)?;
     fs::remove_dir_all(&dir).map_err(failed("remove", &dir))
+}
+
+/// Puts the next certificate of the authority's key into the place of the one that it has. Name and root stay, so that all
+/// that was issued stays good.
+fn certify_anew(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<(), PkiError> {
+    let (before, _) = load_authority(data_dir)?;
+    let path = data_dir.join("pki").join("issuing.key");
+    let key = external::read_key(&path)?;
+    let above = AuthorityChain::read(answer, &key.subject_public_key_info(), &path, now)?;
+    let next = Authority::in_place_of(before.trust_domain(), &above, &key.serialize_pem())?;
+    if !next.succeeds(&before) {
+        return Err(external::wrong(answer)(Problem::OtherAuthority).into());
+    }
+    let own = own_credentials(data_dir, &own_files(data_dir)?)?;
+    replace(data_dir, "issuing.crt", next.issuing_pem())?;
+    if !next.has_issued(own.leaf()) {
+        return Ok(());
+    }
+    let names = ServerCertificate::from_der(own.leaf()).map_err(PkiError::own)?.names;
+    let certificate = next.renew_server(&names, &own_files(data_dir)?.key(), now)?;
+    replace(data_dir, "server.crt", &next.server_chain(&certificate))
 }
 
 fn expect_nothing(data_dir: &Path) -> Result<(), PkiError> {

@@ -283,7 +283,7 @@ fn an_authority_of_others_answers_a_request() {
     fs::write(&answer, above.pem() + &certificate).unwrap();
     install(dir.path(), &answer, now()).unwrap();
     assert!(!dir.path().join("request").exists());
-    assert!(matches!(install(dir.path(), &answer, now()), Err(PkiError::Exists(_))));
+    assert!(matches!(install(dir.path(), &answer, now()), Err(PkiError::NoRequest(_))));
     let pki = load(dir.path(), now()).unwrap();
     assert_eq!(pki.authority.root_pem(), above.pem());
     let names = ServerCertificate::from_der(pki.credentials.leaf()).unwrap().names;
@@ -291,6 +291,47 @@ fn an_authority_of_others_answers_a_request() {
 
     let empty = tempfile::tempdir().unwrap();
     assert!(matches!(install(empty.path(), &answer, now()), Err(PkiError::NoRequest(_))));
+}
+
+#[test]
+fn an_authority_is_certified_for_longer_and_stays_who_it_is() {
+    let (files, above) = (tempfile::tempdir().unwrap(), root(params("root")));
+    let certified_by = Some(given(files.path(), &[&above]));
+    let (dir, pki) = initialised(&NewPki { certified_by, ..NewPki::default() });
+    let later = now() + jiff::SignedDuration::from_hours(24 * 1700);
+    assert!(matches!(
+        request(dir.path(), &NewPki { names: vec!["other".to_owned()], ..NewPki::default() }),
+        Err(PkiError::Exists(_))
+    ));
+    let path = request(dir.path(), &NewPki::default()).unwrap();
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "the key stays where it is");
+    let answer = files.path().join("answer.pem");
+    let answered = |name: Option<&str>, by: &ExternalAuthority| {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut asked = rcgen::CertificateSigningRequestParams::from_pem(&text).unwrap();
+        if let Some(name) = name {
+            asked.params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        }
+        asked.params.not_before = moment(now());
+        asked.params.not_after = moment(later + jiff::SignedDuration::from_hours(24 * 900));
+        fs::write(&answer, asked.signed_by(by).unwrap().pem() + &by.pem()).unwrap();
+        install(dir.path(), &answer, later)
+    };
+    let other = root(params("other"));
+    for error in [answered(None, &other).unwrap_err(), answered(Some("renamed"), &above).unwrap_err()] {
+        let error = crate::config::chain(&error);
+        assert!(error.contains("not for the authority that is here"), "{error}");
+    }
+    let key = fs::read(dir.path().join("pki/server.key")).unwrap();
+    answered(None, &above).unwrap();
+    assert!(!path.exists());
+    let next = load(dir.path(), later).unwrap();
+    assert!(next.authority.end() > pki.authority.end());
+    assert!(next.authority.has_issued(admin(dir.path()).leaf()), "what was issued stays good");
+    assert!(next.authority.has_issued(next.credentials.leaf()));
+    let served = ServerCertificate::from_der(next.credentials.leaf()).unwrap();
+    assert!(served.validity.contains(later + jiff::SignedDuration::from_hours(24 * 364)));
+    assert_eq!(fs::read(dir.path().join("pki/server.key")).unwrap(), key);
 }
 
 #[test]
