@@ -65,6 +65,8 @@ pub enum Command {
     Run(Run),
     /// Remove every container, mount, cgroup and image of a data directory. The agent must not run.
     Reset(Reset),
+    /// Look at everything that this node needs, with a hint for whatever is amiss. Changes nothing; an agent may run.
+    Doctor(Doctor),
     /// Show the settings that `run` would have, and where each comes from; fails if one of them is wrong.
     Config(Run),
     /// Print a script that completes this command's words in a shell.
@@ -167,6 +169,27 @@ impl Run {
         }
         found
     }
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 all is fine, 1 something is degraded, 2 something does not work.")]
+pub struct Doctor {
+    /// The settings that the agent would have.
+    #[command(flatten)]
+    pub run: Run,
+    /// In which form the findings are shown.
+    #[arg(short, long, value_enum, default_value_t = FindingsFormat::Table)]
+    pub output: FindingsFormat,
+}
+
+/// In which form findings are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FindingsFormat {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
 }
 
 /// Arguments of `reset`.

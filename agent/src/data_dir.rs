@@ -108,7 +108,7 @@ impl DataDir {
     ///
     /// Another agent has it, or the directory cannot be written.
     pub fn lock(&self) -> Result<Lock, DataDirError> {
-        let path = self.root.join("lock");
+        let path = self.lock_file();
         let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let opened = opened.map_err(file("open", &path))?;
         match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
@@ -154,7 +154,7 @@ impl DataDir {
     ///
     /// The file cannot be written; the old ones are then still there.
     pub fn replace_certificate(&self, chain: &str, key: &str) -> Result<(), DataDirError> {
-        let path = self.identity().join(CERTIFICATE_AND_KEY);
+        let path = self.certificate_and_key();
         durable::replace(&path, format!("{key}{chain}").as_bytes(), 0o600).map_err(file("write", &path))
     }
 
@@ -204,7 +204,7 @@ impl DataDir {
     /// They are missing or damaged.
     pub fn credentials(&self) -> Result<Credentials, DataDirError> {
         let identity = self.identity();
-        let node = identity.join(CERTIFICATE_AND_KEY);
+        let node = self.certificate_and_key();
         Ok(Credentials::load(&identity.join(ROOT), &node, &node)?)
     }
 
@@ -216,6 +216,18 @@ impl DataDir {
     pub fn root_certificate(&self) -> Result<String, DataDirError> {
         let path = self.identity().join(ROOT);
         std::fs::read_to_string(&path).map_err(file("read", &path))
+    }
+
+    /// The file of certificate and key.
+    #[must_use]
+    pub fn certificate_and_key(&self) -> PathBuf {
+        self.identity().join(CERTIFICATE_AND_KEY)
+    }
+
+    /// The file by whose lock an agent keeps others out.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
     }
 
     /// Where the ledger lies.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use longshore_model::failure::FailureReason;
@@ -391,7 +391,7 @@ impl Landmarks {
 
 /// The file system of the kernel's own that a place is in, or, where all that is below comes along, has below it.
 fn kernel_mount(walk: &Walk, with_below: bool) -> io::Result<Option<Mount>> {
-    let around = mounts::id_of(walk.at.as_fd().as_raw_fd())?;
+    let around = mounts::id_of(&walk.at)?;
     let concerns = |mount: &Mount| Some(mount.id) == around || (with_below && mount.point.starts_with(&walk.path));
     let is_kernels = |mount: &Mount| KERNEL_FILE_SYSTEMS.contains(&mount.kind.as_str());
     Ok(mounts::table()?.into_iter().find(|mount| concerns(mount) && is_kernels(mount)))

@@ -7,6 +7,7 @@ pub mod capability;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod doctor;
 pub mod durable;
 pub mod enroll;
 pub mod environment;

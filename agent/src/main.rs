@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use jiff::Timestamp;
 use longshore_agent::clock::Clock;
-use longshore_agent::config::{self, Cli, Command, Enroll, LogFormat, Reset, Run, RuntimeKind};
+use longshore_agent::config::{self, Cli, Command, Doctor, Enroll, FindingsFormat, LogFormat, Reset, Run, RuntimeKind};
 use longshore_agent::data_dir::{DataDir, Enrolment};
 use longshore_agent::identity::Identity;
 use longshore_agent::keyring::ServerKeyring;
@@ -24,7 +24,8 @@ use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
 use longshore_agent::runtime::{Rotation, Runtime};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
-use longshore_agent::{enroll, metrics, node, renewal};
+use longshore_agent::{doctor, enroll, metrics, node, renewal};
+use longshore_doctor::Report;
 use longshore_model::name::NodeName;
 use longshore_settings::{Mistakes, Origins};
 use longshore_tls::KeepAlive;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     let cli = reading.matches.as_ref().and_then(|matches| Cli::from_arg_matches(matches).ok());
     start_logging(cli.as_ref());
     match begin(cli.map(|cli| cli.command), &reading.origins, reading.mistakes) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -71,21 +72,25 @@ fn start_logging(cli: Option<&Cli>) {
 }
 
 /// Does what is asked for, unless there are mistakes.
-fn begin(command: Option<Command>, origins: &Origins, mut mistakes: Mistakes) -> anyhow::Result<()> {
-    if let Some(Command::Run(arguments) | Command::Config(arguments)) = &command {
-        mistakes.0.extend(arguments.contradictions(origins));
+fn begin(command: Option<Command>, origins: &Origins, mut mistakes: Mistakes) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Run(run) | Command::Config(run) | Command::Doctor(Doctor { run, .. })) = &command {
+        mistakes.0.extend(run.contradictions(origins));
     }
-    let Some(command) = command.filter(|_| mistakes.0.is_empty()) else { return Err(mistakes.into()) };
+    // Mistakes are what a doctor looks for; everybody else has to be without.
+    let is_ready = |command: &Command| mistakes.0.is_empty() || matches!(command, Command::Doctor(_));
+    let Some(command) = command.filter(is_ready) else { return Err(mistakes.into()) };
     let threads = tokio::runtime::Runtime::new().context("cannot start threads")?;
     let done = threads.block_on(async {
-        match command {
+        let done = match command {
             Command::Enroll(arguments) => enrol(arguments).await,
             Command::Run(arguments) => run(arguments).await,
             Command::Reset(arguments) => reset(&arguments).await,
             Command::Completion(arguments) => Ok(std::io::stdout().write_all(&arguments.script(Cli::command()))?),
             Command::Man(arguments) => Ok(arguments.write(Cli::command())?),
             Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
-        }
+            Command::Doctor(arguments) => return diagnose(&arguments, &mistakes).await,
+        };
+        done.map(|()| ExitCode::SUCCESS)
     });
     // A name that is still being looked up must not hold up the end.
     threads.shutdown_background();
@@ -110,6 +115,17 @@ async fn enrol(arguments: Enroll) -> anyhow::Result<()> {
     let enrolment = enrolment?;
     tracing::info!(node = %enrolment.node_name, server = enrolment.server, "enrolled");
     Ok(())
+}
+
+/// Shows what the doctor finds; the exit code says the worst of it.
+async fn diagnose(arguments: &Doctor, mistakes: &Mistakes) -> anyhow::Result<ExitCode> {
+    let findings = doctor::examine(&arguments.run, mistakes).await;
+    let text = match arguments.output {
+        FindingsFormat::Table => longshore_doctor::table(&findings),
+        FindingsFormat::Json => serde_json::to_string_pretty(&Report::of(&findings))?,
+    };
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(ExitCode::from(longshore_doctor::worst(&findings).exit_code()))
 }
 
 async fn run(arguments: Run) -> anyhow::Result<()> {

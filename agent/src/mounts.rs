@@ -1,7 +1,7 @@
 //! What is mounted where, as the kernel's mountinfo tables tell it.
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -21,8 +21,15 @@ pub(crate) fn table() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?))
 }
 
-/// The number of the mount that an open file is on, where the kernel tells it.
-pub(crate) fn id_of(file: RawFd) -> io::Result<Option<u64>> {
+/// The mount that an open file is on, where the kernel tells it.
+pub(crate) fn of(file: &impl AsRawFd) -> io::Result<Option<Mount>> {
+    let id = id_of(file)?;
+    Ok(table()?.into_iter().find(|mount| Some(mount.id) == id))
+}
+
+/// Its number only.
+pub(crate) fn id_of(file: &impl AsRawFd) -> io::Result<Option<u64>> {
+    let file = file.as_raw_fd();
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{file}"))?;
     Ok(info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()))
 }

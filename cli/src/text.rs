@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
+pub(crate) use longshore_doctor::span;
 use longshore_proto::v1;
 
 /// A table without lines, columns two blanks apart, the last one not padded.
@@ -51,17 +52,6 @@ pub(crate) fn age(moment: Option<&prost_types::Timestamp>, now: Timestamp) -> St
     match time(moment) {
         Some(moment) => span(now.duration_since(moment).as_secs()),
         None => "-".to_owned(),
-    }
-}
-
-/// A number of seconds in its largest unit, `-` sign dropped.
-pub(crate) fn span(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
     }
 }
 

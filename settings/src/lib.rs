@@ -13,7 +13,7 @@ mod mistakes;
 mod origin;
 pub mod yaml;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{Resettable, ValueParser};
@@ -45,7 +45,7 @@ pub struct Program {
 #[derive(Debug)]
 pub struct Reading {
     /// The command line with every value from wherever it was given. With mistakes, what was given wrongly is as if it had
-    /// not been given at all; `None` when nothing can be read like that.
+    /// not been given at all, and the rest holds; `None` when nothing can be read like that.
     pub matches: Option<ArgMatches>,
     /// Where each value comes from.
     pub origins: Origins,
@@ -88,11 +88,39 @@ impl Program {
         let matches = if mistakes.0.is_empty() {
             Some(whole.try_get_matches_from(&line)?)
         } else {
-            // Without the words that were wrong.
             let program = line.first().cloned().into_iter();
-            whole.try_get_matches_from(program.chain(words.into_iter().map(OsString::from))).ok()
+            let good = self.good_words(&words, given, &origins);
+            whole.try_get_matches_from(program.chain(words.into_iter().map(OsString::from)).chain(good)).ok()
         };
         Ok(Reading { matches, origins, mistakes })
+    }
+
+    /// What the command line gives to the command of these words, without the settings that are wrong.
+    fn good_words(&self, words: &[String], given: &ArgMatches, origins: &Origins) -> Vec<OsString> {
+        let below = |at: &'_ Command, word: &String| at.find_subcommand(word).cloned();
+        let command = words.iter().try_fold(self.command.clone(), |at, word| below(&at, word));
+        let own = command.iter().flat_map(Command::get_arguments);
+        let globals = self.command.get_arguments().filter(|arg| arg.is_global_set() && !words.is_empty());
+        let mut good = Vec::new();
+        for arg in own.chain(globals) {
+            let id = arg.get_id().as_str();
+            let is_given = matches!(given.try_contains_id(id), Ok(true))
+                && given.value_source(id) == Some(ValueSource::CommandLine)
+                && origins.by_id(id).is_none_or(|setting| setting.is_good);
+            let flag = arg.get_long().map(|name| OsString::from(format!("--{name}")));
+            match (is_given, flag) {
+                (false, _) => {}
+                (true, Some(flag)) if is_switch(arg) => good.push(flag),
+                (true, flag) => {
+                    let values = given.try_get_raw(id).ok().flatten().into_iter().flatten();
+                    good.extend(values.map(|value| match &flag {
+                        Some(flag) => [flag.as_os_str(), OsStr::new("="), value].into_iter().collect(),
+                        None => value.to_owned(),
+                    }));
+                }
+            }
+        }
+        good
     }
 
     /// The answer to one who asks for help, with the defaults and variables that reading has set aside.

@@ -162,6 +162,25 @@ fn other_commands_take_the_settings_that_they_share() {
 }
 
 #[test]
+fn what_is_right_holds_beside_what_is_wrong() {
+    let world = World::new("dir: /file\ncolor: green\n", &[]);
+    let reading = world.try_read("--log debug run --loud --count x --origin a --origin=b").unwrap();
+    assert_eq!(reading.mistakes.0.len(), 2, "{:?}", reading.mistakes);
+    let line = Line::from_arg_matches(&reading.matches.unwrap()).unwrap();
+    let Below::Run(run) = line.command else { unreachable!("run was asked for") };
+    assert_eq!((run.dir, run.count, run.loud, line.log.as_str()), (PathBuf::from("/file"), 1, true, "debug"));
+    assert_eq!(run.origin, ["a", "b"]);
+    // What is no setting holds as well.
+    let world = World::new("dir: [/file]\n", &[]);
+    let reading = world.try_read("copy --to there").unwrap();
+    assert_eq!(reading.mistakes.0.len(), 1);
+    let Below::Copy(copy) = Line::from_arg_matches(&reading.matches.unwrap()).unwrap().command else {
+        unreachable!("copy was asked for")
+    };
+    assert_eq!((copy.dir, copy.to), (PathBuf::from("/data"), "there".to_owned()));
+}
+
+#[test]
 fn what_is_shown_can_be_read_again_and_hides_secrets() {
     let file = "dir: /with blank\norigin: ['a: b', \"c'd\"]\nsecret: 7\n";
     let world = World::new(file, &[("T_COUNT", "3")]);

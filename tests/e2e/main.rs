@@ -11,6 +11,7 @@ mod authorities;
 mod backup;
 mod cli;
 mod crashes;
+mod doctor;
 mod egress;
 mod engines;
 mod failures;

@@ -272,9 +272,20 @@ impl Node {
         &self.directory
     }
 
+    /// The node's doctor, with the settings that its agent has.
+    pub fn doctor(&self) -> Command {
+        let mut command = self.command();
+        self.with_settings("doctor", &mut command);
+        command
+    }
+
     /// Adds the words that run the agent.
     fn run(&self, command: &mut Command) {
-        command.arg("run").arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        self.with_settings("run", command);
+    }
+
+    fn with_settings(&self, word: &str, command: &mut Command) {
+        command.arg(word).arg("--data-dir").arg(&self.directory).args(&self.arguments);
         if self.namespace.is_none() {
             // The machine's own packet filter is none of the tests' business.
             command.args(["--egress", "off"]);

@@ -34,13 +34,7 @@ pub struct PeerCertificate {
 ///
 /// It cannot be parsed.
 pub fn validity_of(der: &[u8]) -> Result<Validity, PeerError> {
-    let malformed = |why: &dyn std::fmt::Display| PeerError::Malformed(why.to_string());
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|why| malformed(&why))?;
-    let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| malformed(&why));
-    Ok(Validity {
-        not_before: moment(certificate.validity().not_before.timestamp())?,
-        not_after: moment(certificate.validity().not_after.timestamp())?,
-    })
+    validity(&parse(der)?)
 }
 
 impl PeerCertificate {
@@ -50,11 +44,8 @@ impl PeerCertificate {
     ///
     /// It cannot be parsed, or does not have exactly one SAN URI.
     pub fn from_der(der: &[u8]) -> Result<Self, PeerError> {
+        let certificate = parse(der)?;
         let malformed = |why: &dyn std::fmt::Display| PeerError::Malformed(why.to_string());
-        let (rest, certificate) = X509Certificate::from_der(der).map_err(|why| malformed(&why))?;
-        if !rest.is_empty() {
-            return Err(malformed(&"there are bytes after its end"));
-        }
         let names = certificate.subject_alternative_name().map_err(|why| malformed(&why))?;
         let uris: Vec<&str> = names
             .iter()
@@ -67,7 +58,7 @@ impl PeerCertificate {
         let [uri] = uris.as_slice() else { return Err(PeerError::Uris(uris.len())) };
         Ok(Self {
             uri: (*uri).to_owned(),
-            validity: validity_of(der)?,
+            validity: validity(&certificate)?,
             key_hash: Sha256::digest(certificate.public_key().raw).into(),
         })
     }
@@ -86,4 +77,21 @@ impl PeerCertificate {
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
         self.validity.contains(now)
     }
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) => Err(PeerError::Malformed("there are bytes after its end".to_owned())),
+        Err(why) => Err(PeerError::Malformed(why.to_string())),
+    }
+}
+
+fn validity(certificate: &X509Certificate<'_>) -> Result<Validity, PeerError> {
+    let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| PeerError::Malformed(why.to_string()));
+    let validity = certificate.validity();
+    Ok(Validity {
+        not_before: moment(validity.not_before.timestamp())?,
+        not_after: moment(validity.not_after.timestamp())?,
+    })
 }

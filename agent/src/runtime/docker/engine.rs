@@ -73,6 +73,8 @@ pub(super) struct Facts {
     pub(super) limits_swap: bool,
     /// Whether its containers reach the outside.
     pub(super) forwards: bool,
+    /// Whether it runs as a user other than root.
+    pub(super) is_rootless: bool,
     /// Where it keeps everything; no container may have that.
     pub(super) root: Option<PathBuf>,
     /// Whether containers run under a filter of system calls unless it is asked not to.
@@ -180,6 +182,7 @@ fn facts(version: String, is_podman: bool, info: &SystemInfo) -> Facts {
         limits_memory: info.memory_limit == Some(true),
         limits_swap: info.swap_limit == Some(true),
         forwards: info.ipv4_forwarding == Some(true),
+        is_rootless: info.security_options.iter().flatten().any(|option| option.starts_with("name=rootless")),
         root: info.docker_root_dir.as_deref().filter(|root| root.starts_with('/')).map(PathBuf::from),
         filters_calls: info.security_options.iter().flatten().any(|option| filters_calls(option)),
     }

@@ -280,6 +280,30 @@ impl Runtime for DockerRuntime {
     }
 }
 
+/// What an engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Name and version, such as `Docker 20.10.24, API 1.41`.
+    pub version: String,
+    /// Whether it runs as a user other than root.
+    pub is_rootless: bool,
+    /// Whether it enforces limits on CPU.
+    pub limits_cpu: bool,
+    /// Whether it enforces limits on memory.
+    pub limits_memory: bool,
+}
+
+/// Asks the engine at an address what it is; nothing else is asked of it.
+///
+/// # Errors
+///
+/// It cannot be reached, or does not answer as one does.
+pub async fn about(address: &Address) -> Result<About, RuntimeError> {
+    let (_, facts) = Engine::new(address.clone()).connect().await?;
+    let engine::Facts { version, is_rootless, limits_cpu, limits_memory, .. } = facts;
+    Ok(About { version, is_rootless, limits_cpu, limits_memory })
+}
+
 /// Leaves word of whose containers are where, for [`reset`].
 fn remember(layout: &Layout, settings: &Settings) -> Result<(), RuntimeError> {
     owner::claim(layout, &settings.node_uid).map_err(|e| failure::io("writing the node's uid", e))?;

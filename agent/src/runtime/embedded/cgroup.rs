@@ -83,7 +83,7 @@ impl fmt::Display for CgroupPath {
 }
 
 /// Mount points of all cgroup hierarchies, v1 and v2.
-fn hierarchies() -> io::Result<Vec<PathBuf>> {
+pub(super) fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     let mut found: Vec<PathBuf> = table
         .lines()

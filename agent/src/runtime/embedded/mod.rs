@@ -40,8 +40,18 @@ mod user;
 
 pub use client::Patience;
 pub use containers::Settings;
-pub use egress::{Choice as EgressChoice, INTERFACE_PREFIX, Range as EgressRange};
+pub use egress::{Choice as EgressChoice, INTERFACE_PREFIX, Range as EgressRange, WayOut, look as look_at_egress};
+pub use seccomp::is_offered as filters_system_calls;
 pub use sweep::reset;
+
+/// Which controllers of cgroups are not offered by this machine, of those that containers use; and whether it has version 2
+/// only. `None` where no cgroups are mounted.
+#[must_use]
+pub fn missing_controllers() -> Option<(bool, Vec<&'static str>)> {
+    let is_mounted = cgroup::hierarchies().is_ok_and(|hierarchies| !hierarchies.is_empty());
+    let missing = || ["cpu", "memory", "pids"].into_iter().filter(|name| !cgroup::has_controller(name)).collect();
+    is_mounted.then(|| (cgroup::is_unified(), missing()))
+}
 
 use self::containers::{Containers, Program};
 

@@ -1,38 +1,23 @@
 //! What is made of what was found: no I/O, so that every judgement can be tested.
 
 use jiff::{SignedDuration, Timestamp};
+use longshore_doctor::Finding;
 use longshore_model::certificate::Validity;
 use longshore_proto::v1::Node;
 use longshore_tls::ConnectError;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::finding::Finding;
 use crate::error::{advice, with_causes};
 use crate::text;
 
 /// A certificate that ends sooner than this should be renewed: two weeks' holiday.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// Clocks may differ by so much: enough for a slow answer, too little to matter for a certificate.
-const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5);
-/// The server tells its time in whole seconds.
-const TICK: SignedDuration = SignedDuration::from_secs(1);
 /// A node that is away, and whose certificate ends sooner than this, should come back: a weekend.
 const AWAY_SOON: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// An authority that ends sooner than this should be renewed: a quarter, since others may have to do it.
 const AUTHORITY_SOON: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Names in one line.
 const MAX_NAMES: usize = 5;
-
-/// The permissions of a private key's file.
-pub(super) fn key_mode(path: &str, mode: u32) -> Finding {
-    let check = "private key";
-    let open = mode & 0o077;
-    if open == 0 {
-        return Finding::fine(check, format!("{path}, mode {:04o}", mode & 0o7777));
-    }
-    let found = format!("{path} has mode {:04o}: others on this machine can use it", mode & 0o7777);
-    Finding::degraded(check, found, format!("Run `chmod 600 {path}`."))
-}
 
 /// Who the certificate says that we are, and for how long.
 pub(super) fn certificate(uri: &str, validity: &Validity, now: Timestamp) -> Finding {
@@ -84,30 +69,6 @@ pub(super) fn health(status: i32) -> Finding {
             Finding::broken("health", status.as_str_name(), hint)
         }
         Err(_) => Finding::broken("health", format!("status {status}"), "Use a newer longshore."),
-    }
-}
-
-/// The server's time, which it told between two moments of ours.
-pub(super) fn clock(server: Option<Timestamp>, asked: Timestamp, answered: Timestamp) -> Finding {
-    let check = "clocks";
-    let Some(server) = server else {
-        let hint = "Something between this machine and the server takes the header `date` away.";
-        return Finding::degraded(check, "the server does not tell its time", hint);
-    };
-    let ahead = server.duration_since(answered);
-    let behind = asked.duration_since(server.saturating_add(TICK).unwrap_or(server));
-    let hint = "Let both machines take their time from NTP: certificates and deadlines go by it.";
-    if ahead > MAX_SKEW {
-        Finding::degraded(
-            check,
-            format!("the server's is {} ahead of this machine's", text::span(ahead.as_secs())),
-            hint,
-        )
-    } else if behind > MAX_SKEW {
-        let found = format!("the server's is {} behind this machine's", text::span(behind.as_secs()));
-        Finding::degraded(check, found, hint)
-    } else {
-        Finding::fine(check, "agree")
     }
 }
 
@@ -208,23 +169,14 @@ pub(super) fn nodes(nodes: &[Node], now: Timestamp) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Verdict;
+    use longshore_doctor::Verdict;
+
     use super::*;
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap_or_default()
-    }
-
-    #[test]
-    fn a_key_is_for_its_owner_only() {
-        assert_eq!(key_mode("client.key", 0o100_600).verdict, Verdict::Fine);
-        assert_eq!(key_mode("client.key", 0o100_400).verdict, Verdict::Fine);
-        for open in [0o640, 0o604, 0o644, 0o610] {
-            let finding = key_mode("client.key", 0o100_000 | open);
-            assert_eq!((finding.verdict, finding.hint.as_str()), (Verdict::Degraded, "Run `chmod 600 client.key`."));
-        }
     }
 
     #[test]
@@ -244,19 +196,6 @@ mod tests {
             assert_eq!(finding.hint.is_empty(), verdict == Verdict::Fine);
         }
         assert_eq!(whom("spiffe://longshore-1"), "spiffe://longshore-1");
-    }
-
-    #[test]
-    fn clocks_may_differ_a_little() {
-        let second = SignedDuration::from_secs(1);
-        // Asked at 0, answered at 2.
-        let judged = |server: i32| clock(Some(now() + second * server), now(), now() + second * 2);
-        for server in -6..=7 {
-            assert_eq!(judged(server).verdict, Verdict::Fine, "{server}");
-        }
-        assert_eq!(judged(-7).found, "the server's is 6s behind this machine's");
-        assert_eq!(judged(8).found, "the server's is 6s ahead of this machine's");
-        assert_eq!(clock(None, now(), now()).verdict, Verdict::Degraded);
     }
 
     #[test]

@@ -2,23 +2,23 @@
 //!
 //! What cannot be looked at because of something before it is left out: the first thing that is broken is the one to mend.
 
-mod finding;
 mod judge;
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
+use longshore_doctor::{Finding, Verdict};
 use longshore_tls::{Credentials, KeepAlive, PeerCertificate};
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use self::finding::Finding;
 use crate::client::{Client, call, load};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::json::Json;
 use crate::output::Output;
 
 /// Check credentials, the way to the server, the server and its nodes, with a hint for whatever is amiss.
@@ -29,8 +29,34 @@ pub(crate) struct Doctor {}
 pub(super) async fn run(connection: &Connection, output: &mut Output) -> Result<Exit, Error> {
     let mut findings = Vec::new();
     examine(connection, &mut findings).await;
-    output.show(|| finding::json(&findings), || finding::table(&findings))?;
-    Ok(finding::worst(&findings).into())
+    output.show(|| json(&findings), || longshore_doctor::table(&findings))?;
+    Ok(longshore_doctor::worst(&findings).into())
+}
+
+impl From<Verdict> for Exit {
+    /// 0, 1 and 2: the worst that was found.
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Fine => Self::Ok,
+            Verdict::Degraded => Self::Error,
+            Verdict::Broken => Self::Usage,
+        }
+    }
+}
+
+/// One object.
+fn json(findings: &[Finding]) -> Json {
+    let text = |name: &str, value: &str| (name.to_owned(), Json::Text(value.to_owned()));
+    let checks = findings.iter().map(|finding| {
+        Json::Object(vec![
+            text("check", finding.check),
+            text("verdict", finding.verdict.word()),
+            text("found", &finding.found),
+            text("hint", &finding.hint),
+        ])
+    });
+    let verdict = longshore_doctor::worst(findings);
+    Json::Object(vec![text("verdict", verdict.word()), ("checks".to_owned(), Json::List(checks.collect()))])
 }
 
 async fn examine(connection: &Connection, findings: &mut Vec<Finding>) {
@@ -63,7 +89,7 @@ fn credentials(connection: &Connection, findings: &mut Vec<Finding>) -> Option<C
     findings.push(Finding::fine(check, format!("root.crt, client.crt and client.key in {}", directory.display())));
     let key = directory.join("client.key");
     if let Ok(metadata) = std::fs::metadata(&key) {
-        findings.push(judge::key_mode(&key.display().to_string(), metadata.permissions().mode()));
+        findings.push(longshore_doctor::key_mode(&key.display().to_string(), metadata.permissions().mode()));
     }
     match PeerCertificate::from_der(credentials.leaf()) {
         Ok(certificate) => {
@@ -104,7 +130,7 @@ async fn health(channel: Channel, findings: &mut Vec<Finding>) -> bool {
     let date = header("date").and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
     findings.push(judge::health(response.get_ref().status));
     findings.push(judge::versions(env!("CARGO_PKG_VERSION"), header("server")));
-    findings.push(judge::clock(date, asked, answered));
+    findings.push(longshore_doctor::clock(date, asked, answered));
     true
 }
 
@@ -119,6 +145,22 @@ async fn nodes(channel: Channel, findings: &mut Vec<Finding>) {
         Err(error) => {
             let hint = "Viewers, operators and admins may list nodes: ask an admin for a certificate of such a role.";
             findings.push(Finding::broken("nodes", error.text().replace('\n', " "), hint));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_that_of_every_doctor() {
+        let findings = [Finding::fine("server", "serving"), Finding::broken("health", "no", "Read its log.")];
+        let ours = serde_json::to_value(json(&findings)).unwrap_or_default();
+        let shared = serde_json::to_value(longshore_doctor::Report::of(&findings)).unwrap_or_default();
+        assert_eq!(ours, shared);
+        for verdict in [Verdict::Fine, Verdict::Degraded, Verdict::Broken] {
+            assert_eq!(Exit::from(verdict) as u8, verdict.exit_code());
         }
     }
 }

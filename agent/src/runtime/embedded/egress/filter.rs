@@ -13,7 +13,11 @@ const NAME_SIZE: usize = 16;
 
 /// The installed nft.
 pub(super) fn program() -> Option<PathBuf> {
-    DIRECTORIES.iter().map(|directory| Path::new(directory).join("nft")).find(|path| path.exists())
+    installed("nft")
+}
+
+fn installed(name: &str) -> Option<PathBuf> {
+    DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| path.exists())
 }
 
 /// The whole table, as one transaction that may be repeated: rules are replaced, sets only grow.
@@ -73,6 +77,21 @@ pub(super) fn opened(nft: &Path) -> io::Result<Option<Vec<String>>> {
         Ok(text) => Ok(Some(quoted(&text))),
         Err(error) if error.to_string().contains("No such file") => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// All rules of the network namespace, whoever made them.
+pub(super) fn ruleset(nft: &Path) -> io::Result<String> {
+    run(nft, &["list", "ruleset"], "")
+}
+
+/// The rules of iptables' older kind for what is forwarded, which nft does not know; empty where it is not in use, or the
+/// program is missing. Asked only where the kernel has its table: the program would make one.
+pub(super) fn legacy_forward() -> io::Result<String> {
+    let tables = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+    match installed("iptables-legacy") {
+        Some(program) if tables.lines().any(|table| table == "filter") => run(&program, &["-S", "FORWARD"], ""),
+        _ => Ok(String::new()),
     }
 }
 

@@ -53,16 +53,45 @@ impl Egress {
     ///
     /// Says in one sentence why there is none.
     pub(super) fn find(choice: Choice, node_uid: &str) -> Result<Self, String> {
-        let taken = || fs::read_to_string("/proc/net/route").map(|table| range::taken(&table));
-        let taken = taken().map_err(|e| format!("the node's routes cannot be read: {e}"))?;
-        let range = choice.pick(&taken)?;
-        let filter = filter::program().ok_or("nft is not installed")?;
-        filter::check(&filter, range).map_err(|e| format!("nft cannot be used: {e}"))?;
+        let (range, filter) = choose(choice)?;
         let tag = tag(node_uid);
         link::probe(&format!("{INTERFACE_PREFIX}{tag}"))
             .map_err(|e| format!("the kernel makes no pairs of interfaces: {e}"))?;
         Ok(Self { range, filter, tag })
     }
+}
+
+/// What the way out would be, and what could stand in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayOut {
+    /// Where containers' addresses would be from.
+    pub range: Range,
+    /// All rules of nftables, as it lists them.
+    pub ruleset: String,
+    /// The rules of iptables' older kind for what is forwarded, as it prints them; empty where that kind is not in use.
+    pub legacy: String,
+}
+
+/// Looks for the way out, without trying it.
+///
+/// # Errors
+///
+/// Says in one sentence why there is none.
+pub fn look(choice: Choice) -> Result<WayOut, String> {
+    let (range, filter) = choose(choice)?;
+    let ruleset = filter::ruleset(&filter).map_err(|e| format!("nft cannot be used: {e}"))?;
+    let legacy = filter::legacy_forward().map_err(|e| format!("iptables-legacy cannot be used: {e}"))?;
+    Ok(WayOut { range, ruleset, legacy })
+}
+
+/// The range and the program that installs packet filters.
+fn choose(choice: Choice) -> Result<(Range, PathBuf), String> {
+    let taken = || fs::read_to_string("/proc/net/route").map(|table| range::taken(&table));
+    let taken = taken().map_err(|e| format!("the node's routes cannot be read: {e}"))?;
+    let range = choice.pick(&taken)?;
+    let filter = filter::program().ok_or("nft is not installed")?;
+    filter::check(&filter, range).map_err(|e| format!("nft cannot be used: {e}"))?;
+    Ok((range, filter))
 }
 
 /// Six characters that tell this node's interfaces from another agent's.

@@ -30,7 +30,8 @@ pub(super) struct Filter {
 }
 
 /// Whether containers of this machine run under the filter: the architecture has a profile, and the kernel has filters.
-pub(super) fn is_offered() -> bool {
+#[must_use]
+pub fn is_offered() -> bool {
     architecture().is_some() && Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
 }
 
