@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Where limits are that somebody can meet.
-const SOURCES: [&str; 4] = ["model/src", "server/src", "agent/src", "cli/src"];
+const SOURCES: [&str; 5] = ["model/src", "server/src", "agent/src", "cli/src", "doctor/src"];
 /// How a constant's name begins that is a limit.
 const PREFIXES: [&str; 3] = ["MAX_", "MIN_", "DEFAULT_"];
 
