@@ -23,7 +23,7 @@ use crate::store::StoreError;
 pub(super) const FIELDS: Fields = Fields {
     changeable: &["labels"],
     maps: &["labels"],
-    fixed: &["name", "connected", "enroll_time", "last_seen_time", "info", "etag"],
+    fixed: &["name", "connected", "enroll_time", "last_seen_time", "info", "certificate_expire_time", "etag"],
 };
 
 /// What is to become of a node's labels when those that are named shall be as in the request.

@@ -236,8 +236,9 @@ async fn jobs_of_before_are_sorted_by_the_names_of_their_specs() {
     let connection = rusqlite::Connection::open(database.path()).unwrap();
     let back = "DROP INDEX job_by_creation; DROP INDEX job_by_app; DROP INDEX job_by_spec_name; \
                 DROP INDEX node_by_enrolment; DROP INDEX token_by_creation; \
-                ALTER TABLE job DROP COLUMN spec_name; PRAGMA user_version = 10;";
+                ALTER TABLE job DROP COLUMN spec_name;";
     connection.execute_batch(back).unwrap();
+    connection.execute_batch(include_str!("schema-11.sql")).unwrap();
     drop(connection);
     let (store, _) = database.store();
     let query = Query { sorting: Sorting::parse("spec.name desc").unwrap(), ..Query::first(10) };
