@@ -27,6 +27,17 @@ const SCANNED_JOBS: usize = 100;
 /// Longest wait of one call: a caller that wants more asks again, and notices meanwhile that it is still connected.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
+/// What a call for a job says beside its effect; what is only checked is not remembered.
+macro_rules! job_terms {
+    ($call:literal, $request:ident, $caller:expr) => {{
+        let id = std::mem::take(&mut $request.request_id);
+        let validate_only = std::mem::take(&mut $request.validate_only);
+        new_job::repeatable($call, &$request, id, $caller)
+            .map_err(status::invalid)
+            .map(|key| Terms { request: key.filter(|_| !validate_only), ..terms($request.etag.clone(), validate_only) })
+    }};
+}
+
 /// JobService.
 pub struct JobApi(pub Context);
 
@@ -152,9 +163,11 @@ impl JobService for JobApi {
     }
 
     async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
-        let v1::StopJobRequest { job_id, cancel_in_flight, etag, validate_only } = request.into_inner();
-        let stop = JobRequest::Stop { cancel_in_flight };
-        let job = self.request(job_id, stop, terms(etag, validate_only)).await?;
+        let caller = status::caller(&request)?.name();
+        let mut request = request.into_inner();
+        let terms = job_terms!("StopJob", request, &caller)?;
+        let stop = JobRequest::Stop { cancel_in_flight: request.cancel_in_flight };
+        let job = self.request(request.job_id, stop, terms).await?;
         Ok(Response::new(v1::StopJobResponse { job }))
     }
 
@@ -162,14 +175,18 @@ impl JobService for JobApi {
         &self,
         request: Request<v1::ResumeJobRequest>,
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
-        let v1::ResumeJobRequest { job_id, etag, validate_only } = request.into_inner();
-        let job = self.request(job_id, JobRequest::Resume, terms(etag, validate_only)).await?;
+        let caller = status::caller(&request)?.name();
+        let mut request = request.into_inner();
+        let terms = job_terms!("ResumeJob", request, &caller)?;
+        let job = self.request(request.job_id, JobRequest::Resume, terms).await?;
         Ok(Response::new(v1::ResumeJobResponse { job }))
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
-        let v1::RetryJobRequest { job_id, etag, validate_only } = request.into_inner();
-        let job = self.request(job_id, JobRequest::Retry, terms(etag, validate_only)).await?;
+        let caller = status::caller(&request)?.name();
+        let mut request = request.into_inner();
+        let terms = job_terms!("RetryJob", request, &caller)?;
+        let job = self.request(request.job_id, JobRequest::Retry, terms).await?;
         Ok(Response::new(v1::RetryJobResponse { job }))
     }
 

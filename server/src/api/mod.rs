@@ -47,7 +47,12 @@ fn optional_name<T: FromWire<String>>(text: String, field: &str, bad: &mut Viola
 
 /// What a request says beside its effect; an empty etag stands for any.
 fn terms(etag: String, validate_only: bool) -> Terms {
-    Terms { etag: Some(etag).filter(|etag| !etag.is_empty()), validate_only, cause: request_id::current() }
+    Terms {
+        etag: Some(etag).filter(|etag| !etag.is_empty()),
+        validate_only,
+        request: None,
+        cause: request_id::current(),
+    }
 }
 
 fn job_id(text: String) -> Result<JobId, tonic::Status> {

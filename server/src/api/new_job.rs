@@ -45,6 +45,19 @@ pub(super) fn request_key(
     Some(RequestKey { caller: caller.to_owned(), id, body: Sha256::digest(request.encode_to_vec()).into() })
 }
 
+/// What a repetition of a call for a job is known by: the call, and all that it says. `None` when it has no identifier.
+pub(super) fn repeatable(
+    call: &str,
+    request: &impl Message,
+    mut request_id: String,
+    caller: &str,
+) -> Result<Option<RequestKey>, Violations> {
+    let mut bad = Violations::default();
+    let id = read_request_id(&mut request_id, &mut bad);
+    let body = Sha256::new().chain_update(call).chain_update([0]).chain_update(request.encode_to_vec()).finalize();
+    bad.or(id.map(|id| RequestKey { caller: caller.to_owned(), id, body: body.into() }))
+}
+
 /// Takes a request's identifier out of it; `None` when it has none, or one that is wrong.
 pub(super) fn read_request_id(field: &mut String, bad: &mut Violations) -> Option<String> {
     let mut id = std::mem::take(field);

@@ -50,10 +50,10 @@ pub struct NewJob {
     pub cause: Option<String>,
 }
 
-/// How long a request to create a job is remembered.
+/// How long a request that may come again is remembered.
 pub const REQUEST_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
-/// A request to create a job that may come again, and is then answered as before.
+/// A request that may come again, and is then answered without being done for a second time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
     /// Who asks: others may use the same identifier.
@@ -71,6 +71,8 @@ pub struct Terms {
     pub etag: Option<String>,
     /// Decide and answer, but change nothing.
     pub validate_only: bool,
+    /// Set when the request may come again. Only requests for jobs take it.
+    pub request: Option<RequestKey>,
     /// What the call that asks for it is called, for the logs of the nodes that it reaches.
     pub cause: Option<String>,
 }
@@ -425,7 +427,8 @@ pub trait Store: Send + Sync + 'static {
     /// database that goes back to an older state, such as one that is restored, must be given another.
     fn epoch(&self) -> i64;
 
-    /// Stops, resumes or retries a job.
+    /// Stops, resumes or retries a job. A request that has come before changes nothing more, and is answered with the job as
+    /// it is now.
     async fn request(
         &self,
         id: &JobId,

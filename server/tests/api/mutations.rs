@@ -32,6 +32,30 @@ async fn a_creation_that_comes_again_is_answered_as_before() {
 }
 
 #[tokio::test]
+async fn a_stop_that_comes_again_is_answered_and_another_request_is_refused() {
+    let world = World::start().await;
+    world.enroll("shop-1", &[]).await;
+    let job = world.create(order(&["shop-1"])).await;
+    let (job_id, request_id) = (job.job_id, REQUEST.to_owned());
+    let stop = v1::StopJobRequest { job_id: job_id.clone(), etag: job.etag, request_id, ..Default::default() };
+    let checked = v1::StopJobRequest { validate_only: true, ..stop.clone() };
+    world.jobs().stop_job(checked).await.unwrap();
+    for _ in 0..2 {
+        let stopped = world.jobs().stop_job(stop.clone()).await.unwrap().into_inner().job.unwrap();
+        assert_eq!(stopped.state(), v1::JobState::Stopped, "the etag is of before the first time");
+    }
+    let other = v1::StopJobRequest { cancel_in_flight: true, ..stop.clone() };
+    let (code, details) = failure(world.jobs().stop_job(other).await);
+    assert_eq!((code, details.error_info().unwrap().reason.as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    let (job_id, request_id) = (job_id, stop.request_id);
+    let resume = v1::ResumeJobRequest { job_id: job_id.clone(), request_id, ..Default::default() };
+    assert_eq!(failure(world.jobs().resume_job(resume).await).0, Code::InvalidArgument, "another call");
+    let retry = v1::RetryJobRequest { job_id, request_id: "7".to_owned(), ..Default::default() };
+    let (_, details) = failure(world.jobs().retry_job(retry).await);
+    assert_eq!(details.bad_request().unwrap().field_violations[0].field, "request_id");
+}
+
+#[tokio::test]
 async fn an_etag_that_is_out_of_date_aborts() {
     let world = World::start().await;
     world.enroll("shop-1", &[]).await;

@@ -10,7 +10,7 @@ use super::{Bed, Factory, at, enroll, enrolling, info, is_not_found, lines, node
 use crate::store::sorting::Query;
 use crate::store::{Enrolled, Enrolling, Store, StoreError, StoredToken, Terms};
 
-const VALIDATE: Terms = Terms { etag: None, validate_only: true, cause: None };
+const VALIDATE: Terms = Terms { etag: None, validate_only: true, request: None, cause: None };
 
 /// A token for so many machines, each of which needs approval.
 fn guarded(id: &str, uses: u32) -> StoredToken {

@@ -63,7 +63,8 @@ macro_rules! conformance_suite {
                 assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, a_stop_can_become_a_cancel, retry_starts_anew,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found, everything_is_counted;
             retention: old_jobs_are_forgotten, what_is_needed_is_kept, a_creation_that_may_come_again_is_kept;
-            terms: a_request_that_comes_again_is_answered_as_before, requests_are_forgotten_after_a_day,
+            terms: a_request_that_comes_again_is_answered_as_before, a_retry_that_comes_again_starts_nothing,
+                requests_are_forgotten_after_a_day,
                 what_has_changed_is_left_alone, what_is_only_validated_is_left_alone, nodes_are_told_which_call_it_was;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;

@@ -19,7 +19,7 @@ fn asked(number: u32, key: RequestKey) -> NewJob {
     NewJob { request: Some(key), ..new_job(number, &["a"], 0) }
 }
 
-const VALIDATE: Terms = Terms { etag: None, validate_only: true, cause: None };
+const VALIDATE: Terms = Terms { etag: None, validate_only: true, request: None, cause: None };
 const STOP: JobRequest = JobRequest::Stop { cancel_in_flight: false };
 
 fn seen(etag: String) -> Terms {
@@ -60,6 +60,29 @@ pub(crate) async fn a_request_that_comes_again_is_answered_as_before(factory: &d
     drop(bed);
     let bed = Bed::open(factory);
     assert_eq!(bed.store.created(&key("ann", "1", 1), at(3)).await.unwrap(), Some(first));
+}
+
+pub(crate) async fn a_retry_that_comes_again_starts_nothing(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    let request = |body| Terms { request: Some(key("ann", "1", body)), ..Terms::default() };
+    bed.store.create_job(new_job(1, &["a"], 0)).await.unwrap();
+    for attempt in 1..=2 {
+        bed.assign_all(1).await;
+        bed.report("a", progress(1, attempt, TaskState::Failed), 2).await;
+        let job = bed.store.request(&job_id(1), JobRequest::Retry, request(1), at(3)).await.unwrap();
+        let expected = if attempt == 1 { JobState::Queued } else { JobState::Failed };
+        assert_eq!((job.state(), job.round), (expected, 2), "the second time it is the answer alone");
+    }
+    let reused = bed.store.request(&job_id(1), STOP, request(2), at(4)).await.unwrap_err();
+    assert!(matches!(reused, StoreError::RequestReused(_)), "{reused:?}");
+    let reused = bed.store.create_job(asked(2, key("ann", "1", 3))).await.unwrap_err();
+    assert!(matches!(reused, StoreError::RequestReused(_)), "{reused:?}");
+    drop(bed);
+    let bed = Bed::open(factory);
+    let again = bed.store.request(&job_id(1), JobRequest::Retry, request(1), at(5)).await.unwrap();
+    assert_eq!(again.round, 2, "also after a restart");
+    let later = bed.store.request(&job_id(1), JobRequest::Retry, request(1), at(3) + REQUEST_LIFETIME).await.unwrap();
+    assert_eq!(later.round, 3, "after a day it is a new one");
 }
 
 pub(crate) async fn requests_are_forgotten_after_a_day(factory: &dyn Factory) {

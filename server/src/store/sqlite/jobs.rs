@@ -112,7 +112,7 @@ impl Batch<'_> {
         Ok(key)
     }
 
-    /// Remembers the request, in place of one of that name whose time was over.
+    /// Remembers a request that was about this job, in place of one of that name whose time was over.
     fn insert_creation(&mut self, request: &RequestKey, key: i64, now: Timestamp) -> Result<(), StoreError> {
         let expire_time = now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX);
         self.sql
@@ -138,6 +138,11 @@ impl Batch<'_> {
         terms: &Terms,
         now: Timestamp,
     ) -> Result<Arc<Job>, StoreError> {
+        if let Some(known) = &terms.request
+            && let Some(id) = read::creation(self.sql, known, now)?
+        {
+            return Ok(self.job(&id)?.job.clone());
+        }
         terms.admit(&self.job(id)?.job.etag(), "job", id.as_str())?;
         let (asked, filter) = match request {
             JobRequest::Stop { cancel_in_flight: true } => (machine::Request::Cancel, Some(ACTIVE)),
@@ -179,6 +184,10 @@ impl Batch<'_> {
             entry.cause = terms.cause.as_deref().map(Arc::from);
             let (key, cause) = (entry.key, terms.cause.as_deref());
             self.sql.prepare_cached("UPDATE job_spec SET cause = ?2 WHERE job = ?1")?.execute(params![key, cause])?;
+        }
+        if let Some(known) = &terms.request {
+            let key = self.job(id)?.key;
+            self.insert_creation(known, key, now)?;
         }
         self.job_changed(id);
         self.take_changed(id, tasks, &changed, now)?;
