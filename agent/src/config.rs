@@ -13,9 +13,9 @@ use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 
 use crate::host_path::HostPaths;
-use crate::runtime::docker;
 use crate::runtime::embedded::EgressChoice;
 use crate::runtime::image::Mirror;
+use crate::runtime::{Allowances, docker};
 
 /// Shortest time without a byte after which a pull may be called stalled.
 const MIN_STALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -146,6 +146,12 @@ pub struct Run {
     /// belongs to the system or to the agent is never theirs.
     #[arg(long, value_name = "DIR", env = "LONGSHORE_HOST_PATH_ALLOW", value_parser = mountable, action = ArgAction::Append)]
     pub host_path_allow: Vec<String>,
+    /// Let apps be privileged, which is to be root on this machine; refused without it.
+    #[arg(long, env = "LONGSHORE_ALLOW_PRIVILEGED")]
+    pub allow_privileged: bool,
+    /// Let apps see this machine's own processes, and signal them as root may; refused without it.
+    #[arg(long, env = "LONGSHORE_ALLOW_HOST_PID")]
+    pub allow_host_pid: bool,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
@@ -156,6 +162,12 @@ impl Run {
     #[must_use]
     pub fn host_paths(&self) -> HostPaths {
         HostPaths::new(&self.data.data_dir, self.host_path_allow.clone())
+    }
+
+    /// What apps may ask for.
+    #[must_use]
+    pub fn allowances(&self) -> Allowances {
+        Allowances { privileged: self.allow_privileged, host_pid: self.allow_host_pid }
     }
 
     /// What is wrong with values that are right one by one.

@@ -26,6 +26,7 @@ use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_agent::{doctor, enroll, metrics, node, renewal};
 use longshore_doctor::Report;
+use longshore_model::capability;
 use longshore_model::name::NodeName;
 use longshore_settings::{Mistakes, Origins};
 use longshore_tls::KeepAlive;
@@ -232,11 +233,16 @@ async fn runtime(
         registry.ca_pems.push(pem);
     }
     Ok(Some(match arguments.runtime {
-        RuntimeKind::Fake => Arc::new(FakeRuntime::new(Machine::new(Timestamp::now()))),
+        RuntimeKind::Fake => {
+            let allowances = arguments.allowances();
+            let can: Vec<&str> = capability::ALL.into_iter().filter(|word| allowances.allow(word)).collect();
+            Arc::new(FakeRuntime::able_to(Machine::new(Timestamp::now()), &can))
+        }
         RuntimeKind::Embedded => {
             let settings = Settings {
                 egress: arguments.egress,
                 host_paths: arguments.host_paths(),
+                allowances: arguments.allowances(),
                 ..Settings::of_this_program(data.path(), &enrolment.node_uid)
             };
             Arc::new(EmbeddedRuntime::open(settings, &registry)?)
@@ -248,6 +254,7 @@ async fn runtime(
                 address: arguments.docker_socket.clone(),
                 rotation: Rotation::default(),
                 host_paths: arguments.host_paths(),
+                allowances: arguments.allowances(),
             };
             let runtime = DockerRuntime::open(settings, &registry)?;
             let Some(version) = shutdown.run_until_cancelled(runtime.await_engine()).await else { return Ok(None) };

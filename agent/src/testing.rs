@@ -17,5 +17,7 @@ pub(crate) fn spec(image: &str) -> AppSpec {
         volumes: Vec::new(),
         network: Network::default(),
         startup: Startup::default(),
+        privileged: false,
+        host_pid: false,
     }
 }

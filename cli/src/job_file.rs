@@ -63,6 +63,10 @@ struct SpecText {
     network: Network,
     #[serde(default)]
     startup: Startup,
+    #[serde(default)]
+    privileged: bool,
+    #[serde(default, rename = "hostPID")]
+    host_pid: bool,
 }
 
 fn one() -> u32 {
@@ -83,6 +87,8 @@ impl From<SpecText> for AppSpec {
             volumes: text.volumes,
             network: text.network,
             startup: text.startup,
+            privileged: text.privileged,
+            host_pid: text.host_pid,
         }
     }
 }

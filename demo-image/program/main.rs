@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
@@ -30,6 +30,7 @@ usage: /app COMMAND
   args [WORD...]            print the program's own words, one a line, and end
   syscalls CALL...          make system calls, each NUMBER[,ARGUMENT...], and print the number of each one's error
   syscall-32                make one as a 32-bit program does
+  orphan MS                 start another copy that sleeps, and end without it
   sleep [MS]                do nothing, for ever if not told how long
 ";
 
@@ -98,6 +99,7 @@ fn run(words: &[String]) -> Result<ExitCode, Trouble> {
         }
         "syscalls" => syscalls::make(rest).map(|()| ExitCode::SUCCESS),
         "syscall-32" => syscalls::make_as_32_bit().map(|()| ExitCode::SUCCESS),
+        "orphan" => orphan(&argument::<String>(rest, 0, "MS")?),
         "sleep" => match optional(rest, 0, "MS")? {
             Some(milliseconds) => {
                 pause(Duration::from_millis(milliseconds));
@@ -211,6 +213,13 @@ fn print(count: u64, lines: &[String]) -> Result<ExitCode, Trouble> {
         let stream: &mut dyn Write = if number % 2 == 0 { &mut out } else { &mut err };
         writeln!(stream, "{line}").map_err(|error| Trouble::failed("cannot print", &error))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn orphan(milliseconds: &str) -> Result<ExitCode, Trouble> {
+    let child = Command::new("/proc/self/exe").args(["sleep", milliseconds]).spawn();
+    let child = child.map_err(|error| Trouble::failed("cannot start another", &error))?;
+    println!("left {}", child.id());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod app;
 pub mod assignment;
 pub mod backoff;
+pub mod capability;
 pub mod certificate;
 pub mod clock;
 pub mod command;

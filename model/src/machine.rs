@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::app::Desired;
+use crate::capability::Unsupported;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureReason};
 use crate::job::{Control, Job, JobState};
@@ -148,8 +149,7 @@ impl Request {
 /// What is known of the node may end the task at once: a removal that finds nothing to remove has succeeded, an update that
 /// finds no app, or an agent that cannot do it, has failed. Returns `None`, and changes nothing, where nothing is assigned.
 pub fn assign(job: &mut Job, task: &mut Task, site: Site, now: Timestamp) -> Option<AppEffect> {
-    let open = matches!(job.state(), JobState::Queued | JobState::Running) && !job.clock.has_passed(now);
-    if !open || task.state != TaskState::Pending || job.rollout.room(&job.counts) == 0 {
+    if !is_assignable(job, task, now) {
         return None;
     }
     job.start_time.get_or_insert(now);
@@ -165,6 +165,25 @@ pub fn assign(job: &mut Job, task: &mut Task, site: Site, now: Timestamp) -> Opt
     enter(job, task, state, now);
     settle(job, now);
     Some(effect)
+}
+
+/// Lets a pending task fail that could be assigned, but whose node has not said that it can do what the spec needs; an app
+/// can be removed from any node.
+///
+/// Returns whether it failed; otherwise nothing changed.
+pub fn refuse(job: &mut Job, task: &mut Task, refusal: &Unsupported, now: Timestamp) -> bool {
+    if job.kind == JobKind::Remove || !is_assignable(job, task, now) {
+        return false;
+    }
+    task.failure = Some(Failure::new(FailureReason::Unsupported, &refusal.to_string(), task.state));
+    enter(job, task, TaskState::Failed, now);
+    settle(job, now);
+    true
+}
+
+fn is_assignable(job: &Job, task: &Task, now: Timestamp) -> bool {
+    let open = matches!(job.state(), JobState::Queued | JobState::Running) && !job.clock.has_passed(now);
+    open && task.state == TaskState::Pending && job.rollout.room(&job.counts) > 0
 }
 
 /// Takes an agent's report of a task.

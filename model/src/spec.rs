@@ -45,6 +45,12 @@ pub struct AppSpec {
     /// When a fresh app counts as healthy, and when to give up.
     #[serde(default)]
     pub startup: Startup,
+    /// Whether it may do on the node what root may; only where the node allows it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
+    /// Whether it lives among the node's own processes; only where the node allows it.
+    #[serde(default, rename = "hostPID", skip_serializing_if = "std::ops::Not::not")]
+    pub host_pid: bool,
 }
 
 fn one() -> u32 {

@@ -91,13 +91,19 @@ pub fn user_ttl(ttl: Duration) -> Result<(), Violations> {
 /// What a person should know about a spec that is valid.
 #[must_use]
 pub fn advice(spec: &AppSpec) -> Vec<String> {
-    match &spec.image.source {
-        ImageSource::Reference(reference) if crate::spec::floats(reference) => vec![format!(
-            "The image {} may mean something else on each node and at each retry; give it a version tag or a digest.",
-            quoted(reference)
-        )],
-        _ => Vec::new(),
+    let mut advice = Vec::new();
+    if let ImageSource::Reference(reference) = &spec.image.source
+        && crate::spec::floats(reference)
+    {
+        let image = quoted(reference);
+        advice.push(format!(
+            "The image {image} may mean something else on each node and at each retry; give it a version tag or a digest."
+        ));
     }
+    if spec.privileged {
+        advice.push("A privileged app is root on its nodes, and so is whoever gets into it.".to_owned());
+    }
+    advice
 }
 
 fn rollout(rollout: Rollout, path: Path<'_>, bad: &mut Violations) {

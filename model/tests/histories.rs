@@ -36,6 +36,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Retry),
         1 => Just(Event::Deadline),
         1 => task().prop_map(Event::DeleteNode),
+        1 => task().prop_map(Event::RefuseFor),
         2 => (0..TIMEOUT.as_secs() / 2).prop_map(Event::Wait),
         4 => (task(), 0..2 * ABSENT_AFTER.as_secs()).prop_map(|(task, seconds)| Event::Away(task, seconds)),
         2 => task().prop_map(Event::Back),
@@ -56,6 +57,7 @@ proptest! {
         for event in &events {
             let is_for_none = match event {
                 Event::Assign(task, _)
+                | Event::RefuseFor(task)
                 | Event::DeleteNode(task)
                 | Event::Report { task, .. }
                 | Event::Away(task, _)

@@ -48,6 +48,7 @@ fn events(nodes: usize) -> Vec<Event> {
     for task in 0..nodes {
         events.push(Event::Assign(task, READY));
         events.push(Event::Assign(task, Site { app: None, is_able: true }));
+        events.push(Event::RefuseFor(task));
         events.push(Event::DeleteNode(task));
         events.push(Event::Away(task, ABSENT_AFTER.as_secs()));
         events.push(Event::Back(task));

@@ -57,6 +57,7 @@ spec:
   startup:
     settle: 2s
     maxStarts: 5
+  hostPID: true
 targets:
   selector: role=till, site in (north, south)
   mixedArchitectures: true
@@ -109,6 +110,7 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((ports[0].container_port, ports[0].host_port, ports[0].protocol), (80, None, Protocol::Tcp));
     assert_eq!((ports[1].protocol, ports[1].host_interface.as_deref()), (Protocol::Udp, Some("eth0")));
     assert_eq!((spec.startup.settle, spec.startup.max_starts), (Duration::from_secs(2), 5));
+    assert_eq!((spec.privileged, spec.host_pid), (false, true));
     assert_eq!(order.targets.selector.as_deref(), Some("role=till, site in (north, south)"));
     assert!(order.targets.mixed_architectures);
     assert_eq!(order.rollout, Rollout { max_parallel: 10, absent_after: Duration::from_secs(120) });

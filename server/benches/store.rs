@@ -197,6 +197,8 @@ fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
         volumes: Vec::new(),
         network: Network::Host,
         startup: Startup::default(),
+        privileged: false,
+        host_pid: false,
     };
     let (now, timeout) = (Timestamp::now(), Duration::from_secs(600));
     let job = Job {

@@ -95,7 +95,7 @@ impl Controller {
         let mut in_vain = 0;
         while in_vain < MAX_IN_VAIN {
             let fleet = Arc::clone(&self.fleet);
-            let picks = self.store.assignable(Arc::new(move |node| fleet.connected(node)), BATCH).await?;
+            let picks = self.store.assignable(Arc::new(move |node| fleet.is_open(node)), BATCH).await?;
             if picks.is_empty() {
                 break;
             }

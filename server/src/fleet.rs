@@ -112,6 +112,13 @@ impl Fleet {
         (!is_live).then(|| registry.ended.get(node).unwrap_or(&self.begun).elapsed())
     }
 
+    /// Whether the node has a live session that got its full set: from then on the store knows what this session's agent
+    /// said of its machine, and no longer what an earlier one said.
+    #[must_use]
+    pub fn is_open(&self, node: &NodeName) -> bool {
+        self.live(node).is_some_and(|outbox| outbox.is_open())
+    }
+
     /// What the fleet counts of itself.
     #[must_use]
     pub fn metrics(&self) -> &FleetMetrics {

@@ -23,6 +23,7 @@ mod jobs;
 mod metrics;
 mod network;
 mod passwords;
+mod privileges;
 mod registries;
 mod reload;
 mod removal;

@@ -292,6 +292,11 @@ impl Node {
         }
     }
 
+    /// Replaces the further arguments of `longshore-agent run`, from its next start on.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// Starts the agent.
     pub fn start(&mut self) {
         let mut command = self.command();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,25 @@ use crate::wait::PATIENCE;
 
 /// Time between two looks at an engine.
 const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Names of capabilities, in the order of the kernel's numbers.
+const CAPABILITIES: &str = "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable \
+     net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace \
+     sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control \
+     setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore";
+/// runc, without the capabilities that are MISSING.
+const BOUNDED_RUNC: &str = r#"#!/bin/sh
+set -e
+for word in "$@"; do
+  if [ "$previous" = --bundle ]; then bundle=$word; fi
+  previous=$word
+done
+if [ -n "$bundle" ]; then
+  jq '.process.capabilities |= map_values(. - MISSING)' "$bundle/config.json" >"$bundle/bounded.json"
+  mv "$bundle/bounded.json" "$bundle/config.json"
+fi
+exec runc "$@"
+"#;
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +198,34 @@ impl Engine {
         command.arg("--exec-root").arg(directory.join("exec"));
         command.arg("--pidfile").arg(directory.join("docker.pid"));
         command.args(["--host", &self.address(), "--cgroup-parent", &self.cgroup]);
+        if let Some(runtime) = self.bounded_runtime() {
+            command.arg("--add-runtime").arg(format!("bounded={}", runtime.display()));
+            command.args(["--default-runtime", "bounded"]);
+        }
         command
+    }
+
+    /// Debian's Docker gives a privileged container every capability that the kernel has, and fails on a machine that
+    /// keeps one of them from root. There it gets a runtime that leaves out what is missing.
+    fn bounded_runtime(&self) -> Option<PathBuf> {
+        let read = |path: &str| fs::read_to_string(path).unwrap();
+        let last: usize = read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap();
+        let status = read("/proc/self/status");
+        let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim();
+        let bounding = u64::from_str_radix(bounding, 16).unwrap();
+        let names = CAPABILITIES.split_whitespace().take(last + 1).enumerate();
+        let missing: Vec<String> = names
+            .filter(|(number, _)| bounding & (1 << number) == 0)
+            .map(|(_, name)| format!("CAP_{}", name.to_uppercase()))
+            .collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let path = self.directory.path().join("bounded-runc");
+        let text = BOUNDED_RUNC.replace("MISSING", &json!(missing).to_string());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(path)
     }
 
     fn podman(&self) -> Command {

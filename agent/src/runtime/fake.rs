@@ -27,6 +27,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
+use longshore_model::capability;
 use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
 use longshore_model::spec::{Image, ImageSource};
@@ -38,7 +39,7 @@ use super::{
     RuntimeError,
 };
 use crate::clock::Clock;
-use crate::{capability, node};
+use crate::node;
 
 /// Bytes of every image.
 const IMAGE_BYTES: u64 = 1_000_000;

@@ -19,6 +19,7 @@ use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
 mod access;
+mod allowances;
 pub mod docker;
 pub mod embedded;
 mod failure;
@@ -29,10 +30,12 @@ mod layout;
 mod logs;
 pub mod measured;
 mod owner;
+mod privileges;
 mod removed;
 mod volumes;
 
 pub use access::{Access, Keyring, RegistryCredential};
+pub use allowances::Allowances;
 pub use logs::Rotation;
 
 /// One instance of an app on this node.
@@ -143,7 +146,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// The word in [`longshore_model::node::NodeInfo::runtime`].
     fn name(&self) -> &'static str;
 
-    /// What it can do on this machine, in the words of [`crate::capability`]. Blocks for a moment.
+    /// What it can do on this machine, in the words of [`longshore_model::capability`]. Blocks for a moment.
     fn capabilities(&self) -> Vec<String>;
 
     /// Finds the image by its pull policy and checks that it is for this node's architecture; fetches no layer.

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore_agent::runtime::Access;
-use longshore_agent::runtime::{InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError};
+use longshore_agent::runtime::{
+    Access, Allowances, InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError,
+};
 use longshore_demo_image::DemoImage;
 use longshore_model::app::{BoundPort, InstanceExit};
 use longshore_model::name::AppName;
@@ -29,10 +30,12 @@ pub trait Backend: Sized {
     const DEVICES: usize;
     /// Bytes of text that are left at least of a flood, rotated at three files of 200,000 bytes.
     const LEFT_OF_A_FLOOD: usize;
+    /// Capabilities that the runtime does not know, bit by number.
+    const UNKNOWN_CAPABILITIES: u64;
 
     fn new() -> Self;
     /// A runtime on a data directory, as of an agent that was just started.
-    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> Self::Runtime;
+    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation, allowances: Allowances) -> Self::Runtime;
     /// Removes all that a data directory's agent has made; it does not run.
     fn reset(&self, data_dir: &Path);
     /// What is there of the node: containers that run, cgroups, processes.
@@ -72,14 +75,19 @@ impl<B: Backend> Node<B> {
         let uid = directory.path().file_name().unwrap().to_str().unwrap().to_owned();
         let data_dir = directory.path().join(data_dir);
         let mut node = Self { directory, uid, data_dir, runtime: None, runs: AtomicU32::new(0), backend };
-        node.runtime = Some(node.backend.open(&node.data_dir, &node.uid, rotation));
+        node.runtime = Some(node.backend.open(&node.data_dir, &node.uid, rotation, Allowances::ALL));
         node
     }
 
     /// As when the agent is restarted: all that was in memory is gone.
     pub fn restart(&mut self) {
+        self.restart_allowing(Allowances::ALL);
+    }
+
+    /// The same, with a configuration that allows so much.
+    pub fn restart_allowing(&mut self, allowances: Allowances) {
         self.runtime = None;
-        self.runtime = Some(self.backend.open(&self.data_dir, &self.uid, Rotation::default()));
+        self.runtime = Some(self.backend.open(&self.data_dir, &self.uid, Rotation::default(), allowances));
     }
 
     pub fn path(&self) -> &Path {
@@ -174,6 +182,13 @@ impl<B: Backend> Node<B> {
     /// Bytes of text that are left at least of a flood.
     pub fn left_of_a_flood(&self) -> usize {
         B::LEFT_OF_A_FLOOD
+    }
+
+    /// Capabilities that a privileged container gets on this machine, bit by number.
+    pub fn all_capabilities(&self) -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+        u64::from_str_radix(bounding.trim(), 16).unwrap() & !B::UNKNOWN_CAPABILITIES
     }
 
     /// Removes the node, and fails the test if that leaves anything.

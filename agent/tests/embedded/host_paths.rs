@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use longshore_agent::host_path::HostPaths;
 use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Patience, Settings};
 use longshore_agent::runtime::image::RegistryConfig;
-use longshore_agent::runtime::{Launch, Rotation, Runtime, RuntimeError};
+use longshore_agent::runtime::{Allowances, Launch, Rotation, Runtime, RuntimeError};
 use longshore_demo_image::DemoImage;
 use longshore_model::failure::FailureReason;
 use longshore_model::spec::HostPath;
@@ -28,6 +28,7 @@ async fn create_with(node: &mut Node, launch: &Launch, script: &str) -> Result<(
         shim,
         rotation: Rotation::default(),
         egress: EgressChoice::Off,
+        allowances: Allowances::default(),
         host_paths: HostPaths::new(&node.data_dir(), Vec::new()),
         patience: Patience::default(),
     };

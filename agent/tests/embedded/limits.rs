@@ -1,8 +1,8 @@
 //! Memory and CPU.
 
-use longshore_agent::capability;
 use longshore_agent::runtime::Runtime;
 use longshore_demo_image::DemoImage;
+use longshore_model::capability;
 use serde_json::json;
 
 use super::node::Node;

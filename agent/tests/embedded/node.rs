@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use longshore_agent::host_path::HostPaths;
 use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Patience, Settings, reset};
 use longshore_agent::runtime::image::RegistryConfig;
-use longshore_agent::runtime::{InstanceKey, Launch, Rotation};
+use longshore_agent::runtime::{Allowances, InstanceKey, Launch, Rotation};
 
 pub use super::bench::*;
 
@@ -24,12 +24,13 @@ impl Backend for Embedded {
     type Runtime = EmbeddedRuntime;
     const DEVICES: usize = 1;
     const LEFT_OF_A_FLOOD: usize = 100_000;
+    const UNKNOWN_CAPABILITIES: u64 = 0;
 
     fn new() -> Self {
         Self::default()
     }
 
-    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> EmbeddedRuntime {
+    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation, allowances: Allowances) -> EmbeddedRuntime {
         let settings = Settings {
             data_dir: data_dir.to_owned(),
             node_uid: uid.to_owned(),
@@ -39,6 +40,7 @@ impl Backend for Embedded {
             egress: EgressChoice::Off,
             host_paths: HostPaths::new(data_dir, Vec::new()),
             patience: *self.patience.lock().unwrap(),
+            allowances,
         };
         EmbeddedRuntime::open(settings, &RegistryConfig::default()).unwrap()
     }

@@ -70,8 +70,8 @@ async fn a_container_does_not_outlive_its_shim() {
     assert!(node.leftovers().is_empty(), "{:?}", node.leftovers());
     node.runtime().delete(&key).await.unwrap();
 
-    // The same while no agent is there to see it.
-    let launch = node.launch("b", DemoImage::new().cmd(&["sleep"]), json!({})).await;
+    // The same while no agent is there to see it, and without a namespace whose end the kernel would make one of processes.
+    let launch = node.launch("b", DemoImage::new().cmd(&["sleep"]), json!({ "hostPID": true })).await;
     let key = node.run(&launch).await.unwrap();
     kill_shim(&node, &launch).await;
     node.restart();

@@ -1,7 +1,7 @@
 //! The filter of system calls, asked by a program in a container.
 
-use longshore_agent::capability;
 use longshore_agent::runtime::Runtime;
+use longshore_model::capability;
 use nix::errno::Errno;
 use serde_json::json;
 use syscalls::Sysno;
@@ -91,6 +91,31 @@ async fn system_calls_are_filtered() {
         .map(|(((name, ..), _), line)| format!("{name}: {line}"))
         .collect();
     assert!(wrong.is_empty() && said.len() == table.len(), "{wrong:?}");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_privileged_containers_system_calls_are_its_own_business() {
+    let node = Node::new();
+    // As in REFUSED, with what the kernel says.
+    let table: [(Sysno, &[i64], i32); 7] = [
+        (Sysno::unshare, &[0], 0),
+        (Sysno::setns, &[-1, 0], Errno::EBADF as i32),
+        (Sysno::mount, &[0, 0, 0, 0, 0], Errno::EFAULT as i32),
+        (Sysno::keyctl, &[-1], Errno::EOPNOTSUPP as i32),
+        (Sysno::clone, &[0x1000_0000 | CLONE_FS], Errno::EINVAL as i32),
+        (Sysno::clone3, &[0, 0], Errno::EINVAL as i32),
+        (Sysno::personality, &[0x4_0000], 0),
+    ];
+    let calls = table.map(|(call, arguments, _)| word(i64::from(call.id()), arguments));
+    let mut words = vec!["syscalls"];
+    words.extend(calls.iter().map(String::as_str));
+    assert_eq!(node.outcome("a", &words, json!({ "privileged": true })).await.code, 0);
+    let expected: Vec<String> = calls.iter().zip(table).map(|(call, (.., error))| format!("{call} {error}")).collect();
+    assert_eq!(node.texts(&node.key("a")).await, expected);
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(node.outcome("b", &["syscall-32"], json!({ "privileged": true })).await.code, 0);
+    }
     node.end().await;
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use longshore_agent::host_path::HostPaths;
 use longshore_agent::runtime::docker::{DockerRuntime, Settings, reset};
 use longshore_agent::runtime::image::RegistryConfig;
-use longshore_agent::runtime::{Launch, Rotation};
+use longshore_agent::runtime::{Allowances, Launch, Rotation};
 use longshore_tests::engine::{Engine, Kind as EngineKind};
 use longshore_tests::host::{Host, Switch};
 use serde_json::Value;
@@ -51,6 +51,7 @@ pub trait Which: Send + Sync + 'static {
     /// Whether containers end with the engine.
     const CONTAINERS_END: bool;
     const LEFT_OF_A_FLOOD: usize;
+    const UNKNOWN_CAPABILITIES: u64;
     fn shared() -> &'static Mutex<Weak<Machine>>;
 }
 
@@ -61,6 +62,8 @@ impl Which for Docker {
     const KIND: EngineKind = EngineKind::Docker;
     const CONTAINERS_END: bool = true;
     const LEFT_OF_A_FLOOD: usize = 100_000;
+    // 20.10 is older than PERFMON, BPF and CHECKPOINT_RESTORE.
+    const UNKNOWN_CAPABILITIES: u64 = 0b111 << 38;
 
     fn shared() -> &'static Mutex<Weak<Machine>> {
         static SHARED: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
@@ -73,6 +76,7 @@ impl Which for Podman {
     const CONTAINERS_END: bool = false;
     // It empties a file that is full.
     const LEFT_OF_A_FLOOD: usize = 25_000;
+    const UNKNOWN_CAPABILITIES: u64 = 0;
 
     fn shared() -> &'static Mutex<Weak<Machine>> {
         static SHARED: Mutex<Weak<Machine>> = Mutex::new(Weak::new());
@@ -114,6 +118,7 @@ impl<W: Which> Backend for OnEngine<W> {
     type Runtime = DockerRuntime;
     const DEVICES: usize = 2;
     const LEFT_OF_A_FLOOD: usize = W::LEFT_OF_A_FLOOD;
+    const UNKNOWN_CAPABILITIES: u64 = W::UNKNOWN_CAPABILITIES;
 
     fn new() -> Self {
         let machine = {
@@ -128,12 +133,12 @@ impl<W: Which> Backend for OnEngine<W> {
         Self { machine, registry: Mutex::default(), which: PhantomData }
     }
 
-    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation) -> DockerRuntime {
+    fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation, allowances: Allowances) -> DockerRuntime {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let address = self.machine.engine().address().parse().unwrap();
         let host_paths = HostPaths::new(data_dir, Vec::new());
-        let settings =
-            Settings { data_dir: data_dir.to_owned(), node_uid: uid.to_owned(), address, rotation, host_paths };
+        let (data_dir, node_uid) = (data_dir.to_owned(), uid.to_owned());
+        let settings = Settings { data_dir, node_uid, address, rotation, host_paths, allowances };
         let runtime = DockerRuntime::open(settings, &registry).unwrap();
         apart(async {
             runtime.await_engine().await;

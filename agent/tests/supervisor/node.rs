@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use longshore_agent::capability;
 use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
@@ -15,6 +14,7 @@ use longshore_agent::runtime::{FoundState, InstanceKey};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
+use longshore_model::capability;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::TaskReport;
 use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
@@ -191,6 +191,8 @@ pub(crate) fn spec(image: &str) -> AppSpec {
         volumes: Vec::new(),
         network: Network::default(),
         startup: Startup { settle: Duration::from_secs(5), max_starts: 3 },
+        privileged: false,
+        host_pid: false,
     }
 }
 

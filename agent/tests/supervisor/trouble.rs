@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use longshore_agent::capability;
 use longshore_model::app::AppState;
 use longshore_model::assignment::Order;
+use longshore_model::capability;
 use longshore_model::failure::FailureReason as R;
 use longshore_model::spec::{HostPath, Network, Port, Protocol, RestartPolicy, Volume, VolumeSource};
 use longshore_model::task::TaskState as S;

@@ -23,6 +23,8 @@ spec:
       - {containerPort: 8080}
       - {containerPort: 53, hostPort: 5353, protocol: udp, hostInterface: eth0}
   startup: {settle: 1s, maxStarts: 2}
+  privileged: true
+  hostPID: true
 targets:
   selector: role=gateway
 rollout: {maxParallel: 4}
@@ -43,6 +45,7 @@ fn a_whole_file_becomes_the_request() {
     assert_eq!(spec_of(&order).resources.memory, Some(64 << 20));
     assert!(matches!(&spec_of(&order).volumes[0].source, VolumeSource::HostPath(host) if host.create));
     assert!(matches!(&spec_of(&order).network, Network::Ports(ports) if ports[1].host_port == Some(5353)));
+    assert_eq!((spec_of(&order).privileged, spec_of(&order).host_pid), (true, true));
     assert_eq!(order.targets.selector.as_deref(), Some("role=gateway"));
     let request = v1::CreateJobRequest::from(&order);
     assert_eq!(request.timeout.map(|timeout| timeout.seconds), Some(120));

@@ -22,6 +22,8 @@ fn spec() -> AppSpec {
         volumes: Vec::new(),
         network: Network::default(),
         startup: Startup::default(),
+        privileged: false,
+        host_pid: false,
     }
 }
 
@@ -61,6 +63,12 @@ fn host_path(mount: &str, path: &str) -> Volume {
 fn empty_dir(mount: &str, medium: Medium, size_limit: Option<u64>) -> Volume {
     let source = VolumeSource::EmptyDir(EmptyDir { medium, size_limit });
     Volume { mount_path: mount.to_owned(), read_only: false, source }
+}
+
+#[test]
+fn whoever_asks_for_root_is_told_what_that_is() {
+    let advice = job_order(&order(AppSpec { privileged: true, ..spec() })).unwrap();
+    assert_eq!(advice, ["A privileged app is root on its nodes, and so is whoever gets into it."]);
 }
 
 #[test]

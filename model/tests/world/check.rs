@@ -2,6 +2,7 @@
 
 use longshore_model::app::Desired;
 use longshore_model::clock::Clock;
+use longshore_model::failure::FailureReason;
 use longshore_model::job::{Control, JobState, TaskCounts};
 use longshore_model::kind::JobKind;
 use longshore_model::limits::MAX_TASK_HISTORY;
@@ -87,6 +88,7 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
     }
     match event {
         Event::Assign(index, site) => assigned(before, after, *index, *site, answer),
+        Event::RefuseFor(index) => refused_for(before, after, *index, answer),
         Event::Report { task, attempts_ago, .. } => reported(before, after, *task, *attempts_ago, answer),
         Event::Stop { cancel } => stopped(before, after, *cancel, answer),
         Event::Resume => again(before, after, Request::Resume, answer),
@@ -171,6 +173,21 @@ fn assigned(before: &World, after: &World, index: usize, site: Site, answer: &An
             assert_eq!(before.tasks[index].state, TaskState::Pending);
         }
         _ => assert_eq!((&before.job, &before.tasks), (&after.job, &after.tasks)),
+    }
+}
+
+fn refused_for(before: &World, after: &World, index: usize, answer: &Answer) {
+    let state = before.job.state();
+    if *answer == Answer::NodeRefused(true) {
+        assert!(matches!(state, JobState::Queued | JobState::Running), "refused while {state}");
+        assert!(!before.job.clock.has_passed(before.now), "refused after the deadline");
+        assert_eq!(before.tasks[index].state, TaskState::Pending);
+        assert_ne!(before.job.kind, JobKind::Remove, "whatever is there can be removed");
+        let failure = after.tasks[index].failure.as_ref().unwrap();
+        assert_eq!((failure.reason, failure.step), (FailureReason::Unsupported, TaskState::Pending));
+        assert_eq!(after.tasks[index].state, TaskState::Failed);
+    } else {
+        assert_eq!((&before.job, &before.tasks), (&after.job, &after.tasks));
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::app::Desired;
+use longshore_model::capability::Unsupported;
 use longshore_model::clock::Clock;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::job::{Control, Job, JobState, TaskCounts};
@@ -36,6 +37,8 @@ pub(crate) const ABSENT_AFTER: Duration = Duration::from_secs(60);
 pub(crate) enum Event {
     /// An assignment, and what is known of the node.
     Assign(usize, Site),
+    /// Instead of an assignment: the node cannot do it.
+    RefuseFor(usize),
     /// A report, so many attempts before the present one (negative: an attempt that never was).
     Report {
         task: usize,
@@ -62,6 +65,7 @@ impl Event {
     pub(crate) fn cause(&self) -> &'static str {
         match self {
             Self::Assign(..) => "assign",
+            Self::RefuseFor(_) => "node refuses",
             Self::Report { .. } => "report",
             Self::Stop { .. } => "stop",
             Self::Resume => "resume",
@@ -84,6 +88,7 @@ pub(crate) enum Answer {
     Refused,
     Deleted(bool),
     Waited(bool),
+    NodeRefused(bool),
     Nothing,
 }
 
@@ -141,6 +146,10 @@ impl World {
         match *event {
             Event::Assign(index, site) => {
                 Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], site, now))
+            }
+            Event::RefuseFor(index) => {
+                let refusal = Unsupported { missing: vec!["security.privileged"] };
+                Answer::NodeRefused(machine::refuse(&mut self.job, &mut self.tasks[index], &refusal, now))
             }
             Event::Report { task, attempts_ago, state, done } => {
                 let attempt = i64::from(self.tasks[task].attempt) - attempts_ago;
@@ -253,6 +262,8 @@ fn spec() -> AppSpec {
         volumes: Vec::new(),
         network: longshore_model::spec::Network::Host,
         startup: longshore_model::spec::Startup::default(),
+        privileged: false,
+        host_pid: false,
     }
 }
 

@@ -61,6 +61,8 @@ impl From<&AppSpec> for v1::AppSpec {
             volumes: spec.volumes.iter().map(v1::Volume::from).collect(),
             network: Some(v1::Network::from(&spec.network)),
             startup: Some(spec.startup.into()),
+            privileged: spec.privileged,
+            host_pid: spec.host_pid,
         }
     }
 }
@@ -82,6 +84,8 @@ impl FromWire<v1::AppSpec> for AppSpec {
             volumes: list(wire.volumes, path.field("volumes"), bad).unwrap_or_default(),
             network: optional(wire.network, path.field("network"), bad).flatten().unwrap_or_default(),
             startup: optional(wire.startup, path.field("startup"), bad).flatten().unwrap_or_default(),
+            privileged: wire.privileged,
+            host_pid: wire.host_pid,
         })
     }
 }

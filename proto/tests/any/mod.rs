@@ -103,12 +103,27 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     let startup = (span(), 1..=u32::MAX).prop_map(|(settle, max_starts)| Startup { settle, max_starts });
     let words = || vec(any::<String>(), 0..3);
     let what = (any::<String>(), image(), words(), words(), vec(env(), 0..3), resources);
-    let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup);
-    (what, how).prop_map(
-        |((name, image, command, args, env, resources), (restart_policy, instances, volumes, network, startup))| {
-            AppSpec { name, image, command, args, env, resources, restart_policy, instances, volumes, network, startup }
-        },
-    )
+    let security = (any::<bool>(), any::<bool>());
+    let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup, security);
+    (what, how).prop_map(|(what, how)| {
+        let (name, image, command, args, env, resources) = what;
+        let (restart_policy, instances, volumes, network, startup, (privileged, host_pid)) = how;
+        AppSpec {
+            name,
+            image,
+            command,
+            args,
+            env,
+            resources,
+            restart_policy,
+            instances,
+            volumes,
+            network,
+            startup,
+            privileged,
+            host_pid,
+        }
+    })
 }
 
 pub(crate) fn order() -> impl Strategy<Value = JobOrder> {

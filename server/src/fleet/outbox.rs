@@ -90,6 +90,13 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// Whether the session got its full set and goes on.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let state = self.state();
+        state.revision > 0 && state.end.is_none()
+    }
+
     /// Puts the full set in, and lets everything else follow.
     pub(super) fn open(&self, full: v1::FullAssignments) {
         self.change(|state| {

@@ -26,6 +26,8 @@ fn job(version: u64) -> Arc<Job> {
         volumes: Vec::new(),
         network: Network::Host,
         startup: Startup::default(),
+        privileged: false,
+        host_pid: false,
     };
     Arc::new(Job {
         id: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),

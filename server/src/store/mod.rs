@@ -441,7 +441,9 @@ pub trait Store: Send + Sync + 'static {
     /// `max_parallel` leaves room for among the nodes for which `connected` answers true.
     async fn assignable(&self, connected: Connected, limit: usize) -> Result<Vec<(JobId, NodeName)>, StoreError>;
 
-    /// Assigns these tasks; those that can no longer be assigned are passed over. Returns how many were.
+    /// Assigns these tasks, or lets them fail as [`longshore_model::machine::refuse`] does where the node's last session
+    /// did not say what [`longshore_model::capability::check_later`] asks for; those that can no longer be assigned are
+    /// passed over. Returns how many were not.
     async fn assign(&self, picks: Vec<(JobId, NodeName)>, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Ends what is past its deadline, and returns the next deadline.

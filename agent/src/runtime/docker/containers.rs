@@ -79,6 +79,7 @@ impl Containers {
 
     /// As [`crate::runtime::Runtime::create`].
     pub(super) async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {
+        self.settings.allowances.check(&launch.spec)?;
         let image = self.images.config(&launch.image.digest).await?.ok_or_else(|| {
             let message = format!("the container engine does not have the image {} any more", launch.image.digest);
             failure::because(FailureReason::ImageNotFound, message)

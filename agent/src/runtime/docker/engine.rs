@@ -13,6 +13,7 @@ use longshore_model::failure::FailureReason;
 
 use super::refusal;
 use crate::runtime::RuntimeError;
+use crate::runtime::privileges::Bounding;
 
 /// Longest time until an engine begins to answer a request: a busy one on a slow disk deletes containers for a minute.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -77,6 +78,8 @@ pub(super) struct Facts {
     pub(super) is_rootless: bool,
     /// Where it keeps everything; no container may have that.
     pub(super) root: Option<PathBuf>,
+    /// Whether it can run privileged containers: see [`gives_all`].
+    pub(super) gives_all: bool,
     /// Whether containers run under a filter of system calls unless it is asked not to.
     pub(super) filters_calls: bool,
 }
@@ -132,8 +135,9 @@ impl Engine {
         let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
         let product = if is_podman { "Podman" } else { "Docker" };
         let api = docker.client_version();
-        let version = format!("{product} {}, API {api}", version.version.unwrap_or_default());
-        Ok((docker, facts(version, is_podman, &info)))
+        let number = version.version.unwrap_or_default();
+        let facts = facts(format!("{product} {number}, API {api}"), &number, is_podman, &info);
+        Ok((docker, facts))
     }
 
     /// What the engine said of itself when it was last reached.
@@ -173,7 +177,7 @@ impl Engine {
     }
 }
 
-fn facts(version: String, is_podman: bool, info: &SystemInfo) -> Facts {
+fn facts(version: String, number: &str, is_podman: bool, info: &SystemInfo) -> Facts {
     Facts {
         version,
         rotates: !is_podman,
@@ -184,8 +188,22 @@ fn facts(version: String, is_podman: bool, info: &SystemInfo) -> Facts {
         forwards: info.ipv4_forwarding == Some(true),
         is_rootless: info.security_options.iter().flatten().any(|option| option.starts_with("name=rootless")),
         root: info.docker_root_dir.as_deref().filter(|root| root.starts_with('/')).map(PathBuf::from),
+        gives_all: is_podman || gives_all(number, info.default_runtime.as_deref(), is_whole()),
         filters_calls: info.security_options.iter().flatten().any(|option| filters_calls(option)),
     }
+}
+
+/// Whether a Docker can run privileged containers. Before 23 it gives them every capability that the kernel has, which
+/// its usual runtime, runc, cannot where the machine keeps some from root, as containers and some virtual machines do.
+fn gives_all(version: &str, default_runtime: Option<&str>, is_whole: bool) -> bool {
+    let major = version.split('.').next().and_then(|major| major.parse().ok());
+    is_whole || major.is_some_and(|major: u32| major >= 23) || !matches!(default_runtime, Some("runc") | None)
+}
+
+/// Whether root on this machine, and so the engine, has every capability that the kernel has.
+fn is_whole() -> bool {
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse().ok());
+    last.zip(Bounding::own().ok()).is_none_or(|(last, own)| own.is_whole(last))
 }
 
 /// Reads one of an engine's security options, such as `name=seccomp,profile=default`.
@@ -226,6 +244,20 @@ mod tests {
         assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         for wrong in ["", "/run/docker.sock", "unix://", "unix://docker.sock", "tcp://127.0.0.1:2375"] {
             assert_eq!(wrong.parse::<Address>(), Err(AddressError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_old_docker_gives_only_what_the_machine_has() {
+        for (version, runtime, is_whole, expected) in [
+            ("20.10.24+dfsg1", Some("runc"), true, true),
+            ("20.10.24+dfsg1", Some("runc"), false, false),
+            ("20.10.24+dfsg1", None, false, false),
+            ("20.10.24+dfsg1", Some("crun"), false, true),
+            ("23.0.1", Some("runc"), false, true),
+            ("", Some("runc"), false, false),
+        ] {
+            assert_eq!(gives_all(version, runtime, is_whole), expected, "{version} {runtime:?} {is_whole}");
         }
     }
 

@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
 use longshore_model::backoff::Backoff;
+use longshore_model::capability;
 use longshore_model::name::AppName;
 use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
@@ -22,10 +23,9 @@ use super::image::{ImageStore, RegistryConfig};
 use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
-    Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError, failure,
-    files, owner, removed, volumes,
+    Access, Allowances, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime,
+    RuntimeError, failure, files, owner, removed, volumes,
 };
-use crate::capability;
 use crate::durable;
 use crate::host_path::HostPaths;
 
@@ -61,6 +61,8 @@ pub struct Settings {
     pub rotation: Rotation,
     /// Which paths of the node containers may have; the engine's own are none of them in any case.
     pub host_paths: HostPaths,
+    /// What apps may ask for.
+    pub allowances: Allowances,
 }
 
 /// Runs containers in an engine.
@@ -202,7 +204,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn capabilities(&self) -> Vec<String> {
-        let facts = self.containers.engine.facts();
+        let (facts, allowances) = (self.containers.engine.facts(), self.containers.settings.allowances);
         // Named one by one: a word that comes up later is not offered before somebody has made it true.
         let always = [
             capability::NETWORK_HOST,
@@ -218,6 +220,8 @@ impl Runtime for DockerRuntime {
             (facts.limits_memory, capability::RESOURCES_MEMORY),
             (facts.forwards, capability::NETWORK_EGRESS),
             (facts.filters_calls, capability::SECURITY_SECCOMP),
+            (allowances.privileged && facts.gives_all, capability::SECURITY_PRIVILEGED),
+            (allowances.host_pid, capability::SECURITY_HOST_PID),
         ];
         let offered = perhaps.into_iter().filter_map(|(is_so, word)| is_so.then_some(word));
         always.into_iter().chain(offered).map(str::to_owned).collect()

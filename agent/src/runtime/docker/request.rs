@@ -11,7 +11,7 @@ use longshore_model::name::AppName;
 use longshore_model::spec::{Network, Protocol};
 
 use crate::runtime::volumes::VolumeMount;
-use crate::runtime::{InstanceKey, Launch, Rotation};
+use crate::runtime::{InstanceKey, Launch, Rotation, privileges};
 
 /// Label with the uid of the node whose agent made a container; what does not bear ours is never touched.
 pub(super) const NODE: &str = "longshore.node";
@@ -23,22 +23,6 @@ const REVISION: &str = "longshore.revision";
 const RUN: &str = "longshore.run";
 const PORTS: &str = "longshore.ports";
 
-/// What an ordinary container may do, whatever the engine's own default is: as with the embedded runtime.
-const CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
 /// Whoever the program runs as, it may serve port 80 of a network of its own.
 const LOW_PORTS: [(&str, &str); 1] = [("net.ipv4.ip_unprivileged_port_start", "0")];
 /// Period of a CPU limit in microseconds, the kernel's own default.
@@ -131,7 +115,7 @@ pub(super) fn create(launch: &Launch, parts: Parts<'_>) -> ContainerCreateBody {
 }
 
 fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPort]) -> HostConfig {
-    let resources = launch.spec.resources;
+    let (resources, privileged) = (launch.spec.resources, launch.spec.privileged);
     let memory = resources.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let log = [("max-size", parts.rotation.max_bytes.to_string()), ("max-file", parts.rotation.max_files.to_string())];
     let mount = |volume: VolumeMount| Mount {
@@ -146,9 +130,12 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         port_bindings: Some(bindings(ports)),
         // Restarts are the supervisor's, which counts them and waits between them.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..RestartPolicy::default() }),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        cap_add: parts.capabilities.then(|| CAPABILITIES.map(str::to_owned).to_vec()),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        privileged: Some(privileged),
+        pid_mode: launch.spec.host_pid.then(|| "host".to_owned()),
+        cap_drop: (!privileged).then(|| vec!["ALL".to_owned()]),
+        // Whatever the engine's own default is: as with the embedded runtime.
+        cap_add: (!privileged && parts.capabilities).then(privileges::ordinary_names),
+        security_opt: (!privileged).then(|| vec!["no-new-privileges".to_owned()]),
         sysctls: (!host_network).then(|| LOW_PORTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         mounts: Some(parts.volumes.into_iter().map(mount).collect()),
         memory,
@@ -251,6 +238,18 @@ mod tests {
         assert_eq!(host.hostname, None);
         let host = host.host_config.unwrap();
         assert_eq!((host.network_mode.as_deref(), host.port_bindings.unwrap().len()), (Some("host"), 0));
+    }
+
+    #[test]
+    fn rights_are_the_ordinary_ones_unless_the_spec_asks_for_more() {
+        let ordinary = request(&launch(json!({}))).host_config.unwrap();
+        assert_eq!((ordinary.privileged, ordinary.pid_mode), (Some(false), None));
+        assert_eq!(ordinary.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(ordinary.cap_add.unwrap().len(), 13);
+        assert_eq!(ordinary.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+        let all = request(&launch(json!({ "privileged": true, "hostPID": true }))).host_config.unwrap();
+        assert_eq!((all.privileged, all.pid_mode.as_deref()), (Some(true), Some("host")));
+        assert_eq!((all.cap_drop, all.cap_add, all.security_opt), (None, None, None));
     }
 
     #[test]

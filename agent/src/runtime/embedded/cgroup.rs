@@ -143,6 +143,11 @@ pub(super) fn oom_kills(path: &CgroupPath) -> u64 {
         .unwrap_or(0)
 }
 
+/// Kills every process of the cgroup; some may be dying still when it returns.
+pub(super) fn kill_members(path: &CgroupPath) -> io::Result<()> {
+    path.directories()?.iter().try_for_each(|directory| kill_all(directory))
+}
+
 /// Kills every process of the cgroup, waits until they are gone, and removes it from every hierarchy.
 ///
 /// Blocks for at most some seconds; a cgroup that is not there is no error. One that is frozen is thawed, after it was

@@ -27,7 +27,7 @@ use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
 use super::{failure, files, owner, removed, sweep, volumes};
 use crate::host_path::HostPaths;
-use crate::runtime::{Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
+use crate::runtime::{Allowances, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
 pub(super) const LOST: i32 = 128 + Signal::SIGKILL as i32;
@@ -54,6 +54,8 @@ pub struct Settings {
     pub host_paths: HostPaths,
     /// How long shims are waited for.
     pub patience: Patience,
+    /// What apps may ask for.
+    pub allowances: Allowances,
 }
 
 impl Settings {
@@ -68,6 +70,7 @@ impl Settings {
             egress: Choice::default(),
             host_paths: HostPaths::new(data_dir, Vec::new()),
             patience: Patience::default(),
+            allowances: Allowances::default(),
         }
     }
 }
@@ -139,6 +142,11 @@ impl Containers {
         Ok(containers)
     }
 
+    /// What apps may ask for.
+    pub(super) fn allowances(&self) -> Allowances {
+        self.settings.allowances
+    }
+
     /// Whether containers with mapped ports reach the outside.
     pub(super) fn has_egress(&self) -> bool {
         self.egress.is_some()
@@ -151,6 +159,7 @@ impl Containers {
 
     /// As [`crate::runtime::Runtime::create`].
     pub(super) async fn create(&self, launch: &Launch, program: Program) -> Result<(), RuntimeError> {
+        self.settings.allowances.check(&launch.spec)?;
         let directory = self.layout.container(&launch.instance, launch.run);
         let made = self.prepare(launch, program, &directory).and_then(|file| {
             fs::DirBuilder::new()
@@ -206,6 +215,8 @@ impl Containers {
             rotation: self.settings.rotation,
             volumes_root: self.layout.all_volumes(),
             egress: self.egress.clone().filter(|_| !host_network),
+            privileged: launch.spec.privileged,
+            host_pid: launch.spec.host_pid,
         })
     }
 

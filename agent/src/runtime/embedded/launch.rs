@@ -66,6 +66,12 @@ pub(super) struct LaunchFile {
     /// How it reaches the outside, if it does.
     #[serde(default)]
     pub(super) egress: Option<Egress>,
+    /// Whether it may do what root may.
+    #[serde(default)]
+    pub(super) privileged: bool,
+    /// Whether it lives among the node's own processes.
+    #[serde(default)]
+    pub(super) host_pid: bool,
 }
 
 /// What the agent must know of a container that it finds: the part of a launch description that every version of the

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
+use longshore_model::capability;
 use longshore_model::command;
 use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
@@ -20,8 +21,7 @@ use super::image::{ImageStore, RegistryConfig};
 use super::{
     Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
 };
-use super::{failure, files, layout, logs, owner, removed, volumes};
-use crate::capability;
+use super::{failure, files, layout, logs, owner, privileges, removed, volumes};
 
 mod cgroup;
 mod client;
@@ -30,7 +30,6 @@ mod egress;
 mod launch;
 mod lock;
 mod oci;
-mod privileges;
 mod seccomp;
 pub mod shim;
 mod state;
@@ -125,7 +124,7 @@ impl Runtime for EmbeddedRuntime {
             capability::RESOURCES_CPU => cgroup::has_controller("cpu"),
             capability::RESOURCES_MEMORY => cgroup::has_controller("memory"),
             // These are the runtime's own doing; a machine without what they need runs no container at all.
-            _ => true,
+            other => self.containers.allowances().allow(other),
         };
         let mut words: Vec<String> = capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect();
         let told = [

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
     LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
     PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::launch::LaunchFile;
 use super::layout::ROOTFS;
-use super::privileges;
+use super::privileges::Bounding;
 
 /// Descriptors that a program may open without asking for more.
 const OPEN_FILES_SOFT: u64 = 65_536;
@@ -44,14 +44,16 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// What the machine allows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Machine {
-    /// The shim's capability bounding set, bit by number.
-    pub(super) bounding: u64,
+    /// What capabilities the shim can give.
+    pub(super) bounding: Bounding,
     /// The shim's hard limit of open files.
     pub(super) open_files: u64,
     /// Whether swap can be limited.
     pub(super) limits_swap: bool,
     /// Paths that no ordinary container shall see, and that not every machine has.
     pub(super) masked: Vec<String>,
+    /// The machine's devices, for a privileged container.
+    pub(super) devices: Vec<LinuxDevice>,
 }
 
 /// Who the program runs as.
@@ -92,14 +94,20 @@ pub(super) fn configuration(
         LinuxNamespaceType::Cgroup,
     ]
     .into_iter()
+    .filter(|typ| !(launch.host_pid && *typ == LinuxNamespaceType::Pid))
     .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
     .collect::<Result<Vec<_>, _>>()?;
+    let hidden = |paths: &[&str], more: &[String]| {
+        let all = paths.iter().map(|&path| path.to_owned()).chain(more.iter().cloned());
+        all.filter(|_| !launch.privileged).collect::<Vec<_>>()
+    };
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .cgroups_path(launch.cgroup.as_str())
         .resources(resources(launch, machine)?)
-        .masked_paths(MASKED.map(str::to_owned).into_iter().chain(machine.masked.clone()).collect::<Vec<_>>())
-        .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
+        .devices(machine.devices.clone())
+        .masked_paths(hidden(&MASKED, &machine.masked))
+        .readonly_paths(hidden(&READ_ONLY, &[]))
         .build()?;
     SpecBuilder::default()
         .version("1.0.2")
@@ -112,7 +120,7 @@ pub(super) fn configuration(
 }
 
 fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Result<Process, OciSpecError> {
-    let allowed = privileges::ordinary(machine.bounding);
+    let allowed = if launch.privileged { machine.bounding.all() } else { machine.bounding.ordinary() };
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(allowed.clone())
         .effective(allowed.clone())
@@ -125,7 +133,7 @@ fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Resul
         .soft(OPEN_FILES_SOFT.min(machine.open_files))
         .hard(OPEN_FILES_HARD.min(machine.open_files))
         .build()?;
-    ProcessBuilder::default()
+    let mut process = ProcessBuilder::default()
         .terminal(false)
         .user(
             UserBuilder::default()
@@ -139,13 +147,15 @@ fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Resul
         .cwd(launch.cwd.clone())
         .capabilities(capabilities)
         .rlimits(vec![files])
-        .no_new_privileges(true)
-        .build()
+        .build()?;
+    // Left out, not false: the library asks in places whether it is there, and not what it says.
+    process.set_no_new_privileges((!launch.privileged).then_some(true));
+    Ok(process)
 }
 
 fn resources(launch: &LaunchFile, machine: &Machine) -> Result<LinuxResources, OciSpecError> {
-    let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
-    let mut resources = LinuxResourcesBuilder::default().devices(vec![no_devices]);
+    let devices = LinuxDeviceCgroupBuilder::default().allow(launch.privileged).access("rwm").build()?;
+    let mut resources = LinuxResourcesBuilder::default().devices(vec![devices]);
     if let Some(bytes) = launch.memory {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut memory = LinuxMemoryBuilder::default().limit(bytes);
@@ -174,8 +184,13 @@ fn mounts(launch: &LaunchFile, sources: &Sources) -> Result<Vec<Mount>, OciSpecE
         )?,
         mount("/dev/shm", "tmpfs", Path::new("shm"), &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
         mount("/dev/mqueue", "mqueue", Path::new("mqueue"), &["nosuid", "noexec", "nodev"])?,
-        mount("/sys", "sysfs", Path::new("sysfs"), &["nosuid", "noexec", "nodev", "ro"])?,
+        mount("/sys", "sysfs", Path::new("sysfs"), &["nosuid", "noexec", "nodev", access(!launch.privileged)])?,
     ];
+    if launch.privileged {
+        // Only here: where it is mounted a container can raise its own limits, whatever the options are.
+        let options = ["nosuid", "noexec", "nodev", "relatime"];
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", Path::new("cgroup"), &options)?);
+    }
     for name in ["hosts", "hostname", "resolv.conf"] {
         let target = format!("/etc/{name}");
         if launch.volumes.iter().any(|volume| volume.target == target) {
@@ -193,6 +208,10 @@ fn mounts(launch: &LaunchFile, sources: &Sources) -> Result<Vec<Mount>, OciSpecE
     Ok(mounts)
 }
 
+fn access(is_read_only: bool) -> &'static str {
+    if is_read_only { "ro" } else { "rw" }
+}
+
 fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
     MountBuilder::default()
         .destination(target)
@@ -206,6 +225,7 @@ fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Result<Mo
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use longshore_model::name::AppName;
+    use oci_spec::runtime::{LinuxDeviceBuilder, LinuxDeviceType};
     use serde_json::{Value, json};
 
     use super::super::cgroup::CgroupPath;
@@ -237,11 +257,18 @@ mod tests {
             rotation: super::super::logs::Rotation::default(),
             volumes_root: PathBuf::new(),
             egress: None,
+            privileged: false,
+            host_pid: false,
         }
     }
 
-    const MACHINE: Machine =
-        Machine { bounding: 0x1ff_feff_ffff, open_files: 20_000, limits_swap: true, masked: Vec::new() };
+    const MACHINE: Machine = Machine {
+        bounding: Bounding(0x1ff_feff_ffff),
+        open_files: 20_000,
+        limits_swap: true,
+        masked: Vec::new(),
+        devices: Vec::new(),
+    };
 
     fn json_of(launch: &LaunchFile, machine: &Machine) -> Value {
         let identity = Identity { uid: 5, gid: 6, groups: vec![7] };
@@ -281,7 +308,7 @@ mod tests {
     #[test]
     fn capabilities_are_what_docker_gives_and_the_machine_has() {
         let count = |bounding| {
-            let spec = json_of(&launch(), &Machine { bounding, ..MACHINE });
+            let spec = json_of(&launch(), &Machine { bounding: Bounding(bounding), ..MACHINE });
             let sets = &spec["process"]["capabilities"];
             assert_eq!(sets["inheritable"], json!([]));
             assert_eq!(sets["ambient"], json!([]));
@@ -292,6 +319,40 @@ mod tests {
         assert_eq!(count(u64::MAX), 13);
         assert_eq!(count(!(1 << 13 | 1 << 29)), 11);
         assert_eq!(count(0), 0);
+    }
+
+    #[test]
+    fn a_privileged_container_is_held_back_by_nothing() {
+        let disk = LinuxDeviceBuilder::default().path("/dev/sda").typ(LinuxDeviceType::B).major(8).minor(0);
+        let machine = Machine { devices: vec![disk.build().unwrap()], masked: vec!["/sys/x".to_owned()], ..MACHINE };
+        let spec = json_of(&LaunchFile { privileged: true, ..launch() }, &machine);
+        assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 40, "all that there are");
+        assert_eq!(spec["process"]["noNewPrivileges"], Value::Null, "left out");
+        assert_eq!((&spec["linux"]["maskedPaths"], &spec["linux"]["readonlyPaths"]), (&json!([]), &json!([])));
+        assert_eq!(spec["linux"]["devices"][0]["path"], "/dev/sda");
+        assert_eq!(spec["linux"]["resources"]["devices"], json!([{ "allow": true, "access": "rwm" }]));
+        let mounts = spec["mounts"].as_array().unwrap();
+        let options = |target: &str| {
+            let mount = mounts.iter().find(|mount| mount["destination"] == target).unwrap();
+            mount["options"].as_array().unwrap().clone()
+        };
+        for target in ["/sys", "/sys/fs/cgroup"] {
+            assert!(!options(target).contains(&json!("ro")), "{target}");
+        }
+    }
+
+    #[test]
+    fn host_pid_is_no_namespace_of_processes_and_nothing_else() {
+        let mut host = json_of(&LaunchFile { host_pid: true, ..launch() }, &MACHINE);
+        let mut own = json_of(&launch(), &MACHINE);
+        // Sets, in no order.
+        for spec in [&mut host, &mut own] {
+            spec["process"]["capabilities"].take();
+        }
+        let namespaces = host["linux"]["namespaces"].as_array_mut().unwrap();
+        assert!(namespaces.iter().all(|namespace| namespace["type"] != "pid"));
+        namespaces.insert(1, json!({ "type": "pid" }));
+        assert_eq!(host, own);
     }
 
     #[test]

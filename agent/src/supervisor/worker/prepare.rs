@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use longshore_model::capability;
 use longshore_model::failure::FailureReason;
 use longshore_model::report::TaskReport;
 use longshore_model::spec::AppSpec;
@@ -16,7 +17,7 @@ use super::{Worker, blocking, overtaken, refusal};
 use crate::host_path::HostPaths;
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 use crate::supervisor::plan::Side;
-use crate::{capability, node, ports};
+use crate::{node, ports};
 
 /// What became of something that takes long.
 enum Way<T> {

@@ -113,6 +113,8 @@ fn spec(name: &str, image: &str, args: Vec<String>, network: Network) -> AppSpec
         volumes: Vec::new(),
         network,
         startup: Startup { settle: SETTLE, ..Startup::default() },
+        privileged: false,
+        host_pid: false,
     }
 }
 

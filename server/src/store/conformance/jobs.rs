@@ -10,11 +10,13 @@ use longshore_model::clock::Clock;
 use longshore_model::failure::FailureReason;
 use longshore_model::job::{JobState, TaskCounts};
 use longshore_model::name::NodeName;
+use longshore_model::node::NodeInfo;
+use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
 
 use super::{
     Bed, Factory, TIMEOUT, app_name, at, info, is_not_found, job_id, lines, new_job, node_name, progress, session_id,
-    spec_bytes,
+    spec, spec_bytes,
 };
 use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, StoreError, Terms};
@@ -204,6 +206,52 @@ pub(crate) async fn assignment_deploys(factory: &dyn Factory) {
     assert_eq!(bed.job(1).await.start_time, Some(at(5)));
     let app = bed.store.app(&node_name("a"), &app_name("web-1")).await.unwrap();
     assert_eq!((app.job, app.attempt, app.revision, app.desired), (job_id(1), 1, 1, Desired::Present));
+}
+
+pub(crate) async fn what_a_node_has_not_said_is_not_sent_to_it(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["able", "silent", "unseen"]).await;
+    let privileged = |number, max_parallel| {
+        let mut new = new_job(number, &["able", "silent", "unseen"], max_parallel);
+        new.job.spec = Arc::new(AppSpec { privileged: true, ..spec() });
+        new
+    };
+    let able = NodeInfo { capabilities: vec!["security.privileged".to_owned()], ..info() };
+    for (node, info) in [("able", able.clone()), ("silent", info())] {
+        bed.store.open_session(&node_name(node), &session_id(1), info, at(0)).await.unwrap();
+    }
+    bed.store.create_job(privileged(1, 0)).await.unwrap();
+    bed.seen.take();
+    assert_eq!(bed.assign_all(1).await, 3, "refusals count as work that was done");
+    let told = lines(&bed.seen.take());
+    assert_eq!(
+        told,
+        ["job web-1 RUNNING: able ASSIGNED, silent FAILED, unseen FAILED", "set able web-1 Deploy attempt 1"]
+    );
+    for node in ["silent", "unseen"] {
+        let task = bed.task(1, node).await;
+        let failure = task.failure.unwrap();
+        assert_eq!((failure.reason, failure.step), (FailureReason::Unsupported, TaskState::Pending));
+        assert!(failure.message.contains("security.privileged") && task.assign_time.is_none(), "{failure:?}");
+    }
+    // What the newest session says counts, at the next attempt.
+    bed.report("able", progress(1, 1, TaskState::Succeeded), 2).await;
+    bed.store.open_session(&node_name("silent"), &session_id(2), able, at(3)).await.unwrap();
+    bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(4)).await.unwrap();
+    bed.seen.take();
+    assert_eq!(bed.assign_all(5).await, 2);
+    let told = lines(&bed.seen.take());
+    assert_eq!(told, ["job web-1 RUNNING: silent ASSIGNED, unseen FAILED", "set silent web-1 Deploy attempt 2"]);
+
+    // A refusal takes no place of those that are paced, and ends a job that has nothing else.
+    bed.store.create_job(privileged(2, 1)).await.unwrap();
+    let picks = ["unseen", "able"].map(|node| (job_id(2), node_name(node))).to_vec();
+    assert_eq!(bed.store.assign(picks, at(6)).await.unwrap(), 2);
+    let mut only = privileged(3, 0);
+    only.nodes = vec![node_name("unseen")];
+    only.job.counts.pending = 1;
+    bed.store.create_job(only).await.unwrap();
+    bed.assign_all(7).await;
+    assert_eq!(bed.job(3).await.state(), JobState::Failed);
 }
 
 pub(crate) async fn assignment_passes_over_what_is_not_pending(factory: &dyn Factory) {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::capability::{self, Unsupported};
 use longshore_model::clock::Clock;
 use longshore_model::job::Job;
-use longshore_model::machine::{self, Changed};
+use longshore_model::kind::JobKind;
+use longshore_model::machine::{self, AppEffect, Changed};
 use longshore_model::name::{JobId, NodeName};
 use longshore_model::task::{Task, TaskState};
 use rusqlite::params;
@@ -194,18 +196,38 @@ impl Batch<'_> {
         Ok(self.job(id)?.job.clone())
     }
 
-    /// Assigns tasks; returns how many could be.
+    /// Assigns tasks, or lets them fail whose nodes cannot do what they need; returns how many of both there were.
     pub(super) fn assign(&mut self, picks: &[(JobId, NodeName)], now: Timestamp) -> Result<usize, StoreError> {
         let mut count = 0;
         for (id, node) in picks {
             let Some(site) = self.site(id, node)? else { continue };
+            let refusal = self.refusal(id, node)?;
             let Some((job, task)) = self.task(id, node)? else { continue };
-            let Some(effect) = machine::assign(job, task, site, now) else { continue };
+            let effect = match refusal {
+                Some(refusal) => machine::refuse(job, task, &refusal, now).then_some(AppEffect::None),
+                None => machine::assign(job, task, site, now),
+            };
+            let Some(effect) = effect else { continue };
             self.task_changed(id, node);
             self.follow(id, node, effect, now)?;
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Why a node is not even sent a job, by what it said of itself last.
+    fn refusal(&mut self, id: &JobId, node: &NodeName) -> Result<Option<Unsupported>, StoreError> {
+        let job = Arc::clone(&self.job(id)?.job);
+        // Nearly always, and without a look at the node. To remove it, an app need not be known.
+        if job.kind == JobKind::Remove || !capability::needs_later(&job.spec) {
+            return Ok(None);
+        }
+        let info = match self.enrolled(node) {
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            enrolled => enrolled?.info,
+        };
+        let offered = info.map(|info| info.capabilities).unwrap_or_default();
+        Ok(capability::check_later(&job.spec, &offered).err())
     }
 
     /// Ends what is past its deadline; returns the next deadline. Purges expired tokens and requests on the way.

@@ -66,7 +66,7 @@ fn filter(architecture: TargetArch, capabilities: &[Capability], kernel: (u32, u
 }
 
 fn ordinary(architecture: TargetArch) -> Filter {
-    Filter::compile(architecture, &super::super::privileges::ordinary(u64::MAX), KERNEL).unwrap()
+    Filter::compile(architecture, &super::super::privileges::Bounding(u64::MAX).ordinary(), KERNEL).unwrap()
 }
 
 #[test]

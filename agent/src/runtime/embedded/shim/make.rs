@@ -17,8 +17,11 @@ use super::super::egress::{self, Egress};
 use super::super::launch::LaunchFile;
 use super::super::layout::SHIM_LOG;
 use super::super::oci::{self, Machine};
+use super::super::privileges::Bounding;
+use super::super::seccomp::Filter;
 use super::super::state::Failure;
-use super::super::{failure, privileges, seccomp, sys, user};
+use super::super::{failure, sys, user};
+use super::devices;
 use super::executor::Exec;
 use super::ports::{self, Bound};
 use super::rootfs;
@@ -54,23 +57,14 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     user::make_directory_inside(&root, &launch.cwd)
         .map_err(|e| failure::io(format!("making the working directory {}", launch.cwd), e))?;
     let sources = rootfs::stage(launch)?;
-    let machine = Machine {
-        bounding: bounding_set()?,
-        open_files,
-        limits_swap: cgroup::limits_swap(),
-        masked: thermal_throttles(),
-    };
+    let machine = machine(launch, open_files)?;
     let spec = oci::configuration(launch, &identity, &sources, &machine)
         .map_err(|e| failure::other(format!("the container's configuration is wrong: {e}")))?;
     // Looked at once more where it matters: with any other path the library would kill processes that are not ours.
     let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
     CgroupPath::try_from(cgroup.unwrap_or_default().to_owned()).map_err(|e| failure::other(e.to_string()))?;
     spec.save("config.json").map_err(|e| failure::other(format!("writing config.json failed: {e}")))?;
-    let filter = seccomp::Filter::for_container(&privileges::ordinary(machine.bounding))
-        .map_err(|e| failure::other(format!("the filter of system calls is wrong: {e}")))?;
-    if filter.is_none() {
-        tracing::warn!("this machine has no filter of system calls for containers");
-    }
+    let filter = if launch.privileged { None } else { filter(&machine)? };
     create(launch, ports, filter).inspect(|_| {
         if let Err(error) = rootfs::release_volumes(&launch.volumes_root) {
             tracing::warn!(%error, "volumes stay mounted in the shim");
@@ -78,7 +72,27 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     })
 }
 
-fn create(launch: &LaunchFile, ports: Vec<Bound>, filter: Option<seccomp::Filter>) -> Result<Made, RuntimeError> {
+fn machine(launch: &LaunchFile, open_files: u64) -> Result<Machine, RuntimeError> {
+    let devices = if launch.privileged { devices::of_machine() } else { Ok(Vec::new()) };
+    Ok(Machine {
+        bounding: Bounding::own().map_err(|e| failure::io("reading the shim's capabilities", e))?,
+        open_files,
+        limits_swap: cgroup::limits_swap(),
+        masked: thermal_throttles(),
+        devices: devices.map_err(|e| failure::io("looking for devices", e))?,
+    })
+}
+
+fn filter(machine: &Machine) -> Result<Option<Filter>, RuntimeError> {
+    let filter = Filter::for_container(&machine.bounding.ordinary())
+        .map_err(|e| failure::other(format!("the filter of system calls is wrong: {e}")))?;
+    if filter.is_none() {
+        tracing::warn!("this machine has no filter of system calls for containers");
+    }
+    Ok(filter)
+}
+
+fn create(launch: &LaunchFile, ports: Vec<Bound>, filter: Option<Filter>) -> Result<Made, RuntimeError> {
     let pipe = || std::io::pipe().map_err(|e| failure::io("making a pipe", e));
     let (stdout, stdout_writer) = pipe()?;
     let (stderr, stderr_writer) = pipe()?;
@@ -149,12 +163,4 @@ fn thermal_throttles() -> Vec<String> {
         paths.filter(|path| path.is_dir()).filter_map(|path| path.into_os_string().into_string().ok()).collect();
     paths.sort();
     paths
-}
-
-fn bounding_set() -> Result<u64, RuntimeError> {
-    let status = fs::read_to_string("/proc/self/status").map_err(|e| failure::io("reading /proc/self/status", e))?;
-    status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok())
-        .ok_or_else(|| failure::other("/proc/self/status has no CapBnd"))
 }

@@ -3,6 +3,7 @@
 //! It makes the container while it still has one thread, since the container library must not be used otherwise, and
 //! then holds the container's output, ports and exit until the end.
 
+mod devices;
 mod executor;
 mod make;
 mod ports;

@@ -90,6 +90,13 @@ pub(super) async fn until_exit(launch: &LaunchFile, made: Made, socket: StdListe
     {
         tracing::warn!(%error, "the container's way out stays until its network is gone");
     }
+    // The kernel ends nobody with the first process where there is no PID namespace, and what that has left behind holds
+    // the output open.
+    if launch.host_pid
+        && let Err(error) = cgroup::kill_members(&launch.cgroup)
+    {
+        tracing::warn!(%error, "processes of the container may live on");
+    }
     let drained = async { while output.join_next().await.is_some() {} };
     if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         tracing::warn!("output of the container stays open after its end");

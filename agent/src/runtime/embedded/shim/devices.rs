@@ -1,0 +1,84 @@
+//! The machine's devices, for privileged containers.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use nix::sys::stat::{major, minor};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType};
+
+/// Devices that a container gets at most: far more than machines have, and each is a line of its configuration.
+const MAX_DEVICES: usize = 4096;
+/// Permission bits of a file's mode.
+const PERMISSIONS: u32 = 0o7777;
+
+/// Every device below /dev, in no order. What is mounted there, such as terminals, the container gets of its own; and
+/// so it does a console.
+pub(super) fn of_machine() -> io::Result<Vec<LinuxDevice>> {
+    below(Path::new("/dev"))
+}
+
+fn below(root: &Path) -> io::Result<Vec<LinuxDevice>> {
+    let console = root.join("console");
+    let here = fs::symlink_metadata(root)?.dev();
+    let mut found = Vec::new();
+    let mut directories: Vec<PathBuf> = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        // A device may go while it is looked at.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            let kind = meta.file_type();
+            if kind.is_dir() && meta.dev() == here {
+                directories.push(path);
+            } else if (kind.is_char_device() || kind.is_block_device()) && path != console {
+                found.push(device(path, &meta)?);
+            }
+        }
+    }
+    if found.len() > MAX_DEVICES {
+        tracing::warn!(found = found.len(), limit = MAX_DEVICES, "the container does not get all devices");
+        found.truncate(MAX_DEVICES);
+    }
+    Ok(found)
+}
+
+fn device(path: PathBuf, meta: &fs::Metadata) -> io::Result<LinuxDevice> {
+    let kind = if meta.file_type().is_block_device() { LinuxDeviceType::B } else { LinuxDeviceType::C };
+    let number = |part: u64| i64::try_from(part).map_err(io::Error::other);
+    LinuxDeviceBuilder::default()
+        .path(path)
+        .typ(kind)
+        .major(number(major(meta.rdev()))?)
+        .minor(number(minor(meta.rdev()))?)
+        .file_mode(meta.mode() & PERMISSIONS)
+        .uid(meta.uid())
+        .gid(meta.gid())
+        .build()
+        .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_devices_are_found_as_they_are() {
+        let found = of_machine().unwrap();
+        let at = |path: &str| found.iter().find(|device| device.path() == Path::new(path));
+        let null = at("/dev/null").unwrap();
+        assert_eq!((null.major(), null.minor(), null.typ()), (1, 3, LinuxDeviceType::C));
+        assert_eq!(null.file_mode().map(|mode| mode & 0o666), Some(0o666));
+        assert!(at("/dev/console").is_none() && found.iter().all(|device| !device.path().starts_with("/dev/pts")));
+    }
+
+    #[test]
+    fn links_and_files_are_no_devices() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("/dev/null", directory.path().join("link")).unwrap();
+        assert!(below(directory.path()).unwrap().is_empty());
+        assert!(below(&directory.path().join("none")).is_err());
+    }
+}

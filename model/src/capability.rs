@@ -1,0 +1,184 @@
+//! What a node may be able to do, and what of it a spec needs.
+//!
+//! The words are in `docs/protocol.md`. A node says them in its hello, and refuses what needs a word that it cannot say;
+//! [`LATER`] are those that the server does not even send without.
+
+use crate::spec::{AppSpec, ImageSource, Medium, Network, VolumeSource};
+
+/// Apps on the node's own network.
+pub const NETWORK_HOST: &str = "network.host";
+/// Apps in a network of their own, with ports of the node mapped into it.
+pub const NETWORK_PORTS: &str = "network.ports";
+/// Apps with mapped ports reach what the node reaches. No spec asks for it; it is told to whoever looks at the node.
+pub const NETWORK_EGRESS: &str = "network.egress";
+/// A limit on CPU is enforced.
+pub const RESOURCES_CPU: &str = "resources.cpu";
+/// A limit on memory is enforced.
+pub const RESOURCES_MEMORY: &str = "resources.memory";
+/// Paths of the node as volumes.
+pub const VOLUMES_HOST_PATH: &str = "volumes.host-path";
+/// Empty directories on disk as volumes.
+pub const VOLUMES_EMPTY_DIR: &str = "volumes.empty-dir";
+/// Empty directories in memory as volumes.
+pub const VOLUMES_EMPTY_DIR_MEMORY: &str = "volumes.empty-dir.memory";
+/// Images from archives on the node.
+pub const IMAGE_ARCHIVE: &str = "image.archive";
+/// Images from registries.
+pub const IMAGE_REGISTRY: &str = "image.registry";
+/// Containers run under a filter of system calls, unless they are privileged. No spec asks for it either.
+pub const SECURITY_SECCOMP: &str = "security.seccomp";
+/// Privileged apps.
+pub const SECURITY_PRIVILEGED: &str = "security.privileged";
+/// Apps among the node's own processes.
+pub const SECURITY_HOST_PID: &str = "security.host-pid";
+
+/// Everything that a spec can need.
+pub const ALL: [&str; 11] = [
+    NETWORK_HOST,
+    NETWORK_PORTS,
+    RESOURCES_CPU,
+    RESOURCES_MEMORY,
+    VOLUMES_HOST_PATH,
+    VOLUMES_EMPTY_DIR,
+    VOLUMES_EMPTY_DIR_MEMORY,
+    IMAGE_ARCHIVE,
+    IMAGE_REGISTRY,
+    SECURITY_PRIVILEGED,
+    SECURITY_HOST_PID,
+];
+
+/// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
+/// without it, and call that a success.
+pub const LATER: [&str; 2] = [SECURITY_PRIVILEGED, SECURITY_HOST_PID];
+
+/// The agent's setting that a word depends on, beside what the machine can.
+#[must_use]
+pub fn setting(word: &str) -> Option<&'static str> {
+    match word {
+        SECURITY_PRIVILEGED => Some("--allow-privileged"),
+        SECURITY_HOST_PID => Some("--allow-host-pid"),
+        _ => None,
+    }
+}
+
+/// A spec needs what this node cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("This node does not offer {}{}.", missing.join(", "), settings(missing))]
+pub struct Unsupported {
+    /// What is missing, in the order of [`ALL`].
+    pub missing: Vec<&'static str>,
+}
+
+fn settings(missing: &[&str]) -> String {
+    let flags: Vec<_> = missing.iter().filter_map(|word| setting(word)).collect();
+    if flags.is_empty() { String::new() } else { format!("; its agent has to be run with {}", flags.join(" and ")) }
+}
+
+/// Checks that all that `spec` needs is `offered`.
+///
+/// # Errors
+///
+/// Names everything that is missing, so that one look at the node is enough.
+pub fn check(spec: &AppSpec, offered: &[String]) -> Result<(), Unsupported> {
+    check_of(&ALL, spec, offered)
+}
+
+/// As [`check`], of the words of [`LATER`] only: for whoever sends the spec to a node.
+///
+/// # Errors
+///
+/// Names everything of that kind that is missing.
+pub fn check_later(spec: &AppSpec, offered: &[String]) -> Result<(), Unsupported> {
+    check_of(&LATER, spec, offered)
+}
+
+/// Whether a node that is to run `spec` has to say one of [`LATER`].
+#[must_use]
+pub fn needs_later(spec: &AppSpec) -> bool {
+    check_later(spec, &[]).is_err()
+}
+
+fn check_of(words: &[&'static str], spec: &AppSpec, offered: &[String]) -> Result<(), Unsupported> {
+    let is_missing = |word: &&str| is_needed(spec, word) && !offered.iter().any(|offer| offer == word);
+    let missing: Vec<_> = words.iter().copied().filter(is_missing).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Unsupported { missing }) }
+}
+
+fn is_needed(spec: &AppSpec, word: &str) -> bool {
+    let has_volume = |is_such: fn(&VolumeSource) -> bool| spec.volumes.iter().any(|volume| is_such(&volume.source));
+    match word {
+        NETWORK_HOST => spec.network == Network::Host,
+        NETWORK_PORTS => spec.network != Network::Host,
+        RESOURCES_CPU => spec.resources.cpu.is_some(),
+        RESOURCES_MEMORY => spec.resources.memory.is_some(),
+        VOLUMES_HOST_PATH => has_volume(|source| matches!(source, VolumeSource::HostPath(_))),
+        VOLUMES_EMPTY_DIR => has_volume(|source| matches!(source, VolumeSource::EmptyDir(_))),
+        VOLUMES_EMPTY_DIR_MEMORY => {
+            has_volume(|source| matches!(source, VolumeSource::EmptyDir(empty) if empty.medium == Medium::Memory))
+        }
+        IMAGE_ARCHIVE => matches!(spec.image.source, ImageSource::Archive(_)),
+        IMAGE_REGISTRY => matches!(spec.image.source, ImageSource::Reference(_)),
+        SECURITY_PRIVILEGED => spec.privileged,
+        SECURITY_HOST_PID => spec.host_pid,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(parts: Value) -> AppSpec {
+        let mut whole = json!({ "name": "a", "image": { "reference": "a:1" } });
+        whole.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+        serde_json::from_value(whole).unwrap()
+    }
+
+    #[test]
+    fn a_spec_needs_what_it_uses_and_nothing_else() {
+        let table = [
+            (json!({}), vec![NETWORK_PORTS, IMAGE_REGISTRY]),
+            (json!({ "network": "host" }), vec![NETWORK_HOST, IMAGE_REGISTRY]),
+            (json!({ "image": { "archive": "/a.tar" } }), vec![NETWORK_PORTS, IMAGE_ARCHIVE]),
+            (json!({ "resources": { "cpu": 1 } }), vec![NETWORK_PORTS, RESOURCES_CPU, IMAGE_REGISTRY]),
+            (json!({ "resources": { "memory": "1Mi" } }), vec![NETWORK_PORTS, RESOURCES_MEMORY, IMAGE_REGISTRY]),
+            (
+                json!({ "volumes": [{ "mountPath": "/v", "hostPath": { "path": "/srv/v" } }] }),
+                vec![NETWORK_PORTS, VOLUMES_HOST_PATH, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "volumes": [{ "mountPath": "/v", "emptyDir": {} }] }),
+                vec![NETWORK_PORTS, VOLUMES_EMPTY_DIR, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "volumes": [{ "mountPath": "/v", "emptyDir": { "medium": "Memory" } }] }),
+                vec![NETWORK_PORTS, VOLUMES_EMPTY_DIR, VOLUMES_EMPTY_DIR_MEMORY, IMAGE_REGISTRY],
+            ),
+            (json!({ "privileged": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_PRIVILEGED]),
+            (json!({ "hostPID": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_HOST_PID]),
+        ];
+        let offer = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        for (parts, needed) in table {
+            let spec = spec(parts);
+            assert_eq!(check(&spec, &offer(&needed)), Ok(()));
+            assert_eq!(check(&spec, &[]), Err(Unsupported { missing: needed }));
+        }
+        let sentence = check(&spec(json!({})), &[]).unwrap_err().to_string();
+        assert_eq!(sentence, "This node does not offer network.ports, image.registry.");
+    }
+    #[test]
+    fn what_is_younger_than_agents_is_asked_for_before_sending_and_the_setting_is_named() {
+        let both = spec(json!({ "privileged": true, "hostPID": true }));
+        assert!(needs_later(&both) && !needs_later(&spec(json!({ "network": "host" }))));
+        assert_eq!(check_later(&spec(json!({})), &[]), Ok(()), "what every agent knows it checks itself");
+        let offered = [SECURITY_PRIVILEGED.to_owned()];
+        assert_eq!(check_later(&both, &offered), Err(Unsupported { missing: vec![SECURITY_HOST_PID] }));
+        let sentence = check_later(&both, &[]).unwrap_err().to_string();
+        let expected = "This node does not offer security.privileged, security.host-pid; its agent has to be run with \
+                        --allow-privileged and --allow-host-pid.";
+        assert_eq!(sentence, expected);
+    }
+}
