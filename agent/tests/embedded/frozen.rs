@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::node::{Backend, Node, eventually};
+use super::node::{Backend, Node};
 
 /// A node that soon gives up what does not answer.
 fn impatient() -> Node {
@@ -110,12 +110,6 @@ fn freezers(node: &Node, launch: &Launch) -> Vec<(PathBuf, &'static str)> {
     paths.into_iter().filter(|(path, _)| path.exists()).collect()
 }
 
-/// Whether a process holds nothing any more, no lock either: its memory goes earlier, and its name with that.
-fn has_ended(pid: i32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
-}
-
 #[tokio::test]
 async fn a_frozen_container_is_stopped_deleted_and_swept() {
     let mut node = impatient();
@@ -131,9 +125,7 @@ async fn a_frozen_container_is_stopped_deleted_and_swept() {
             "stop" => node.runtime().stop(&launch.instance, Duration::ZERO).await.unwrap(),
             "delete" => {}
             "sweep" => {
-                let shim = node.shim_pid(&launch);
-                kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
-                eventually("the shim is gone", || has_ended(shim)).await;
+                node.kill_shim(&launch).await;
                 node.restart();
             }
             // With the node.

@@ -9,6 +9,8 @@ use longshore_agent::host_path::HostPaths;
 use longshore_agent::runtime::embedded::{EgressChoice, EmbeddedRuntime, Patience, Settings, reset};
 use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::{Allowances, InstanceKey, Launch, Rotation};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 pub use super::bench::*;
 
@@ -88,6 +90,18 @@ impl Node {
                 words.nth(1) == Some(b"shim") && words.next() == Some(directory.as_os_str().as_encoded_bytes())
             })
             .expect("the shim lives")
+    }
+
+    /// Kills the instance's shim, and waits until it holds nothing any more, its lock neither: its memory goes earlier, and
+    /// with that the name by which it is known.
+    pub async fn kill_shim(&self, launch: &Launch) {
+        let pid = self.shim_pid(launch);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        let has_ended = || {
+            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+        };
+        eventually("the shim has ended", has_ended).await;
     }
 
     pub fn container(&self, launch: &Launch) -> PathBuf {

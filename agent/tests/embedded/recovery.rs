@@ -1,9 +1,8 @@
 //! Agents and shims that die.
 
 use std::fs;
-use std::path::Path;
 
-use longshore_agent::runtime::{FoundState, Launch, Rotation, Runtime};
+use longshore_agent::runtime::{FoundState, Rotation, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::spec::Protocol;
 use nix::sys::signal::{Signal, kill};
@@ -11,13 +10,6 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::node::{Node, eventually, free_port, http, port};
-
-/// Kills the shim, and waits until it is gone; what it has forked for the container may live on.
-async fn kill_shim(node: &Node, launch: &Launch) {
-    let pid = node.shim_pid(launch);
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    eventually("the shim is gone", || !Path::new(&format!("/proc/{pid}/exe")).exists()).await;
-}
 
 #[tokio::test]
 async fn a_restarted_agent_finds_its_containers() {
@@ -73,7 +65,7 @@ async fn a_container_does_not_outlive_its_shim() {
     // The same while no agent is there to see it, and without a namespace whose end the kernel would make one of processes.
     let launch = node.launch("b", DemoImage::new().cmd(&["sleep"]), json!({ "hostPID": true })).await;
     let key = node.run(&launch).await.unwrap();
-    kill_shim(&node, &launch).await;
+    node.kill_shim(&launch).await;
     node.restart();
     assert!(node.leftovers().is_empty(), "{:?}", node.leftovers());
     let found = node.runtime().list().await.unwrap();
@@ -89,7 +81,7 @@ async fn half_made_containers_are_swept() {
     fs::create_dir_all(half.join("upper")).unwrap();
     let launch = node.launch("made", DemoImage::new(), json!({})).await;
     node.runtime().create(&launch).await.unwrap();
-    kill_shim(&node, &launch).await;
+    node.kill_shim(&launch).await;
     node.restart();
     assert!(!half.exists());
     assert!(node.runtime().list().await.unwrap().is_empty());

@@ -499,7 +499,7 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
 
     /// Adds a user, also under the name of one who was revoked; their certificate is to be issued at
-    /// [`User::issued`] of what is returned.
+    /// [`User::issue_time`] of what is returned.
     async fn create_user(&self, user: User, terms: Terms) -> Result<User, StoreError>;
 
     /// Adds the user that an installation begins with, unless there are users already.
