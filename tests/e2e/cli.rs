@@ -170,7 +170,7 @@ async fn the_doctor_finds_what_is_amiss() {
     let _node = cluster.node_with("here", &[], None, &["--runtime", "fake"]).await;
     assert_eq!(doctor(&cluster, &[]), (0, vec![]));
     let (status, table, _) = code(&cluster, &["doctor"]);
-    assert_eq!((status, table.matches("\nok ").count()), (0, 8), "{table}");
+    assert_eq!((status, table.matches("\nok ").count()), (0, 10), "{table}");
 
     // It works, though not all is well.
     let _away = cluster.enroll("away", &[], None, &[]).await;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,15 @@ use longshore_model::task::PullProgress;
 
 use super::engine::{self, Engine};
 use crate::runtime::image::{Digest, ImageStore};
-use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
+use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError, failure};
 
 /// Longest time until an engine has taken in an image: a large one on a slow disk.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Attempts at having an engine take in an image, while it says [`LAYER_GONE`].
+const LOAD_ATTEMPTS: u32 = 3;
+/// What Podman says when an image that is removed meanwhile had a layer that the new one was to share: the next attempt brings
+/// the layer along.
+const LAYER_GONE: &str = "layer not known";
 /// Bytes of an image that are read at once.
 const CHUNK: usize = 256 * 1024;
 /// Registry part of our images' names: `.invalid` is nobody's (RFC 2606), so that no engine ever asks a registry for one.
@@ -67,7 +73,7 @@ impl Images {
             });
             let name = self.name(&image.digest)?;
             let archive = self.store.export(image, name, access, counting).await?;
-            self.load(archive).await?;
+            self.load(&archive).await?;
             if self.config(&image.digest).await?.is_none() {
                 return Err(RuntimeError {
                     reason: FailureReason::RuntimeError,
@@ -97,7 +103,23 @@ impl Images {
         }
     }
 
-    async fn load(&self, archive: File) -> Result<(), RuntimeError> {
+    async fn load(&self, archive: &File) -> Result<(), RuntimeError> {
+        let mut attempt = 1;
+        loop {
+            // Opened anew, so that each attempt reads from the beginning.
+            let file = File::open(format!("/proc/self/fd/{}", archive.as_raw_fd()))
+                .map_err(|error| failure::io("reading the image for the engine", error))?;
+            match self.load_once(file).await {
+                Err(error) if attempt < LOAD_ATTEMPTS && error.message.contains(LAYER_GONE) => {
+                    tracing::info!(attempt, "the engine lost a layer while it took in an image; once more");
+                    attempt += 1;
+                }
+                loaded => return loaded,
+            }
+        }
+    }
+
+    async fn load_once(&self, archive: File) -> Result<(), RuntimeError> {
         let docker = self.engine.client().await?.with_timeout(LOAD_TIMEOUT);
         let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
         let mut answer = Box::pin(docker.import_image_stream(options, chunks(archive), None));
