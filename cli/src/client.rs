@@ -179,7 +179,7 @@ pub(crate) fn load(directory: &Path) -> Result<Credentials, Error> {
         Error::new(format!(
             "{}\nCredentials are root.crt, client.crt and client.key in the directory given by --credentials or \
              LONGSHORE_CREDENTIALS; `longshore-server init` makes the first ones, in `admin` of its data directory.",
-            crate::error::with_causes(&error)
+            longshore_tls::with_causes(&error)
         ))
     })
 }

@@ -141,7 +141,7 @@ fn call_text(status: &Status, file: Option<&str>) -> String {
 fn sentence(status: &Status) -> String {
     let text = if status.message().is_empty() { status.code().description() } else { status.message() };
     match std::error::Error::source(status) {
-        Some(source) => format!("{text}: {}", with_causes(source)),
+        Some(source) => format!("{text}: {}", longshore_tls::with_causes(source)),
         None => text.to_owned(),
     }
 }
@@ -160,7 +160,7 @@ fn exit_of_connect(error: &ConnectError) -> Exit {
 
 /// What went wrong, why, and what to look at.
 fn connect_text(error: &ConnectError) -> String {
-    let mut text = with_causes(error);
+    let mut text = longshore_tls::with_causes(error);
     if let Some(advice) = advice(error) {
         text.push('\n');
         text.push_str(advice);
@@ -183,21 +183,6 @@ pub(crate) fn advice(error: &ConnectError) -> Option<&'static str> {
         ConnectError::Handshake { .. } => Some("Is this the port for people (7440 by default), not that for agents?"),
         ConnectError::Address(_) | ConnectError::Credentials(_) => None,
     }
-}
-
-/// An error and its sources in one line, each said once.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Everything here speaks TLS 1.3 only, with the cryptography of aws-lc-rs, and trusts exactly one root: that of the
 //! installation. No operating system's trust store plays a part.
 
+mod causes;
 mod connect;
 mod credentials;
 mod dial;
@@ -12,6 +13,7 @@ mod pin;
 mod server;
 mod token;
 
+pub use causes::with_causes;
 pub use connect::{KeepAlive, connect, connect_patiently, connect_pinned, shown_chain};
 pub use credentials::{CredentialError, Credentials};
 pub use dial::{ConnectError, DIAL_TIMEOUT, PATIENT_DIAL_TIMEOUT};

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use longshore_doctor::{Finding, span};
 use longshore_model::certificate::Validity;
-use longshore_tls::{ConnectError, Credentials, PeerCertificate, PeerError};
+use longshore_tls::{ConnectError, Credentials, PeerCertificate, PeerError, with_causes};
 use tonic::{Code, Status};
 
 use crate::data_dir::{DataDirError, Enrolment};
@@ -119,21 +119,6 @@ pub(in crate::doctor) fn known(status: &Status) -> Finding {
         }
         _ => Finding::fine(check, "the server knows this node"),
     }
-}
-
-/// An error and its sources in one line, each said once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

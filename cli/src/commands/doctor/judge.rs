@@ -7,7 +7,7 @@ use longshore_proto::v1::Node;
 use longshore_tls::ConnectError;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::error::{advice, with_causes};
+use crate::error::advice;
 use crate::text;
 
 /// A certificate that ends sooner than this should be renewed: two weeks' holiday.
@@ -57,7 +57,7 @@ pub(super) fn not_connected(error: &ConnectError) -> Finding {
         ConnectError::Credentials(_) => "Get all three files of the credentials anew, from one place.",
         other => advice(other).unwrap_or_default(),
     };
-    Finding::broken("server", with_causes(error), hint)
+    Finding::broken("server", longshore_tls::with_causes(error), hint)
 }
 
 /// What the server says of itself.

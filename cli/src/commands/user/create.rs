@@ -54,7 +54,7 @@ impl From<Role> for UserRole {
 
 pub(super) async fn run(create: Create, context: &mut Context<'_>) -> Result<Exit, Error> {
     let directory = create.out.unwrap_or_else(|| PathBuf::from(&create.name));
-    let made = longshore_tls::make_key_and_csr().map_err(|error| Error::new(crate::error::with_causes(&error)))?;
+    let made = longshore_tls::make_key_and_csr().map_err(|error| Error::new(longshore_tls::with_causes(&error)))?;
     let request = CreateUserRequest {
         name: create.name.clone(),
         role: UserRole::from(create.role).into(),

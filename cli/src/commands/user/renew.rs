@@ -21,7 +21,7 @@ pub(super) async fn run(_: Renew, context: &mut Context<'_>) -> Result<Exit, Err
     let key = std::fs::read_to_string(&file);
     let key = key.map_err(|error| Error::io(format!("cannot read {}", file.display()), error))?;
     let request =
-        longshore_tls::request_for_key(&key).map_err(|error| Error::new(crate::error::with_causes(&error)))?;
+        longshore_tls::request_for_key(&key).map_err(|error| Error::new(longshore_tls::with_causes(&error)))?;
     let request = RenewUserCertificateRequest { csr_der: request.csr_der };
     let answer = context.client.users.renew_user_certificate(call(request)).await?.into_inner();
     super::write(&directory.join("client.crt"), &answer.certificate_chain_pem, 0o644)?;
