@@ -14,6 +14,7 @@ use longshore_model::failure::FailureReason;
 use longshore_tests::https::{Https, Reply, Request, Way};
 use longshore_tests::registry::{Guard, PASSWORD, Registry, USERNAME};
 use longshore_tests::tokens::{LEEWAY, SERVICE, TokenService};
+use longshore_tests::wait;
 
 use super::{deploy, deploy_as, image, ring_for, store_trusting};
 
@@ -125,13 +126,8 @@ async fn a_token_that_expires_during_a_pull_is_followed_by_another() {
         let until = Arc::clone(&until);
         async move {
             if request.target.contains("/blobs/") && request.header("authorization").is_some() {
-                loop {
-                    let end = *until.lock().unwrap();
-                    if end.is_none_or(|end| Timestamp::now() > end) {
-                        break;
-                    }
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                }
+                let is_over = || async { until.lock().unwrap().is_none_or(|end| Timestamp::now() > end) };
+                wait::until("the end of the first token", is_over).await;
             }
             Reply::Forward(Way::Free)
         }
@@ -149,9 +145,8 @@ async fn a_token_that_expires_during_a_pull_is_followed_by_another() {
     let pull = store.pull(&resolved, &access, Arc::new(|_| {}));
     let renewed = async {
         // By the time that the service is asked again its tokens are good once more.
-        while bed.service.given().len() <= before + resolving {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        let has_asked = || async { bed.service.given().len() > before + resolving };
+        wait::until("the pull's first question for a token", has_asked).await;
         bed.service.set_life(300);
     };
     let (pulled, ()) = tokio::join!(pull, renewed);
