@@ -90,9 +90,7 @@ async fn kills_at_every_step_converge_to_one_running_container() {
 async fn a_server_that_is_told_to_stop_ends_in_time_and_well() {
     let mut cluster = Cluster::start().await;
     let node = cluster.node("node").await;
-    // The server knows of the session before the agent does.
-    let has_set = || async { node.log().contains("the full set of assignments is here") };
-    wait::until("the agent's own word of its session", has_set).await;
+    node.has_its_set().await;
     assert!(cluster.stop_server());
     // Its agents are told, and come back after a part of the time that they are given.
     wait::until("the farewell", || async { node.log().contains("the server is going away") }).await;

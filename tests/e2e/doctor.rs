@@ -70,9 +70,7 @@ async fn a_healthy_node_is_fine_and_its_agent_is_not_disturbed() {
     let cluster = Cluster::start().await;
     let mut node = cluster.node("edge-1").await;
     let client = cluster.client().await;
-    // The server knows of the session before the agent has written its last word of it.
-    let has_set = || async { node.log().contains("the full set of assignments is here") };
-    wait::until("the agent's own word of its session", has_set).await;
+    node.has_its_set().await;
     let before = node.log();
     let said = Said::of(&node);
     let fine = said.with("FINE");

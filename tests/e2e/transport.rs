@@ -11,7 +11,7 @@ use longshore_tests::client::Client;
 use longshore_tests::cluster::{Cluster, Node};
 use longshore_tests::http2::{
     ACK, Frame, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PREFACE, Pem, REFUSED_STREAM, Receiver, Sender, begin,
-    kind, tls,
+    framed, kind, tls,
 };
 use longshore_tests::process::succeed;
 use longshore_tests::wait;
@@ -336,9 +336,8 @@ async fn limits_of_a_call_are_told_by_the_codes_that_grpc_has_for_them() {
     let mut app = longshore_tests::spec::app("", &[]);
     app.image.as_mut().unwrap().source = Some(v1::image::Source::Reference("registry.example.com/app:1".to_owned()));
     let job_id = client.create(app, &["edge-1"]).await.job_id;
-    let whole = |message: &[u8]| [&[0], &u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat();
-    let wait_for = whole(&v1::WaitJobRequest { job_id, ..Default::default() }.encode_to_vec());
-    let get = whole(&v1::GetNodeRequest { name: "edge-1".to_owned() }.encode_to_vec());
+    let wait_for = framed(&v1::WaitJobRequest { job_id, ..Default::default() }.encode_to_vec());
+    let get = framed(&v1::GetNodeRequest { name: "edge-1".to_owned() }.encode_to_vec());
     // The beginning of a message of 5 MiB.
     let large = [0, 0, 80, 0, 0];
     let headers = "x".repeat(20_000);
@@ -366,7 +365,7 @@ async fn a_changed_certificate_is_shown_after_sighup_and_nobody_is_cut_off() {
     let cluster = Cluster::start().await;
     let _node = cluster.node_with("edge-1", &[], None, &["--runtime", "fake"]).await;
     let client = cluster.client().await;
-    let (sender, mut receiver, _) = speak(&cluster, cluster.api_address(), &Who::Admin, &[]).await;
+    let (mut sender, mut receiver, _) = speak(&cluster, cluster.api_address(), &Who::Admin, &[]).await;
     let shown = async |address: &str, who: &Who| {
         let tls = shake_hands(&cluster, address, who).await;
         tls.get_ref().1.peer_certificates().unwrap()[0].clone()
@@ -397,6 +396,9 @@ async fn a_changed_certificate_is_shown_after_sighup_and_nobody_is_cut_off() {
     serves(&client).await;
     assert_eq!(cluster.server_log().matches("session opened").count(), 1, "{}", cluster.server_log());
     assert!(!cluster.server_log().contains("session closed"));
+    sender.send(Frame::new(kind::PING, 0, 0, b"still on")).await.unwrap();
+    let answered = receiver.find(|frame| frame.kind == kind::PING && frame.flags & ACK != 0).await;
+    assert!(answered.is_some(), "the connection that says nothing was cut off");
     // A deleted node's session is another matter.
     client
         .nodes
@@ -405,5 +407,4 @@ async fn a_changed_certificate_is_shown_after_sighup_and_nobody_is_cut_off() {
         .await
         .unwrap();
     wait::until("the end of the session", || async { cluster.server_log().contains("session closed") }).await;
-    drop((sender, receiver.next()));
 }

@@ -28,12 +28,14 @@ boot() {
   systemd-nspawn --quiet --register=no --keep-unit --private-network --capability=all --machine=edge --console=pipe \
     --directory="$root" --bind="$copy/data:/var/lib/longshore" --boot >"$copy/console" 2>&1 </dev/null &
   nspawn=$!
+  local is_up=""
   for _ in $(seq 600); do
     init=$(pgrep --parent "$nspawn" | head -n 1) && [ -n "$init" ] && inside systemctl is-system-running 2>/dev/null |
-      grep -qE 'running|degraded' && break
+      grep -qE 'running|degraded' && is_up=yes && break
     kill -0 "$nspawn" 2>/dev/null || { cat "$copy/console" >&2; fail "systemd did not come up"; }
     sleep 0.1
   done
+  [ -n "$is_up" ] || { cat "$copy/console" >&2; fail "systemd is not done with its start"; }
   # A container sees the cgroups of version 1 read-only, which a machine does not.
   inside bash -c 'grep " cgroup .*ro," /proc/self/mounts | while read -r _ mount _; do mount -o remount,bind,rw "$mount"; done'
 }

@@ -345,6 +345,12 @@ impl Node {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    /// Waits until the agent itself has written that its session is complete: the server knows of it earlier.
+    pub async fn has_its_set(&self) {
+        let has_set = || async { self.log().contains("the full set of assignments is here") };
+        wait::until("the agent's own word of its session", has_set).await;
+    }
+
     /// Pids of the processes whose cgroup or command line names this node's data directory.
     pub fn shims(&self) -> Vec<u32> {
         let wanted = self.directory.display().to_string();

@@ -50,8 +50,6 @@ pub const REFUSED_STREAM: u32 = 7;
 pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 /// Setting: bytes that may be sent on a stream unasked.
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
-/// Setting: bytes of a request's headers.
-pub const MAX_HEADER_LIST_SIZE: u16 = 6;
 
 /// A frame.
 #[derive(Clone, Debug)]
@@ -101,8 +99,7 @@ impl Frame {
 
     /// A message of gRPC.
     pub fn message(stream: u32, message: &[u8]) -> Self {
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        Self::new(kind::DATA, 0, stream, &[&[0], &length[..], message].concat())
+        Self::new(kind::DATA, 0, stream, &framed(message))
     }
 
     /// The same frame, after which nothing more comes on its stream.
@@ -174,7 +171,13 @@ pub struct Sender(WriteHalf<TlsStream<TcpStream>>);
 #[derive(Debug)]
 pub struct Receiver(ReadHalf<TlsStream<TcpStream>>);
 
-/// Begins to speak HTTP/2, with these settings; the first frame that comes is the server's settings.
+/// A message as gRPC frames it: uncompressed, with its length.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], &length[..], message].concat()
+}
+
+/// Takes the two directions apart; nothing is said before [`Sender::greet`].
 pub fn begin(tls: TlsStream<TcpStream>) -> (Sender, Receiver) {
     let (receiver, sender) = tokio::io::split(tls);
     (Sender(sender), Receiver(receiver))

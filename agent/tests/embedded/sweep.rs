@@ -8,19 +8,15 @@ use std::process::{Child, Command};
 use longshore_agent::runtime::{FoundState, Launch, Runtime};
 use longshore_demo_image::DemoImage;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
-use super::node::{Backend, Node, eventually};
+use super::node::{Backend, Node};
 
 /// A container whose shim was killed, so that nobody has it any more.
 async fn abandoned(node: &Node, app: &str) -> Launch {
     let launch = node.launch(app, DemoImage::new().cmd(&["sleep"]), json!({})).await;
     node.run(&launch).await.unwrap();
-    let shim = node.shim_pid(&launch);
-    kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
-    eventually("the shim is gone", || !Path::new(&format!("/proc/{shim}/exe")).exists()).await;
+    node.kill_shim(&launch).await;
     launch
 }
 

@@ -140,14 +140,15 @@ async fn a_token_that_expires_during_a_pull_is_followed_by_another() {
     let resolving = bed.service.given().len() - before;
 
     bed.service.set_life(2 - LEEWAY);
-    // Times in tokens are whole seconds.
-    *dead.lock().unwrap() = Some(Timestamp::now() + jiff::SignedDuration::from_secs(3));
+    *dead.lock().unwrap() = Some(Timestamp::MAX);
     let pull = store.pull(&resolved, &access, Arc::new(|_| {}));
     let renewed = async {
         // By the time that the service is asked again its tokens are good once more.
         let has_asked = || async { bed.service.given().len() > before + resolving };
         wait::until("the pull's first question for a token", has_asked).await;
         bed.service.set_life(300);
+        // Times in tokens are whole seconds.
+        *dead.lock().unwrap() = Some(Timestamp::now() + jiff::SignedDuration::from_secs(3));
     };
     let (pulled, ()) = tokio::join!(pull, renewed);
     pulled.unwrap();
