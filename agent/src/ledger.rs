@@ -13,6 +13,7 @@ use longshore_model::backoff::Crashes;
 use longshore_model::failure::Failure;
 use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
+use longshore_model::task::TaskState;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -70,6 +71,14 @@ pub struct Outcome {
     pub report: TaskReport,
     /// Whether the server has it.
     pub acknowledged: bool,
+}
+
+impl Outcome {
+    /// Whether the attempt was a success.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.report.state == TaskState::Succeeded
+    }
 }
 
 /// What was checked and pulled.
@@ -278,9 +287,13 @@ fn read(path: &Path, app: &AppName) -> io::Result<Entry> {
     if file.version != VERSION {
         return Err(io::Error::other(format!("it has version {}, this agent reads {VERSION}", file.version)));
     }
-    let entry: Entry = serde_json::from_value(file.entry)?;
+    let mut entry: Entry = serde_json::from_value(file.entry)?;
     if entry.assignment.app != *app {
         return Err(io::Error::other(format!("it is about the app {}", entry.assignment.app)));
+    }
+    if entry.outcome.as_ref().is_some_and(Outcome::is_success) {
+        // The agent ended between the success and the next write: there is nothing to go back to, and its ports are free.
+        entry.proven = None;
     }
     Ok(entry)
 }
