@@ -124,6 +124,22 @@ pub struct Record {
     pub last_exit: Option<InstanceExit>,
 }
 
+impl Record {
+    /// What is left of it when counting begins anew: what runs, as `live` says, stays counted as the first start. The number of
+    /// the last run never goes back.
+    #[must_use]
+    pub fn counted_anew(&self, live: bool) -> Self {
+        Self {
+            run: self.run,
+            starts: u32::from(live),
+            live,
+            start_time: self.start_time,
+            last_exit: self.last_exit,
+            ..Self::default()
+        }
+    }
+}
+
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]

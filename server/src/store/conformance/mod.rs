@@ -208,7 +208,7 @@ pub(super) fn info() -> NodeInfo {
         cpus: 4,
         memory_bytes: 1 << 32,
         interfaces: Vec::new(),
-        capabilities: vec!["jobs.update".to_owned()],
+        capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
         runtime: "fake".to_owned(),
         host_ip: None,
     }
