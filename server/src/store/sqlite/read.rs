@@ -112,7 +112,7 @@ pub(super) fn job(sql: &Connection, id: &JobId) -> Result<Arc<Job>, StoreError> 
     job_and_key(sql, id).map(|(_, job)| Arc::new(job))
 }
 
-/// The job that a request created, if it has come before; a fault of the caller if that was another one.
+/// The job that a request was about, if it has come before; a fault of the caller if that was another one.
 pub(super) fn creation(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<JobId>, StoreError> {
     let found: Option<(JobId, [u8; 32])> = sql
         .prepare_cached(
