@@ -29,6 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::SmallCodec")
+        // In order, so that the same message is the same bytes: a request that comes again is known by them.
+        .btree_map(".")
         .bytes(".longshore.v1.Assignment.app_spec")
         .bytes(".longshore.v1.LogLine.text")
         .skip_debug(WITH_SECRETS)

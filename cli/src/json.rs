@@ -141,7 +141,7 @@ fn duration(message: &DynamicMessage) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use longshore_proto::v1;
 
@@ -180,7 +180,7 @@ mod tests {
     fn maps_are_sorted_and_large_numbers_stay_numbers() {
         let node = v1::Node {
             name: "gateway-1".to_owned(),
-            labels: HashMap::from([("site".to_owned(), "hh".to_owned()), ("role".to_owned(), "gateway".to_owned())]),
+            labels: BTreeMap::from([("site".to_owned(), "hh".to_owned()), ("role".to_owned(), "gateway".to_owned())]),
             info: Some(v1::NodeInfo { memory_bytes: 8 << 30, ..Default::default() }),
             ..Default::default()
         };

@@ -1,6 +1,6 @@
 //! Tables, ages and sizes: how values look to people.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
@@ -89,9 +89,8 @@ pub(crate) fn count(number: u32, thing: &str) -> String {
 }
 
 /// Labels as `key=value,…` in order; `-` where there are none.
-pub(crate) fn labels(labels: &HashMap<String, String>) -> String {
-    let mut labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    labels.sort();
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     if labels.is_empty() { "-".to_owned() } else { labels.join(",") }
 }
 

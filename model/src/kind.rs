@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::capability;
 use crate::machine::AppEffect;
 
 /// What a job does on each of its nodes.
@@ -69,13 +68,13 @@ impl JobKind {
         }
     }
 
-    /// What an agent must be able to do for it, as a word of [`crate::capability`]: agents are older than
+    /// What an agent must be able to do for it, as a word of [`crate::node::NodeInfo::capabilities`]: agents are older than
     /// some kinds.
     #[must_use]
     pub fn capability(self) -> Option<&'static str> {
         match self {
             Self::Deploy | Self::Remove => None,
-            Self::Update => Some(capability::JOBS_UPDATE),
+            Self::Update => Some("jobs.update"),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use oci_spec::distribution::Reference;
+use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::name::CredentialName;
@@ -16,7 +17,8 @@ const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_REGISTRY_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
 /// Which images a credential is for: all of a registry, or those below a repository of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Scope {
     host: String,
     prefix: String,
@@ -99,6 +101,20 @@ impl Scope {
     }
 }
 
+impl TryFrom<String> for Scope {
+    type Error = ScopeError;
+
+    fn try_from(text: String) -> Result<Self, ScopeError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Scope> for String {
+    fn from(scope: Scope) -> Self {
+        scope.to_string()
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host)?;
@@ -111,7 +127,7 @@ fn canonical(host: &str) -> &str {
 }
 
 /// What is known of a credential, without the password.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryCredential {
     /// Its name.
     pub name: CredentialName,

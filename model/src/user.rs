@@ -1,11 +1,12 @@
 //! People and programs with client certificates.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::identity::Role;
 
 /// A person or program.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Name, as in the certificate.
     pub name: String,

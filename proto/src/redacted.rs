@@ -24,6 +24,7 @@ impl fmt::Debug for v1::UpdateRegistryCredentialRequest {
             .field("password", &HIDDEN)
             .field("update_mask", &self.update_mask)
             .field("validate_only", &self.validate_only)
+            .field("request_id", &self.request_id)
             .finish()
     }
 }

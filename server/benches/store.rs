@@ -22,9 +22,11 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::NodeInfo;
 use longshore_model::report::TaskReport;
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, ImageSource, Network};
+use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
 use longshore_model::task::TaskState;
-use longshore_server::store::{Change, Enrolling, NewJob, NodeReport, Observer, SqliteStore, Store, StoredToken};
+use longshore_server::store::{
+    Change, Enrolling, NewJob, NodeReport, Observer, SqliteStore, Store, StoredToken, Terms,
+};
 use tokio::task::JoinSet;
 
 /// Nodes when none are named: the fleet that one server process is built for.
@@ -135,7 +137,7 @@ async fn enroll(store: &Arc<SqliteStore>, names: &[NodeName]) -> Result<()> {
             let expire_time = Timestamp::MAX;
             let id = name.to_string();
             let token = StoredToken::single(&id, [1; 32], Timestamp::now(), expire_time);
-            store.create_token(token).await?;
+            store.create_token(token, Terms::default()).await?;
             let key = Fingerprint([0; 32]);
             let address = IpAddr::from([127, 0, 0, 1]);
             let request = Enrolling { token_id: id, secret_hash: [1; 32], node: name, key, address };
@@ -181,8 +183,25 @@ async fn report(store: &Arc<SqliteStore>, names: &[NodeName], id: &JobId) -> Res
 }
 
 fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
-    let source = ImageSource::Reference("registry.test/web:1".to_owned());
-    let spec = AppSpec { network: Network::Host, ..AppSpec::new("web", source) };
+    let spec = AppSpec {
+        name: "web".to_owned(),
+        image: Image {
+            source: ImageSource::Reference("registry.test/web:1".to_owned()),
+            pull_policy: None,
+            credential: None,
+        },
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        resources: Resources::default(),
+        restart_policy: RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: Network::Host,
+        startup: Startup::default(),
+        privileged: false,
+        host_pid: false,
+    };
     let (now, timeout) = (Timestamp::now(), Duration::from_secs(600));
     let job = Job {
         id: JobId::parse(&"1".repeat(26))?,

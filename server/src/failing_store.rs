@@ -12,6 +12,7 @@ use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Node, NodeInfo};
+use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
@@ -120,7 +121,7 @@ impl Store for FailingStore {
         self.answer(())
     }
 
-    async fn create_token(&self, _: StoredToken) -> Result<(), StoreError> {
+    async fn create_token(&self, _: StoredToken, _: Terms) -> Result<(), StoreError> {
         self.answer(())
     }
 
@@ -128,7 +129,7 @@ impl Store for FailingStore {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn delete_token(&self, _: &str, _: Terms) -> Result<(), StoreError> {
+    async fn delete_token(&self, _: &str, _: Terms, _: Timestamp) -> Result<(), StoreError> {
         self.answer(())
     }
 
@@ -156,7 +157,7 @@ impl Store for FailingStore {
         self.answer(Page { items: Vec::new(), more: false })
     }
 
-    async fn update_labels(&self, _: &NodeName, _: LabelChange, _: Terms) -> Result<Node, StoreError> {
+    async fn update_labels(&self, _: &NodeName, _: LabelChange, _: Terms, _: Timestamp) -> Result<Node, StoreError> {
         self.nothing()
     }
 
@@ -216,14 +217,16 @@ impl Store for FailingStore {
         self.answer(Census { jobs: Vec::new(), tasks: Vec::new(), nodes: 0 })
     }
 
-    async fn create_credential(
-        &self,
-        _: StoredCredential,
-        _: Option<RequestKey>,
-        _: bool,
-        _: Timestamp,
-    ) -> Result<StoredCredential, StoreError> {
+    async fn create_credential(&self, _: StoredCredential, _: Terms) -> Result<RegistryCredential, StoreError> {
         self.nothing()
+    }
+
+    async fn answered_credential(
+        &self,
+        _: &RequestKey,
+        _: Timestamp,
+    ) -> Result<Option<RegistryCredential>, StoreError> {
+        self.answer(None)
     }
 
     async fn credential(&self, _: &CredentialName) -> Result<StoredCredential, StoreError> {
@@ -234,11 +237,16 @@ impl Store for FailingStore {
         self.nothing()
     }
 
-    async fn replace_credential(&self, _: StoredCredential, _: u64, _: bool) -> Result<StoredCredential, StoreError> {
+    async fn replace_credential(
+        &self,
+        _: StoredCredential,
+        _: u64,
+        _: Terms,
+    ) -> Result<RegistryCredential, StoreError> {
         self.nothing()
     }
 
-    async fn delete_credential(&self, _: &CredentialName, _: Terms) -> Result<(), StoreError> {
+    async fn delete_credential(&self, _: &CredentialName, _: Terms, _: Timestamp) -> Result<(), StoreError> {
         self.nothing()
     }
 

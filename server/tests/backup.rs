@@ -11,7 +11,7 @@ use longshore_server::backup::{self, Error};
 use longshore_server::identity::pki::{self, NewPki};
 use longshore_server::live::Live;
 use longshore_server::store::backup::BackupError;
-use longshore_server::store::{Change, Enrolling, Observer, SqliteStore, Store, StoredToken};
+use longshore_server::store::{Change, Enrolling, Observer, SqliteStore, Store, StoredToken, Terms};
 
 fn open(data_dir: &Path, observer: Arc<dyn Observer>) -> SqliteStore {
     SqliteStore::open(&data_dir.join("longshore.db"), observer).unwrap()
@@ -161,7 +161,7 @@ async fn a_restored_database_holds_removals_until_it_is_accepted() {
 
 async fn enroll(store: &SqliteStore, node: &NodeName, now: Timestamp) {
     let token = StoredToken::single("token", [7; 32], now, now + SignedDuration::from_hours(1));
-    store.create_token(token).await.unwrap();
+    store.create_token(token, Terms::default()).await.unwrap();
     let request = Enrolling {
         token_id: "token".to_owned(),
         secret_hash: [7; 32],

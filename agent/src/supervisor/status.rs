@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, InstanceState, InstanceStatus};
+use longshore_model::task::TaskState;
 
 use super::plan::{App, Container, ContainerState};
 use crate::ledger::{Record, Wish};
@@ -25,7 +26,8 @@ pub fn of(app: &App, now: Timestamp) -> AppStatus {
 }
 
 fn is_down(app: &App) -> bool {
-    !app.is_going_back() && app.entry.outcome.as_ref().is_some_and(|outcome| !outcome.is_success())
+    !app.is_going_back()
+        && app.entry.outcome.as_ref().is_some_and(|outcome| outcome.report.state != TaskState::Succeeded)
 }
 
 fn instance_state(app: &App, index: u32, record: &Record, now: Timestamp) -> InstanceState {

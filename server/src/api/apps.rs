@@ -17,7 +17,8 @@ use tonic::{Code, Request, Response, Status};
 use v1::app_service_server::AppService;
 
 use super::pages::{Asked, Listing};
-use super::{Context, filters, node_and_app, optional_name, status, terms};
+use super::repeats::Beside;
+use super::{Context, filters, node_and_app, optional_name, status};
 use crate::session::logs::{DeskError, Event, Reader};
 use crate::store::StoreError;
 
@@ -74,15 +75,17 @@ impl AppService for AppApi {
         &self,
         request: Request<v1::RemoveAppRequest>,
     ) -> Result<Response<v1::RemoveAppResponse>, Status> {
-        let request = request.into_inner();
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
         let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
         let app = AppName::from_wire(request.app_name, Path::Root.field("app_name"), &mut bad);
         let node: Option<NodeName> = optional_name(request.node_name, "node_name", &mut bad);
         let Some(app) = app.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let terms = terms(String::new(), request.validate_only);
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
         let nodes =
             self.0.store.remove_app(&app, node.as_ref(), terms, Timestamp::now()).await.map_err(status::store)?;
-        if !request.validate_only {
+        if !validate_only {
             tracing::info!(%app, nodes, "app is being removed");
         }
         Ok(Response::new(v1::RemoveAppResponse { nodes }))

@@ -11,7 +11,6 @@ use longshore_model::secret::Secret;
 use longshore_model::validate::{Path, Violations, quoted};
 use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
-use prost::Message;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tonic::{Request, Response, Status};
@@ -19,8 +18,9 @@ use v1::registry_credential_service_server::RegistryCredentialService;
 
 use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
-use super::{Context, filters, new_job, status, terms};
-use crate::store::{RequestKey, StoreError, StoredCredential};
+use super::repeats::Beside;
+use super::{Context, filters, status};
+use crate::store::{StoreError, StoredCredential};
 use crate::vault::{Vault, VaultError};
 
 const RESOURCE: &str = "registry_credential";
@@ -172,8 +172,8 @@ impl Change {
     }
 }
 
-fn answer(stored: &StoredCredential) -> Option<v1::RegistryCredential> {
-    Some(convert::registry_credential(&stored.credential))
+fn answer(credential: &RegistryCredential) -> Option<v1::RegistryCredential> {
+    Some(convert::registry_credential(credential))
 }
 
 #[async_trait]
@@ -182,12 +182,10 @@ impl RegistryCredentialService for CredentialApi {
         &self,
         request: Request<v1::CreateRegistryCredentialRequest>,
     ) -> Result<Response<v1::CreateRegistryCredentialResponse>, Status> {
-        let caller = status::caller(&request)?.to_string();
+        let caller = status::caller(&request)?.clone();
         let mut request = request.into_inner();
-        let validate_only = std::mem::take(&mut request.validate_only);
         let mut bad = Violations::default();
-        let request_id = new_job::read_request_id(&mut request.request_id, &mut bad);
-        let content = request.encode_to_vec();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
         let given = request.registry_credential.unwrap_or_default();
         let resource = Path::Root.field(RESOURCE);
         let name = CredentialName::from_wire(given.name, resource.field("name"), &mut bad);
@@ -209,21 +207,16 @@ impl RegistryCredentialService for CredentialApi {
             update_time: now,
             version: 1,
         };
-        let (new, request) = if validate_only {
+        let seal_all = move |vault: &Vault| {
             // Nothing that is only checked makes a key.
-            (StoredCredential { credential, sealed: Vec::new() }, None)
-        } else {
-            self.with_vault(move |vault| {
-                let sealed = seal(vault, &credential, &password)?;
-                let key = |id| Ok(RequestKey { caller, id, body: vault.fingerprint(&content)? });
-                Ok((StoredCredential { credential, sealed }, request_id.map(key).transpose()?))
-            })
-            .await?
+            let sealed = if beside.validate_only { Vec::new() } else { seal(vault, &credential, &password)? };
+            Ok((StoredCredential { credential, sealed }, beside.sealed_terms(vault)?))
         };
-        let store = &self.context.store;
-        let made = store.create_credential(new, request, validate_only, now).await.map_err(status::store)?;
+        let (new, terms) = self.with_vault(seal_all).await?;
+        let validate_only = terms.validate_only;
+        let made = self.context.store.create_credential(new, terms).await.map_err(status::store)?;
         if !validate_only {
-            tracing::info!(name = %made.credential.name, registry = %made.credential.registry, "registry credential created");
+            tracing::info!(name = %made.name, registry = %made.registry, "registry credential created");
         }
         Ok(Response::new(v1::CreateRegistryCredentialResponse { registry_credential: answer(&made) }))
     }
@@ -260,16 +253,17 @@ impl RegistryCredentialService for CredentialApi {
     ) -> Result<Response<v1::GetRegistryCredentialResponse>, Status> {
         let name = CredentialName::read_field(request.into_inner().name, "name").map_err(status::invalid)?;
         let stored = self.context.store.credential(&name).await.map_err(status::store)?;
-        Ok(Response::new(v1::GetRegistryCredentialResponse { registry_credential: answer(&stored) }))
+        Ok(Response::new(v1::GetRegistryCredentialResponse { registry_credential: answer(&stored.credential) }))
     }
 
     async fn update_registry_credential(
         &self,
         request: Request<v1::UpdateRegistryCredentialRequest>,
     ) -> Result<Response<v1::UpdateRegistryCredentialResponse>, Status> {
-        let request = request.into_inner();
-        let validate_only = request.validate_only;
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
         let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
         let fields = masked(&request, &mut bad);
         let given = request.registry_credential.unwrap_or_default();
         let resource = Path::Root.field(RESOURCE);
@@ -277,17 +271,26 @@ impl RegistryCredentialService for CredentialApi {
         let etag = given.etag.clone();
         let change = Change::read(&fields, given, request.password, &mut bad);
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let stored = self.context.store.credential(&name).await.map_err(status::store)?;
+        let terms = self.with_vault(move |vault| beside.sealed_terms(vault)).await?;
+        let store = &self.context.store;
+        if let Some(request) = &terms.request
+            && let Some(left) = store.answered_credential(request, Timestamp::now()).await.map_err(status::store)?
+        {
+            return Ok(Response::new(v1::UpdateRegistryCredentialResponse { registry_credential: answer(&left) }));
+        }
+        let stored = store.credential(&name).await.map_err(status::store)?;
         let seen = stored.credential.version;
         if !etag.is_empty() && etag != stored.credential.etag() {
             let error = StoreError::Changed { kind: "registry credential", name: name.to_string() };
             return Err(status::store(error));
         }
         if fields.is_empty() {
-            return Ok(Response::new(v1::UpdateRegistryCredentialResponse { registry_credential: answer(&stored) }));
+            let registry_credential = answer(&stored.credential);
+            return Ok(Response::new(v1::UpdateRegistryCredentialResponse { registry_credential }));
         }
+        let validate_only = terms.validate_only;
         let new = self.changed(change, stored).await?;
-        let changed = self.context.store.replace_credential(new, seen, validate_only).await.map_err(status::store)?;
+        let changed = store.replace_credential(new, seen, terms).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(%name, ?fields, "registry credential changed");
         }
@@ -298,9 +301,14 @@ impl RegistryCredentialService for CredentialApi {
         &self,
         request: Request<v1::DeleteRegistryCredentialRequest>,
     ) -> Result<Response<v1::DeleteRegistryCredentialResponse>, Status> {
-        let v1::DeleteRegistryCredentialRequest { name, etag, validate_only } = request.into_inner();
-        let name = CredentialName::read_field(name, "name").map_err(status::invalid)?;
-        self.context.store.delete_credential(&name, terms(etag, validate_only)).await.map_err(status::store)?;
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
+        let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
+        let name = CredentialName::from_wire(request.name, Path::Root.field("name"), &mut bad);
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
+        self.context.store.delete_credential(&name, terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(%name, "registry credential deleted");
         }

@@ -17,7 +17,8 @@ use tonic::Status;
 
 use super::nodes::NodeApi;
 use super::pages::{Asked, Listing};
-use super::{filters, optional_name, status, terms};
+use super::repeats::Beside;
+use super::{filters, optional_name, status};
 use crate::store::StoredToken;
 
 /// Bytes of the identifier of a token, of which those that we make have 12.
@@ -26,10 +27,11 @@ const MAX_TOKEN_ID: usize = 64;
 impl NodeApi {
     pub(super) async fn create_token(
         &self,
-        request: v1::CreateEnrollmentTokenRequest,
+        mut request: v1::CreateEnrollmentTokenRequest,
         caller: &Identity,
     ) -> Result<v1::CreateEnrollmentTokenResponse, Status> {
         let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, caller, &mut bad);
         let ttl = read_ttl(request.ttl, &mut bad);
         let labels = Labels::from_iter(request.labels);
         label::check(&labels, Path::Root.field("labels"), &mut bad);
@@ -49,7 +51,7 @@ impl NodeApi {
             expire_time: Some(convert::timestamp(expire_time)),
             ..Default::default()
         };
-        if request.validate_only {
+        if beside.validate_only {
             return Ok(answer);
         }
 
@@ -66,7 +68,7 @@ impl NodeApi {
             requires_approval: request.requires_approval,
             ..StoredToken::single(token.id(), token.secret_hash(), create_time, expire_time)
         };
-        self.context.store.create_token(stored).await.map_err(status::store)?;
+        self.context.store.create_token(stored, beside.terms()).await.map_err(status::store)?;
         tracing::info!(token = token.id(), %expire_time, uses, creator, "enrolment token created");
         answer.token = token.to_string();
         answer.token_id = token.id().to_owned();
@@ -95,16 +97,23 @@ impl NodeApi {
         Ok(v1::ListEnrollmentTokensResponse { enrollment_tokens, next_page_token })
     }
 
-    pub(super) async fn delete_token(&self, request: v1::DeleteEnrollmentTokenRequest) -> Result<(), Status> {
-        let v1::DeleteEnrollmentTokenRequest { token_id, validate_only } = request;
+    pub(super) async fn delete_token(
+        &self,
+        mut request: v1::DeleteEnrollmentTokenRequest,
+        caller: &Identity,
+    ) -> Result<(), Status> {
+        let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, caller, &mut bad);
+        let token_id = request.token_id;
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if token_id.is_empty() || token_id.len() > MAX_TOKEN_ID || !token_id.chars().all(allowed) {
             // The text is not repeated: it may be a whole token.
             let description = "is not the identifier of a token, which is the second of its four parts";
-            return Err(status::invalid(Violations::one("token_id", description)));
+            bad.add(Path::Root.field("token_id"), description);
         }
-        let terms = terms(String::new(), validate_only);
-        self.context.store.delete_token(&token_id, terms).await.map_err(status::store)?;
+        bad.or(()).map_err(status::invalid)?;
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
+        self.context.store.delete_token(&token_id, terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(token = token_id, "enrolment token deleted");
         }
@@ -137,10 +146,12 @@ impl NodeApi {
         Ok(v1::ListPendingNodesResponse { pending_nodes, next_page_token })
     }
 
-    pub(super) async fn approve(&self, request: v1::ApproveNodeRequest, caller: &Identity) -> Result<Node, Status> {
-        let v1::ApproveNodeRequest { name, etag, validate_only } = request;
-        let name = NodeName::read_field(name, "name").map_err(status::invalid)?;
-        let terms = terms(etag, validate_only);
+    pub(super) async fn approve(&self, mut request: v1::ApproveNodeRequest, caller: &Identity) -> Result<Node, Status> {
+        let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, caller, &mut bad);
+        let name = NodeName::from_wire(request.name, Path::Root.field("name"), &mut bad);
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
         let node = self.context.store.approve(&name, terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(node = %name, by = %caller, "a machine was approved");
@@ -148,10 +159,12 @@ impl NodeApi {
         Ok(node)
     }
 
-    pub(super) async fn deny(&self, request: v1::DenyNodeRequest, caller: &Identity) -> Result<(), Status> {
-        let v1::DenyNodeRequest { name, etag, validate_only } = request;
-        let name = NodeName::read_field(name, "name").map_err(status::invalid)?;
-        let terms = terms(etag, validate_only);
+    pub(super) async fn deny(&self, mut request: v1::DenyNodeRequest, caller: &Identity) -> Result<(), Status> {
+        let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, caller, &mut bad);
+        let name = NodeName::from_wire(request.name, Path::Root.field("name"), &mut bad);
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
         self.context.store.deny(&name, terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(node = %name, by = %caller, "a machine was denied");

@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use longshore_model::identity::Identity;
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::JobId;
@@ -17,8 +16,9 @@ use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
 use super::pages::{Asked, Listing};
+use super::repeats::{Beside, Repeatable};
 use super::watch::{Cursor, Watch};
-use super::{Context, filters, job_id, new_job, status, terms};
+use super::{Context, filters, job_id, new_job, status};
 use crate::hub::{Interest, Snapshot, Subscription};
 use crate::store::{JobRequest, Terms};
 
@@ -26,17 +26,6 @@ use crate::store::{JobRequest, Terms};
 const SCANNED_JOBS: usize = 100;
 /// Longest wait of one call: a caller that wants more asks again, and notices meanwhile that it is still connected.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
-
-/// What a call for a job says beside its effect; what is only checked is not remembered.
-macro_rules! job_terms {
-    ($call:literal, $request:ident, $caller:expr) => {{
-        let id = std::mem::take(&mut $request.request_id);
-        let validate_only = std::mem::take(&mut $request.validate_only);
-        new_job::repeatable($call, &$request, id, $caller)
-            .map_err(status::invalid)
-            .map(|key| Terms { request: key.filter(|_| !validate_only), ..terms($request.etag.clone(), validate_only) })
-    }};
-}
 
 /// JobService.
 pub struct JobApi(pub Context);
@@ -65,22 +54,18 @@ impl JobService for JobApi {
         &self,
         request: Request<v1::CreateJobRequest>,
     ) -> Result<Response<v1::CreateJobResponse>, Status> {
-        let creator = match status::caller(&request)? {
-            Identity::User { name, .. } => name.clone(),
-            other => other.to_string(),
-        };
+        let caller = status::caller(&request)?.clone();
         let (store, now) = (self.0.store.as_ref(), Timestamp::now());
         let mut request = request.into_inner();
-        let validate_only = std::mem::take(&mut request.validate_only);
         let mut bad = Violations::default();
-        let key = new_job::request_key(&mut request, &creator, &mut bad).filter(|_| !validate_only);
+        let Terms { request: key, validate_only, .. } = Beside::read(&mut request, &caller, &mut bad).terms();
         if let Some(key) = &key
             && let Some(job) = store.created(key, now).await.map_err(status::store)?
         {
             return Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }));
         }
         let id = self.0.ids.job().map_err(|error| status::internal(&error))?;
-        let mut new = new_job::make(store, request, id, creator, now, bad).await?;
+        let mut new = new_job::make(store, request, id, caller.name(), now, bad).await?;
         if validate_only {
             if new.job.kind.needs_app() {
                 store.check_not_busy(&new.job.app, new.nodes).await.map_err(status::store)?;
@@ -163,9 +148,7 @@ impl JobService for JobApi {
     }
 
     async fn stop_job(&self, request: Request<v1::StopJobRequest>) -> Result<Response<v1::StopJobResponse>, Status> {
-        let caller = status::caller(&request)?.name();
-        let mut request = request.into_inner();
-        let terms = job_terms!("StopJob", request, &caller)?;
+        let (request, terms) = read(request)?;
         let stop = JobRequest::Stop { cancel_in_flight: request.cancel_in_flight };
         let job = self.request(request.job_id, stop, terms).await?;
         Ok(Response::new(v1::StopJobResponse { job }))
@@ -175,17 +158,13 @@ impl JobService for JobApi {
         &self,
         request: Request<v1::ResumeJobRequest>,
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
-        let caller = status::caller(&request)?.name();
-        let mut request = request.into_inner();
-        let terms = job_terms!("ResumeJob", request, &caller)?;
+        let (request, terms) = read(request)?;
         let job = self.request(request.job_id, JobRequest::Resume, terms).await?;
         Ok(Response::new(v1::ResumeJobResponse { job }))
     }
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
-        let caller = status::caller(&request)?.name();
-        let mut request = request.into_inner();
-        let terms = job_terms!("RetryJob", request, &caller)?;
+        let (request, terms) = read(request)?;
         let job = self.request(request.job_id, JobRequest::Retry, terms).await?;
         Ok(Response::new(v1::RetryJobResponse { job }))
     }
@@ -212,6 +191,15 @@ impl JobService for JobApi {
         let (tasks, next_page_token) = listing.close(&found, found.items.iter().map(v1::Task::from).collect());
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
     }
+}
+
+/// A request for a job, and what it says beside its effect.
+fn read<R: Repeatable>(request: Request<R>) -> Result<(R, Terms), Status> {
+    let caller = status::caller(&request)?.clone();
+    let mut request = request.into_inner();
+    let mut bad = Violations::default();
+    let terms = Beside::read(&mut request, &caller, &mut bad).terms();
+    bad.or((request, terms)).map_err(status::invalid)
 }
 
 /// The job when it is at rest, or as it is when the time is over.

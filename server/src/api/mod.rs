@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod observe;
 mod pages;
 pub mod reflection;
+mod repeats;
 pub mod request_id;
 mod scan;
 pub(crate) mod status;
@@ -27,7 +28,7 @@ pub mod watch;
 
 use crate::ids::Ids;
 use crate::live::Live;
-use crate::store::{Store, Terms};
+use crate::store::Store;
 
 /// What every service of the API works with.
 #[derive(Clone)]
@@ -43,16 +44,6 @@ pub struct Context {
 /// Reads a name that may be left out.
 fn optional_name<T: FromWire<String>>(text: String, field: &str, bad: &mut Violations) -> Option<T> {
     if text.is_empty() { None } else { T::from_wire(text, Path::Root.field(field), bad) }
-}
-
-/// What a request says beside its effect; an empty etag stands for any.
-fn terms(etag: String, validate_only: bool) -> Terms {
-    Terms {
-        etag: Some(etag).filter(|etag| !etag.is_empty()),
-        validate_only,
-        request: None,
-        cause: request_id::current(),
-    }
 }
 
 fn job_id(text: String) -> Result<JobId, tonic::Status> {

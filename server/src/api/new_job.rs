@@ -21,62 +21,17 @@ use longshore_model::targets::Targets;
 use longshore_model::validate::{self, Path, Violations};
 use longshore_proto::convert::{FromWire, encode_spec};
 use longshore_proto::v1;
-use prost::Message;
-use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::status;
 use crate::store::sorting::Query;
-use crate::store::{NewJob, RequestKey, Store, StoreError};
+use crate::store::{NewJob, Store, StoreError};
 
 /// Named targets up to which each is looked up by itself; for more, reading all nodes in pages is quicker.
 const MAX_LOOKUPS: usize = 100;
 /// Characters of the job's identifier in the app's name: 50 random bits, so that two apps of one prefix never share a
 /// name, and short enough for a DNS label with the longest prefix and an instance number.
 const SUFFIX: usize = 10;
-
-/// Takes the request's identifier out of it, and makes of both what a repetition is known by. `None` when it has none.
-pub(super) fn request_key(
-    request: &mut v1::CreateJobRequest,
-    caller: &str,
-    bad: &mut Violations,
-) -> Option<RequestKey> {
-    let id = read_request_id(&mut request.request_id, bad)?;
-    Some(RequestKey { caller: caller.to_owned(), id, body: Sha256::digest(request.encode_to_vec()).into() })
-}
-
-/// What a repetition of a call for a job is known by: the call, and all that it says. `None` when it has no identifier.
-pub(super) fn repeatable(
-    call: &str,
-    request: &impl Message,
-    mut request_id: String,
-    caller: &str,
-) -> Result<Option<RequestKey>, Violations> {
-    let mut bad = Violations::default();
-    let id = read_request_id(&mut request_id, &mut bad);
-    let body = Sha256::new().chain_update(call).chain_update([0]).chain_update(request.encode_to_vec()).finalize();
-    bad.or(id.map(|id| RequestKey { caller: caller.to_owned(), id, body: body.into() }))
-}
-
-/// Takes a request's identifier out of it; `None` when it has none, or one that is wrong.
-pub(super) fn read_request_id(field: &mut String, bad: &mut Violations) -> Option<String> {
-    let mut id = std::mem::take(field);
-    if id.is_empty() {
-        return None;
-    }
-    if !is_uuid(&id) {
-        bad.add(Path::Root.field("request_id"), "is not a UUID such as 2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c11");
-        return None;
-    }
-    id.make_ascii_lowercase();
-    Some(id)
-}
-
-fn is_uuid(text: &str) -> bool {
-    let groups = [8, 4, 4, 4, 12];
-    let is_group = |(part, length): (&str, usize)| part.len() == length && part.bytes().all(|c| c.is_ascii_hexdigit());
-    text.split('-').count() == groups.len() && text.split('-').zip(groups).all(is_group)
-}
 
 /// The answer to a request that creates nothing: a job without what only a created one has.
 pub(super) fn preview(job: &Job) -> v1::Job {
@@ -315,26 +270,6 @@ fn queued(order: &JobOrder, what: What, nodes: usize, now: Timestamp) -> Job {
 #[allow(clippy::unwrap_used)] // A test may fail by panicking.
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_are_the_same_when_everything_but_their_identifier_is() {
-        let key = |id: &str, name: &str, caller: &str| {
-            let spec = Some(v1::AppSpec { name: name.to_owned(), ..Default::default() });
-            let mut request = v1::CreateJobRequest { request_id: id.to_owned(), spec, ..Default::default() };
-            let mut bad = Violations::default();
-            let key = request_key(&mut request, caller, &mut bad);
-            bad.or(key)
-        };
-        let (one, other) = ("2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c11", "2B1C6A1E-58A5-4C0F-9D0E-6A6F3C1F7C11");
-        let known = key(one, "till", "ann").unwrap().unwrap();
-        assert_eq!(key(other, "till", "ann").unwrap().unwrap(), known, "letters of either case");
-        assert_ne!(key(one, "tilt", "ann").unwrap().unwrap().body, known.body);
-        assert_ne!(key(one, "till", "bob").unwrap().unwrap(), known);
-        assert_eq!(key("", "till", "ann").unwrap(), None);
-        for wrong in ["1", "2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c1g", "2b1c6a1e58a54c0f9d0e6a6f3c1f7c11", "----", "é"] {
-            assert_eq!(key(wrong, "till", "ann").unwrap_err().0[0].field, "request_id", "{wrong}");
-        }
-    }
 
     #[test]
     fn an_apps_name_is_its_prefix_and_the_end_of_the_jobs_identifier() {

@@ -16,8 +16,9 @@ use v1::node_service_server::NodeService;
 
 use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
-use super::{Context, filters, status, terms};
-use crate::store::StoreError;
+use super::repeats::Beside;
+use super::{Context, filters, status};
+use crate::store::{StoreError, Terms};
 
 /// What there is of a node.
 pub(super) const FIELDS: Fields = Fields {
@@ -104,9 +105,12 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::UpdateNodeRequest>,
     ) -> Result<Response<v1::UpdateNodeResponse>, Status> {
-        let v1::UpdateNodeRequest { node, update_mask, validate_only } = request.into_inner();
-        let given = node.unwrap_or_default();
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
         let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
+        let v1::UpdateNodeRequest { node, update_mask, .. } = request;
+        let given = node.unwrap_or_default();
         let resource = Path::Root.field("node");
         let name = NodeName::from_wire(given.name, resource.field("name"), &mut bad);
         let labels = Labels::from_iter(given.labels);
@@ -121,8 +125,9 @@ impl NodeService for NodeApi {
         }
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
         let change = change_of(labels, &named);
-        let terms = terms(given.etag, validate_only);
-        let node = self.context.store.update_labels(&name, change, terms).await.map_err(status::store)?;
+        let terms = Terms { etag: Some(given.etag).filter(|etag| !etag.is_empty()), ..beside.terms() };
+        let changed = self.context.store.update_labels(&name, change, terms, Timestamp::now()).await;
+        let node = changed.map_err(status::store)?;
         Ok(Response::new(v1::UpdateNodeResponse { node: Some(self.on_wire(&node)) }))
     }
 
@@ -130,8 +135,10 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::UpdateNodeLabelsRequest>,
     ) -> Result<Response<v1::UpdateNodeLabelsResponse>, Status> {
-        let request = request.into_inner();
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
         let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
         let name = NodeName::from_wire(request.name, Path::Root.field("name"), &mut bad);
         let set = Labels::from_iter(request.set);
         label::check(&set, Path::Root.field("set"), &mut bad);
@@ -142,9 +149,8 @@ impl NodeService for NodeApi {
             }
         }
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let terms = terms(request.etag, request.validate_only);
         let change = LabelChange { clear: false, remove: request.remove, set };
-        let changed = self.context.store.update_labels(&name, change, terms).await;
+        let changed = self.context.store.update_labels(&name, change, beside.terms(), Timestamp::now()).await;
         let node = changed.map_err(|error| match error {
             StoreError::TooManyLabels(error) => status::invalid(Violations::one("set", error.to_string())),
             other => status::store(other),
@@ -156,9 +162,13 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::DeleteNodeRequest>,
     ) -> Result<Response<v1::DeleteNodeResponse>, Status> {
-        let v1::DeleteNodeRequest { name, etag, validate_only } = request.into_inner();
-        let name = NodeName::read_field(name, "name").map_err(status::invalid)?;
-        let terms = terms(etag, validate_only);
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
+        let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
+        let name = NodeName::from_wire(request.name, Path::Root.field("name"), &mut bad);
+        let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
         self.context.store.delete_node(&name, terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(node = %name, "node deleted");
@@ -185,7 +195,8 @@ impl NodeService for NodeApi {
         &self,
         request: Request<v1::DeleteEnrollmentTokenRequest>,
     ) -> Result<Response<v1::DeleteEnrollmentTokenResponse>, Status> {
-        self.delete_token(request.into_inner()).await?;
+        let caller = status::caller(&request)?.clone();
+        self.delete_token(request.into_inner(), &caller).await?;
         Ok(Response::new(v1::DeleteEnrollmentTokenResponse {}))
     }
 

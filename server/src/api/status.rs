@@ -162,6 +162,11 @@ pub(crate) fn store(error: StoreError) -> Status {
             details.set_resource_info(kind, name, "", message.clone());
             Status::with_error_details(Code::Aborted, message, details)
         }
+        StoreError::TokenShown(id) => {
+            let mut details = with_reason("TOKEN_SHOWN_ONCE");
+            details.set_resource_info("enrolment token", id, "", message.clone());
+            Status::with_error_details(Code::AlreadyExists, message, details)
+        }
         StoreError::RequestReused(_) => {
             let mut details = with_reason("REQUEST_ID_REUSED");
             details.add_bad_request_violation("request_id", message.clone());
@@ -276,6 +281,7 @@ mod tests {
             (StoreError::AlreadyExists { kind, name }, Code::AlreadyExists, "ENROLMENT_TOKEN_ALREADY_EXISTS"),
             (StoreError::Changed { kind: "job", name: "x".to_owned() }, Code::Aborted, "ETAG_MISMATCH"),
             (StoreError::RequestReused("x".to_owned()), Code::InvalidArgument, "REQUEST_ID_REUSED"),
+            (StoreError::TokenShown("x".to_owned()), Code::AlreadyExists, "TOKEN_SHOWN_ONCE"),
             (StoreError::BadToken, Code::PermissionDenied, "TOKEN_INVALID"),
             (StoreError::TokenForOther(node), Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE"),
             (StoreError::Busy, Code::ResourceExhausted, "STORE_BUSY"),

@@ -16,7 +16,8 @@ use tonic::{Code, Request, Response, Status};
 use v1::user_service_server::UserService;
 
 use super::pages::{Asked, Listing};
-use super::{Context, filters, status, terms};
+use super::repeats::Beside;
+use super::{Context, filters, status};
 use crate::identity::Authority;
 use crate::identity::authority::CertificateRequest;
 use crate::store::StoreError;
@@ -42,9 +43,10 @@ impl UserService for UserApi {
         &self,
         request: Request<v1::CreateUserRequest>,
     ) -> Result<Response<v1::CreateUserResponse>, Status> {
-        let creator = status::caller(&request)?.name();
-        let request = request.into_inner();
+        let caller = status::caller(&request)?.clone();
+        let mut request = request.into_inner();
         let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
         if let Err(error) = check_label(&request.name, MAX_NAME_LENGTH) {
             bad.add(Path::Root.field("name"), error.to_string());
         }
@@ -58,11 +60,11 @@ impl UserService for UserApi {
         bad.or(()).map_err(status::invalid)?;
         let now = Timestamp::now();
         self.authority.check_time(now).map_err(status::uncertified)?;
-        let user = User::new(request.name, role, creator, life, now, self.authority.end());
-        let terms = terms(String::new(), request.validate_only);
+        let user = User::new(request.name, role, caller.name(), life, now, self.authority.end());
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
         let user = self.context.store.create_user(user, terms).await.map_err(status::store)?;
         let mut answer = v1::CreateUserResponse { user: Some(v1::User::from(&user)), ..Default::default() };
-        if !request.validate_only {
+        if !validate_only {
             answer.certificate_chain_pem = self.certify(&user, &csr)?;
             answer.root_certificate_pem = self.authority.root_pem().to_owned();
             tracing::info!(user = user.name, role = %user.role, by = user.creator, "user created");
@@ -96,11 +98,15 @@ impl UserService for UserApi {
         request: Request<v1::RevokeUserRequest>,
     ) -> Result<Response<v1::RevokeUserResponse>, Status> {
         let caller = status::caller(&request)?.clone();
-        let v1::RevokeUserRequest { name, etag, validate_only } = request.into_inner();
+        let mut request = request.into_inner();
+        let mut bad = Violations::default();
+        let beside = Beside::read(&mut request, &caller, &mut bad);
+        let name = request.name;
         if let Err(error) = check_label(&name, MAX_NAME_LENGTH) {
-            return Err(status::invalid(Violations::one("name", error.to_string())));
+            bad.add(Path::Root.field("name"), error.to_string());
         }
-        let terms = terms(etag, validate_only);
+        bad.or(()).map_err(status::invalid)?;
+        let (validate_only, terms) = (beside.validate_only, beside.terms());
         let user = self.context.store.revoke_user(&name, terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(user = name, by = %caller, "user revoked");

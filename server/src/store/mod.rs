@@ -60,7 +60,7 @@ pub struct RequestKey {
     pub caller: String,
     /// What the caller calls the request.
     pub id: String,
-    /// SHA-256 of what is asked for.
+    /// Fingerprint of the call and of all that it says: SHA-256, or one with a key where that has a secret in it.
     pub body: [u8; 32],
 }
 
@@ -71,7 +71,7 @@ pub struct Terms {
     pub etag: Option<String>,
     /// Decide and answer, but change nothing.
     pub validate_only: bool,
-    /// Set when the request may come again. Only requests for jobs take it.
+    /// Set when the request may come again; what is only checked is not remembered.
     pub request: Option<RequestKey>,
     /// What the call that asks for it is called, for the logs of the nodes that it reaches.
     pub cause: Option<String>,
@@ -349,6 +349,12 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// The request has made this enrolment token already, which is shown once.
+    #[error(
+        "the request made the enrolment token {0} when it came first, and a token is shown once; delete that one, and \
+         make another by a request of another identifier"
+    )]
+    TokenShown(String),
     /// The caller sent another request under this identifier.
     #[error("the request identifier {0} stands for another request already")]
     RequestReused(String),
@@ -380,7 +386,7 @@ pub enum StoreError {
     /// There are as many as there may be.
     #[error("there are {limit} of the kind {kind} already, which is the limit")]
     TooMany {
-        /// enrolment token, pending node, registry credential.
+        /// enrolment token, pending node, registry credential, remembered request.
         kind: &'static str,
         /// The limit.
         limit: u32,
@@ -398,7 +404,9 @@ pub enum StoreError {
 
 /// What a server remembers.
 ///
-/// Writes return after their commit and after the observer was told. A dropped write may still be committed.
+/// Writes return after their commit and after the observer was told. A dropped write may still be committed. A write whose
+/// [`Terms::request`] has come before, from the same caller, within [`REQUEST_LIFETIME`], changes nothing and returns what it
+/// returned then; the same identifier with another request is [`StoreError::RequestReused`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The job that this request created, as it then was, if the request has come before.
@@ -443,7 +451,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Assigns these tasks, or lets them fail as [`longshore_model::machine::refuse`] does where the node's last session
     /// did not say what [`longshore_model::capability::check_later`] asks for; those that can no longer be assigned are
-    /// passed over. Returns how many were assigned or failed.
+    /// passed over. Returns how many were not.
     async fn assign(&self, picks: Vec<(JobId, NodeName)>, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Ends what is past its deadline, and returns the next deadline.
@@ -456,14 +464,14 @@ pub trait Store: Send + Sync + 'static {
     /// Takes reports of one node, in order. Reports of unknown jobs or apps are acknowledged and dropped.
     async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Keeps a token.
-    async fn create_token(&self, token: StoredToken) -> Result<(), StoreError>;
+    /// Keeps a token. A request that has come before is [`StoreError::TokenShown`], since the token itself is not kept.
+    async fn create_token(&self, token: StoredToken, terms: Terms) -> Result<(), StoreError>;
 
     /// A part of the list of tokens that can still be used at this moment.
     async fn tokens(&self, query: Query<TokenKey>, now: Timestamp) -> Result<Page<StoredToken>, StoreError>;
 
     /// Deletes a token, and forgets the machines that wait with it.
-    async fn delete_token(&self, id: &str, terms: Terms) -> Result<(), StoreError>;
+    async fn delete_token(&self, id: &str, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
 
     /// Spends a use of a token, and adds a node with its labels, in one transaction.
     ///
@@ -493,7 +501,13 @@ pub trait Store: Send + Sync + 'static {
     async fn nodes(&self, query: Query<NodeKey>) -> Result<Page<Node>, StoreError>;
 
     /// Changes a node's labels.
-    async fn update_labels(&self, name: &NodeName, change: LabelChange, terms: Terms) -> Result<Node, StoreError>;
+    async fn update_labels(
+        &self,
+        name: &NodeName,
+        change: LabelChange,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Node, StoreError>;
 
     /// Deletes a node, its apps, and fails its open tasks.
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
@@ -558,21 +572,22 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<u32, StoreError>;
 
     /// Forgets jobs that ended by `ended` with all their tasks, oldest first; returns how many it were, 0 when none is
-    /// left. A job stays that is not final, of which a node still has the app, and whose creation may be asked for again.
+    /// left. A job stays that is not final, of which a node still has the app, and about which a request may come again.
     /// One call forgets no more than is soon done.
     async fn forget_jobs(&self, ended: Timestamp, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Counts what there is. It reads a short row of every job, so that it takes longer the more are kept.
     async fn census(&self) -> Result<Census, StoreError>;
 
-    /// Keeps a registry credential; a request that has come before is answered with the one that it made, as it is now.
-    async fn create_credential(
+    /// Keeps a registry credential.
+    async fn create_credential(&self, new: StoredCredential, terms: Terms) -> Result<RegistryCredential, StoreError>;
+
+    /// The registry credential as this request made it or left it, if the request has come before.
+    async fn answered_credential(
         &self,
-        new: StoredCredential,
-        request: Option<RequestKey>,
-        validate_only: bool,
+        request: &RequestKey,
         now: Timestamp,
-    ) -> Result<StoredCredential, StoreError>;
+    ) -> Result<Option<RegistryCredential>, StoreError>;
 
     /// One registry credential.
     async fn credential(&self, name: &CredentialName) -> Result<StoredCredential, StoreError>;
@@ -585,11 +600,11 @@ pub trait Store: Send + Sync + 'static {
         &self,
         new: StoredCredential,
         seen: u64,
-        validate_only: bool,
-    ) -> Result<StoredCredential, StoreError>;
+        terms: Terms,
+    ) -> Result<RegistryCredential, StoreError>;
 
     /// Deletes a registry credential.
-    async fn delete_credential(&self, name: &CredentialName, terms: Terms) -> Result<(), StoreError>;
+    async fn delete_credential(&self, name: &CredentialName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -151,9 +151,26 @@ async fn a_request_may_come_again_and_what_is_only_checked_makes_nothing() {
     let request = v1::CreateRegistryCredentialRequest { request_id: id, ..creation("shop", "registry.example.com") };
     let made = create(&world, request.clone()).await.unwrap();
     assert_eq!(create(&world, request.clone()).await.unwrap(), made);
+    let request_of_before = request.clone();
     let other = v1::CreateRegistryCredentialRequest { password: "another".to_owned(), ..request };
     assert_eq!(fields(create(&world, other).await), ["request_id"]);
     assert_eq!(failure(create(&world, creation("shop", "other.example.com")).await).0, Code::AlreadyExists);
+    let change = |request_id: &str| v1::UpdateRegistryCredentialRequest {
+        registry_credential: Some(v1::RegistryCredential { etag: made.etag.clone(), ..made.clone() }),
+        password: "another".to_owned(),
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    };
+    let mut client = world.credentials(ADMIN);
+    let id = "3b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c11";
+    let changed = client.update_registry_credential(change(id)).await.unwrap().into_inner();
+    let again = client.update_registry_credential(change(id)).await.unwrap().into_inner();
+    assert_eq!(again, changed, "though its etag is of before the first time");
+    let other = v1::UpdateRegistryCredentialRequest { password: "a third".to_owned(), ..change(id) };
+    assert_eq!(fields(client.update_registry_credential(other).await), ["request_id"]);
+    assert_eq!(create(&world, request_of_before).await.unwrap(), made, "as it was made");
+    let now = changed.registry_credential.unwrap();
+    let changed_etag = now.etag.clone();
 
     create(&world, creation("other", "other.example.com")).await.unwrap();
     let list = v1::ListRegistryCredentialsRequest { page_size: 1, ..Default::default() };
@@ -162,13 +179,14 @@ async fn a_request_may_come_again_and_what_is_only_checked_makes_nothing() {
     let list =
         v1::ListRegistryCredentialsRequest { page_token: page.next_page_token, page_size: 1, ..Default::default() };
     let page = world.credentials(ADMIN).list_registry_credentials(list).await.unwrap().into_inner();
-    assert_eq!((page.registry_credentials, page.next_page_token.as_str()), (vec![made.clone()], ""));
+    assert_eq!((page.registry_credentials, page.next_page_token.as_str()), (vec![now], ""));
     let list =
         v1::ListRegistryCredentialsRequest { filter: "registry = other.example.com".to_owned(), ..Default::default() };
     let page = world.credentials(ADMIN).list_registry_credentials(list).await.unwrap().into_inner();
     assert_eq!(page.registry_credentials.len(), 1);
 
-    let delete = v1::DeleteRegistryCredentialRequest { name: "shop".to_owned(), etag: made.etag, validate_only: false };
+    let delete =
+        v1::DeleteRegistryCredentialRequest { name: "shop".to_owned(), etag: changed_etag, ..Default::default() };
     world.credentials(ADMIN).delete_registry_credential(delete.clone()).await.unwrap();
     assert_eq!(failure(world.credentials(ADMIN).delete_registry_credential(delete).await).0, Code::NotFound);
 }

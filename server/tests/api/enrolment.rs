@@ -1,6 +1,6 @@
 //! Tokens, and machines that wait for approval.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use longshore_model::admission::Fingerprint;
 use longshore_proto::v1;
@@ -30,7 +30,7 @@ async fn a_token_enrols_one_machine_and_knows_the_root() {
     let world = World::start().await;
     let request = v1::CreateEnrollmentTokenRequest {
         ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-        labels: HashMap::from([("role".to_owned(), "till".to_owned())]),
+        labels: BTreeMap::from([("role".to_owned(), "till".to_owned())]),
         node_name: "shop-1".to_owned(),
         ..Default::default()
     };
@@ -44,7 +44,7 @@ async fn a_token_enrols_one_machine_and_knows_the_root() {
 
     let wrong = v1::CreateEnrollmentTokenRequest {
         ttl: Some(prost_types::Duration { seconds: 100 * 24 * 3600, nanos: 0 }),
-        labels: HashMap::from([("a b".to_owned(), String::new())]),
+        labels: BTreeMap::from([("a b".to_owned(), String::new())]),
         node_name: "Shop".to_owned(),
         uses: 10_001,
         ..Default::default()

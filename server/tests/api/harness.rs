@@ -15,7 +15,7 @@ use longshore_server::api::calls::CallLayer;
 use longshore_server::identity::Authority;
 use longshore_server::live::Live;
 use longshore_server::services::{Backstage, Services};
-use longshore_server::store::{Enrolling, SqliteStore, Store, StoredToken};
+use longshore_server::store::{Enrolling, SqliteStore, Store, StoredToken, Terms};
 use longshore_server::vault::Vault;
 use longshore_tls::Pin;
 use tokio::net::TcpListener;
@@ -136,7 +136,10 @@ impl World {
         let (id, now) = (format!("token-{node}"), Timestamp::now());
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Labels>();
         let hour = now + jiff::SignedDuration::from_hours(1);
-        self.store.create_token(StoredToken { labels, ..StoredToken::single(&id, [7; 32], now, hour) }).await.unwrap();
+        self.store
+            .create_token(StoredToken { labels, ..StoredToken::single(&id, [7; 32], now, hour) }, Terms::default())
+            .await
+            .unwrap();
         self.store.enroll(enrolling(&id, [7; 32], node), now).await.unwrap();
     }
 
@@ -253,7 +256,7 @@ pub fn hello(architecture: &str) -> ToServer {
     let info = v1::NodeInfo {
         architecture: architecture.to_owned(),
         runtime: "fake".to_owned(),
-        capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
+        capabilities: vec!["jobs.update".to_owned()],
         ..Default::default()
     };
     ToServer::Hello(v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) })

@@ -56,6 +56,57 @@ async fn a_stop_that_comes_again_is_answered_and_another_request_is_refused() {
 }
 
 #[tokio::test]
+async fn a_change_that_comes_again_is_made_once() {
+    let world = World::start().await;
+    world.enroll("shop-1", &[]).await;
+    let (name, request_id) = ("shop-1".to_owned(), REQUEST.to_owned());
+    let set = [("role".to_owned(), "till".to_owned())].into();
+    let label = v1::UpdateNodeLabelsRequest { name: name.clone(), set, request_id, ..Default::default() };
+    let labelled = world.nodes().update_node_labels(label.clone()).await.unwrap().into_inner();
+    let clear = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
+    let node = Some(v1::Node { name: name.clone(), ..Default::default() });
+    let bare = v1::UpdateNodeRequest { node: node.clone(), update_mask: clear.clone(), ..Default::default() };
+    world.nodes().update_node(bare.clone()).await.unwrap();
+    assert_eq!(world.nodes().update_node_labels(label).await.unwrap().into_inner(), labelled, "as it was then");
+    let get = v1::GetNodeRequest { name: name.clone() };
+    let node = world.nodes().get_node(get).await.unwrap().into_inner().node.unwrap();
+    assert!(node.labels.is_empty(), "and nothing changed");
+    let reused = v1::UpdateNodeRequest { request_id: REQUEST.to_owned(), ..bare };
+    let (code, details) = failure(world.nodes().update_node(reused).await);
+    assert_eq!((code, details.error_info().unwrap().reason.as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+
+    let request_id = REQUEST.replace('2', "3");
+    let delete = v1::DeleteNodeRequest { name, request_id, ..Default::default() };
+    for _ in 0..2 {
+        world.nodes().delete_node(delete.clone()).await.unwrap();
+    }
+    let wrong = v1::DeleteNodeRequest { request_id: "7".to_owned(), name: "A".to_owned(), ..Default::default() };
+    let (_, details) = failure(world.nodes().delete_node(wrong).await);
+    let fields: Vec<_> = details.bad_request().unwrap().field_violations.iter().map(|bad| bad.field.as_str()).collect();
+    assert_eq!(fields, ["request_id", "name"], "everything that is wrong at once");
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_and_the_repetition_names_it() {
+    let world = World::start().await;
+    let request = v1::CreateEnrollmentTokenRequest {
+        labels: [("role".to_owned(), "till".to_owned()), ("site".to_owned(), "hh".to_owned())].into(),
+        request_id: REQUEST.to_owned(),
+        ..Default::default()
+    };
+    let checked = v1::CreateEnrollmentTokenRequest { validate_only: true, ..request.clone() };
+    world.nodes().create_enrollment_token(checked).await.unwrap();
+    let made = world.nodes().create_enrollment_token(request.clone()).await.unwrap().into_inner();
+    let status = world.nodes().create_enrollment_token(request).await.unwrap_err();
+    assert!(!format!("{status:?}").contains(&made.token), "the token itself is not said again");
+    let (code, details) = failure(Err::<(), _>(status));
+    assert_eq!((code, details.error_info().unwrap().reason.as_str()), (Code::AlreadyExists, "TOKEN_SHOWN_ONCE"));
+    assert_eq!(details.resource_info().unwrap().resource_name, made.token_id);
+    let listed = world.nodes().list_enrollment_tokens(v1::ListEnrollmentTokensRequest::default()).await.unwrap();
+    assert_eq!(listed.into_inner().enrollment_tokens.len(), 1);
+}
+
+#[tokio::test]
 async fn an_etag_that_is_out_of_date_aborts() {
     let world = World::start().await;
     world.enroll("shop-1", &[]).await;

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use longshore_proto::v1;
 use tonic::Code;
@@ -105,7 +105,7 @@ async fn labels_are_set_removed_and_checked() {
     };
     let labels = update(&[("role", "gateway"), ("site", "7")], &["old", "absent"]).await.unwrap();
     let expected = [("role", "gateway"), ("site", "7")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    assert_eq!(labels, HashMap::from(expected));
+    assert_eq!(labels, BTreeMap::from(expected));
 
     let (code, details) = failure(update(&[("a b", "x"), ("site", "8")], &["site"]).await);
     assert_eq!(code, Code::InvalidArgument);

@@ -25,7 +25,7 @@ use longshore_server::identity::attempts::MAX_FAILURES_OVERALL;
 use longshore_server::identity::pki::{self, NewPki};
 use longshore_server::identity::{Authority, authority::Issued};
 use longshore_server::serve::{Listeners, ServeError, run};
-use longshore_server::store::{Change, Observer, SqliteStore, Store, StoredToken};
+use longshore_server::store::{Change, Observer, SqliteStore, Store, StoredToken, Terms};
 use longshore_settings::Origins;
 use longshore_tls::{
     ClientCertificates, ConnectError, Credentials, EnrollmentToken, KeepAlive, PeerCertificate, Pin, connect,
@@ -540,6 +540,6 @@ async fn expired_token(dir: &Path) -> EnrollmentToken {
     let (hour, second) = (SignedDuration::from_hours(1), SignedDuration::from_secs(1));
     let now = Timestamp::now();
     let stored = StoredToken::single(token.id(), token.secret_hash(), now - hour, now - second);
-    store.create_token(stored).await.unwrap();
+    store.create_token(stored, Terms::default()).await.unwrap();
     token
 }

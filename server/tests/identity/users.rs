@@ -95,20 +95,37 @@ async fn users_are_added_listed_and_revoked() {
     };
     let status = server.users().await.create_user(create.clone()).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::AlreadyExists, "USER_ALREADY_EXISTS"));
-    let validate = v1::CreateUserRequest { name: "new".to_owned(), validate_only: true, ..create };
+    let request_id = "2b1c6a1e-58a5-4c0f-9d0e-6a6f3c1f7c11".to_owned();
+    let new = v1::CreateUserRequest { name: "new".to_owned(), request_id, ..create };
+    let validate = v1::CreateUserRequest { validate_only: true, ..new.clone() };
     let answer = server.users().await.create_user(validate).await.unwrap().into_inner();
     assert_eq!((answer.user.unwrap().name.as_str(), answer.certificate_chain_pem.as_str()), ("new", ""));
 
+    let first = server.users().await.create_user(new.clone()).await.unwrap().into_inner();
+    let again = server.users().await.create_user(new).await.unwrap().into_inner();
+    assert_eq!(again.user, first.user, "the same request is done once");
+    let certified = |pem: &str| {
+        let leaf = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        PeerCertificate::from_der(&leaf).unwrap().validity
+    };
+    assert_eq!(certified(&again.certificate_chain_pem), certified(&first.certificate_chain_pem));
+    server.revoke("new").await.unwrap();
+
     let ann = server.list("name = ann").await.remove(0);
-    let outdated = v1::RevokeUserRequest { name: "ann".to_owned(), etag: "0".to_owned(), validate_only: false };
+    let outdated = v1::RevokeUserRequest { name: "ann".to_owned(), etag: "0".to_owned(), ..Default::default() };
     assert_eq!(reason(&server.users().await.revoke_user(outdated).await.unwrap_err()), "ETAG_MISMATCH");
-    let validate = v1::RevokeUserRequest { name: "ann".to_owned(), etag: ann.etag.clone(), validate_only: true };
+    let validate = v1::RevokeUserRequest {
+        name: "ann".to_owned(),
+        etag: ann.etag.clone(),
+        validate_only: true,
+        ..Default::default()
+    };
     server.users().await.revoke_user(validate).await.unwrap();
     assert_eq!(server.list("NOT revoke_time:*").await.len(), 3);
     let revoked = server.revoke("ann").await.unwrap();
     assert_ne!(revoked.etag, ann.etag);
     assert_eq!(server.revoke("ann").await.unwrap(), revoked, "once is enough");
-    assert_eq!(names(server.list("revoke_time:*").await), ["ann"]);
+    assert_eq!(names(server.list("revoke_time:*").await), ["ann", "new"]);
     assert_eq!(reason(&server.revoke("nobody").await.unwrap_err()), "USER_NOT_FOUND");
     server.stop().await;
 }

@@ -1,6 +1,6 @@
 //! The demo's server and nodes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -121,7 +121,7 @@ async fn enroll(
     role: &str,
 ) -> Result<(), Error> {
     let request = CreateEnrollmentTokenRequest {
-        labels: HashMap::from([("role".to_owned(), role.to_owned())]),
+        labels: BTreeMap::from([("role".to_owned(), role.to_owned())]),
         node_name: name.to_owned(),
         ..Default::default()
     };

@@ -1,6 +1,6 @@
 //! `longshore node label`
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use longshore_proto::v1::UpdateNodeLabelsRequest;
 
@@ -38,7 +38,7 @@ fn parse(text: &str) -> Result<Change, String> {
 
 /// The changes as a request; the last one of a key counts.
 fn request(name: String, changes: Vec<Change>) -> UpdateNodeLabelsRequest {
-    let mut set = HashMap::new();
+    let mut set = BTreeMap::new();
     let mut remove = Vec::new();
     for change in changes {
         match change {
@@ -80,7 +80,7 @@ mod tests {
     fn the_last_change_of_a_key_counts() {
         let changes = ["a=1", "a-", "b-", "b=2"].map(|text| parse(text).unwrap_or(Change::Remove(String::new())));
         let request = request("n".to_owned(), changes.to_vec());
-        assert_eq!(request.set, HashMap::from([("b".to_owned(), "2".to_owned())]));
+        assert_eq!(request.set, BTreeMap::from([("b".to_owned(), "2".to_owned())]));
         assert_eq!(request.remove, ["a"]);
     }
 }

@@ -51,7 +51,7 @@ fn table(nodes: &[Node], now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use longshore_proto::v1::NodeInfo;
 
@@ -63,7 +63,7 @@ mod tests {
             Node {
                 name: "gateway-1".to_owned(),
                 connected: true,
-                labels: HashMap::from([("role".to_owned(), "gateway".to_owned())]),
+                labels: BTreeMap::from([("role".to_owned(), "gateway".to_owned())]),
                 info: Some(NodeInfo {
                     architecture: "amd64".to_owned(),
                     host_ip: "192.0.2.7".to_owned(),

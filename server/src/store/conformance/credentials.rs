@@ -9,6 +9,8 @@ use super::{Bed, Factory, at, is_not_found};
 use crate::store::sorting::Query;
 use crate::store::{Change, RequestKey, Store, StoreError, StoredCredential, Terms};
 
+const VALIDATE: Terms = Terms { etag: None, validate_only: true, request: None, cause: None };
+
 fn name(name: &str) -> CredentialName {
     CredentialName::parse(name).unwrap()
 }
@@ -40,12 +42,14 @@ fn changed(old: &StoredCredential, registry: &str, second: i64) -> StoredCredent
     StoredCredential { credential, sealed: b"sealed anew".to_vec() }
 }
 
-fn request(id: &str, body: u8) -> Option<RequestKey> {
-    Some(RequestKey { caller: "bob".to_owned(), id: id.to_owned(), body: [body; 32] })
+fn request(id: &str, body: u8) -> Terms {
+    let request = RequestKey { caller: "bob".to_owned(), id: id.to_owned(), body: [body; 32] };
+    Terms { request: Some(request), ..Terms::default() }
 }
 
 async fn create(store: &dyn Store, new: &StoredCredential) -> Result<StoredCredential, StoreError> {
-    store.create_credential(new.clone(), None, false, at(0)).await
+    let credential = store.create_credential(new.clone(), Terms::default()).await?;
+    Ok(StoredCredential { credential, sealed: new.sealed.clone() })
 }
 
 fn is_changed(error: &StoreError) -> bool {
@@ -75,17 +79,22 @@ pub(crate) async fn credentials_are_kept_and_paged(factory: &dyn Factory) {
 pub(crate) async fn a_credential_is_made_once(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let (new, other) = (credential("shop", "one.test", 0), credential("shop", "other.test", 1));
-    let again = |new: &StoredCredential, key, second| bed.store.create_credential(new.clone(), key, false, at(second));
-    again(&new, request("1", 1), 0).await.unwrap();
+    let again = |new: &StoredCredential, terms| bed.store.create_credential(new.clone(), terms);
+    again(&new, request("1", 1)).await.unwrap();
     assert!(matches!(create(&*bed.store, &other).await, Err(StoreError::AlreadyExists { .. })));
-    // The same request is answered with what it made, as that is by now, and another one is not.
-    assert_eq!(again(&other, request("1", 1), 1).await.unwrap(), new);
+    // The same request is answered with what it made, as that was, and another one is not.
+    assert_eq!(again(&other, request("1", 1)).await.unwrap(), new.credential);
     let newer = changed(&new, "newer.test", 2);
-    bed.store.replace_credential(newer.clone(), 1, false).await.unwrap();
-    assert_eq!(again(&other, request("1", 1), 3).await.unwrap(), newer);
-    assert!(matches!(again(&new, request("1", 2), 4).await, Err(StoreError::RequestReused(_))));
-    let day = 24 * 3600;
-    let late = again(&other, request("1", 1), day + 1).await;
+    let left = bed.store.replace_credential(newer.clone(), 1, request("2", 1)).await.unwrap();
+    assert_eq!(left, newer.credential);
+    assert_eq!(again(&other, request("1", 1)).await.unwrap(), new.credential);
+    assert!(matches!(again(&new, request("1", 2)).await, Err(StoreError::RequestReused(_))));
+    let key = request("2", 1).request.unwrap();
+    assert_eq!(bed.store.answered_credential(&key, at(4)).await.unwrap(), Some(left.clone()));
+    assert_eq!(bed.store.replace_credential(newer, 1, request("2", 1)).await.unwrap(), left, "two at one time");
+    let other_key = request("3", 1).request.unwrap();
+    assert_eq!(bed.store.answered_credential(&other_key, at(4)).await.unwrap(), None);
+    let late = again(&credential("shop", "other.test", 24 * 3600 + 1), request("1", 1)).await;
     assert!(matches!(late, Err(StoreError::AlreadyExists { .. })), "the request is forgotten: {late:?}");
 }
 
@@ -93,17 +102,18 @@ pub(crate) async fn a_change_knows_what_it_changes(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let first = create(&*bed.store, &credential("shop", "one.test", 0)).await.unwrap();
     let second = changed(&first, "two.test", 5);
-    assert_eq!(bed.store.replace_credential(second.clone(), 1, false).await.unwrap(), second);
+    let left = bed.store.replace_credential(second.clone(), 1, Terms::default()).await.unwrap();
+    assert_eq!(left, second.credential);
     assert_eq!(bed.store.credential(&name("shop")).await.unwrap(), second);
-    let late = bed.store.replace_credential(changed(&first, "three.test", 6), 1, false).await;
+    let late = bed.store.replace_credential(changed(&first, "three.test", 6), 1, Terms::default()).await;
     assert!(is_changed(&late.unwrap_err()), "version 1 is no more");
     // One that was deleted and made again under the name is another, though its version is the same.
-    bed.store.delete_credential(&name("shop"), Terms::default()).await.unwrap();
+    bed.store.delete_credential(&name("shop"), Terms::default(), at(0)).await.unwrap();
     create(&*bed.store, &credential("shop", "one.test", 9)).await.unwrap();
-    let late = bed.store.replace_credential(changed(&first, "three.test", 10), 1, false).await;
+    let late = bed.store.replace_credential(changed(&first, "three.test", 10), 1, Terms::default()).await;
     assert!(is_changed(&late.unwrap_err()), "it was made at another time");
     let absent = changed(&credential("none", "one.test", 0), "two.test", 1);
-    let absent = bed.store.replace_credential(absent, 1, false).await.unwrap_err();
+    let absent = bed.store.replace_credential(absent, 1, Terms::default()).await.unwrap_err();
     assert!(is_not_found(&absent, "registry credential"));
 }
 
@@ -111,27 +121,28 @@ pub(crate) async fn a_deletion_knows_what_it_deletes(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let first = create(&*bed.store, &credential("shop", "one.test", 0)).await.unwrap();
     let second = changed(&first, "two.test", 5);
-    bed.store.replace_credential(second.clone(), 1, false).await.unwrap();
+    bed.store.replace_credential(second.clone(), 1, Terms::default()).await.unwrap();
     let with = |stored: &StoredCredential| Terms { etag: Some(stored.credential.etag()), ..Terms::default() };
-    let refused = bed.store.delete_credential(&name("shop"), with(&first)).await.unwrap_err();
+    let refused = bed.store.delete_credential(&name("shop"), with(&first), at(0)).await.unwrap_err();
     assert!(is_changed(&refused));
-    bed.store.delete_credential(&name("shop"), with(&second)).await.unwrap();
-    let absent = bed.store.delete_credential(&name("shop"), Terms::default()).await.unwrap_err();
+    bed.store.delete_credential(&name("shop"), with(&second), at(0)).await.unwrap();
+    let absent = bed.store.delete_credential(&name("shop"), Terms::default(), at(0)).await.unwrap_err();
     assert!(is_not_found(&absent, "registry credential"));
 }
 
 pub(crate) async fn what_is_validated_changes_no_credential(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let new = credential("shop", "one.test", 0);
-    assert_eq!(bed.store.create_credential(new.clone(), request("1", 1), true, at(0)).await.unwrap(), new);
+    let checked = Terms { validate_only: true, ..request("1", 1) };
+    assert_eq!(bed.store.create_credential(new.clone(), checked).await.unwrap(), new.credential);
     assert!(is_not_found(&bed.store.credential(&name("shop")).await.unwrap_err(), "registry credential"));
     create(&*bed.store, &new).await.unwrap();
-    let twice = bed.store.create_credential(new.clone(), None, true, at(0)).await;
+    let twice = bed.store.create_credential(new.clone(), VALIDATE).await;
     assert!(matches!(twice, Err(StoreError::AlreadyExists { .. })));
     let other = changed(&new, "two.test", 5);
-    assert_eq!(bed.store.replace_credential(other.clone(), 1, true).await.unwrap(), other);
-    assert!(is_changed(&bed.store.replace_credential(other, 7, true).await.unwrap_err()));
-    bed.store.delete_credential(&name("shop"), Terms { validate_only: true, ..Terms::default() }).await.unwrap();
+    assert_eq!(bed.store.replace_credential(other.clone(), 1, VALIDATE).await.unwrap(), other.credential);
+    assert!(is_changed(&bed.store.replace_credential(other, 7, VALIDATE).await.unwrap_err()));
+    bed.store.delete_credential(&name("shop"), VALIDATE, at(0)).await.unwrap();
     assert_eq!(bed.store.credential(&name("shop")).await.unwrap(), new);
 }
 
@@ -145,7 +156,7 @@ pub(crate) async fn credentials_are_bounded(factory: &dyn Factory) {
     futures::future::try_join_all(many).await.unwrap();
     let full = create(&*bed.store, &credential("more", "one.test", 0)).await.unwrap_err();
     assert!(matches!(full, StoreError::TooMany { kind: "registry credential", .. }), "{full}");
-    bed.store.delete_credential(&name("n7"), Terms::default()).await.unwrap();
+    bed.store.delete_credential(&name("n7"), Terms::default(), at(0)).await.unwrap();
     create(&*bed.store, &credential("more", "one.test", 0)).await.unwrap();
 }
 
@@ -171,9 +182,9 @@ pub(crate) async fn an_assignment_says_whether_a_credential_is_for_its_image(fac
         full.into_iter().map(|one| one.image_access).collect::<Vec<_>>()
     };
     assert_eq!(full(1).await, [ImageAccess::Credential; 2]);
-    bed.store.replace_credential(changed(&made, "registry.test/other", 5), 1, false).await.unwrap();
+    bed.store.replace_credential(changed(&made, "registry.test/other", 5), 1, Terms::default()).await.unwrap();
     assert_eq!(told(3, 3).await, ImageAccess::Open);
     assert_eq!(full(2).await, [ImageAccess::Open; 3]);
-    bed.store.delete_credential(&name("shop"), Terms::default()).await.unwrap();
+    bed.store.delete_credential(&name("shop"), Terms::default(), at(0)).await.unwrap();
     assert_eq!(full(3).await, [ImageAccess::Open; 3]);
 }

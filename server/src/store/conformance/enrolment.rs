@@ -37,8 +37,8 @@ async fn names_waiting(store: &dyn Store, second: i64) -> Vec<String> {
 
 pub(crate) async fn tokens_are_spent_once(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(token("t", at(100))).await.unwrap();
-    let twice = bed.store.create_token(token("t", at(100))).await.unwrap_err();
+    bed.store.create_token(token("t", at(100)), Terms::default()).await.unwrap();
+    let twice = bed.store.create_token(token("t", at(100)), Terms::default()).await.unwrap_err();
     assert!(matches!(twice, StoreError::AlreadyExists { .. }), "{twice:?}");
     let node = enroll(&*bed.store, enrolling("t", 7, "a"), 1).await.unwrap();
     assert_eq!(node.labels, BTreeMap::from([("role".to_owned(), "edge".to_owned())]));
@@ -53,8 +53,8 @@ pub(crate) async fn tokens_are_refused(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["taken"]).await;
     let mut bound = token("t", at(100));
     bound.node = Some(node_name("only"));
-    bed.store.create_token(bound).await.unwrap();
-    bed.store.create_token(token("open", at(100))).await.unwrap();
+    bed.store.create_token(bound, Terms::default()).await.unwrap();
+    bed.store.create_token(token("open", at(100)), Terms::default()).await.unwrap();
     let enroll = |id: &'static str, hash: u8, name: &'static str, second: i64| {
         let store = bed.store.clone();
         async move { enroll(&*store, enrolling(id, hash, name), second).await }
@@ -73,12 +73,12 @@ pub(crate) async fn a_token_for_its_name_enrols_a_node_anew(factory: &dyn Factor
     bed.assigned(1, &["a"], 0).await;
     bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
     let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("role".to_owned(), "till".to_owned())]);
-    bed.store.update_labels(&node_name("a"), setting(set), Terms::default()).await.unwrap();
+    bed.store.update_labels(&node_name("a"), setting(set), Terms::default(), at(0)).await.unwrap();
     bed.open_session("a", 1).await;
     bed.seen.take();
     let mut bound = token("t", at(100));
     bound.node = Some(node_name("a"));
-    bed.store.create_token(bound).await.unwrap();
+    bed.store.create_token(bound, Terms::default()).await.unwrap();
 
     let node = enroll(&*bed.store, enrolling("t", 7, "a"), 50).await.unwrap();
     assert_eq!(lines(&bed.seen.take()), ["reenrolled a"]);
@@ -93,17 +93,17 @@ pub(crate) async fn a_token_for_its_name_enrols_a_node_anew(factory: &dyn Factor
 
 pub(crate) async fn expired_tokens_are_purged(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(token("t", at(100))).await.unwrap();
+    bed.store.create_token(token("t", at(100)), Terms::default()).await.unwrap();
     bed.store.pass_deadlines(at(99)).await.unwrap();
-    bed.store.create_token(token("t", at(100))).await.unwrap_err();
+    bed.store.create_token(token("t", at(100)), Terms::default()).await.unwrap_err();
     bed.store.pass_deadlines(at(100)).await.unwrap();
-    bed.store.create_token(token("t", at(200))).await.expect("the identifier is free again");
+    bed.store.create_token(token("t", at(200)), Terms::default()).await.expect("the identifier is free again");
 }
 
 pub(crate) async fn a_token_is_good_for_so_many_machines(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let three = StoredToken { uses: 3, uses_left: 3, ..token("t", at(100)) };
-    bed.store.create_token(three.clone()).await.unwrap();
+    bed.store.create_token(three.clone(), Terms::default()).await.unwrap();
     for (name, left) in [("a", 2), ("b", 1)] {
         enroll(&*bed.store, enrolling("t", 7, name), 1).await.unwrap();
         let listed = bed.store.tokens(Query::first(10), at(1)).await.unwrap().items;
@@ -120,9 +120,12 @@ pub(crate) async fn a_token_is_good_for_so_many_machines(factory: &dyn Factory) 
 pub(crate) async fn tokens_are_listed_and_deleted(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     for id in ["c", "a", "b"] {
-        bed.store.create_token(StoredToken { creator: "ann".to_owned(), ..guarded(id, 2) }).await.unwrap();
+        bed.store
+            .create_token(StoredToken { creator: "ann".to_owned(), ..guarded(id, 2) }, Terms::default())
+            .await
+            .unwrap();
     }
-    bed.store.create_token(token("expired", at(10))).await.unwrap();
+    bed.store.create_token(token("expired", at(10)), Terms::default()).await.unwrap();
     let query = Query::first(2);
     let first = bed.store.tokens(query.clone(), at(10)).await.unwrap();
     assert!(first.more);
@@ -135,10 +138,10 @@ pub(crate) async fn tokens_are_listed_and_deleted(factory: &dyn Factory) {
 
     let request = Enrolling { token_id: "a".to_owned(), ..machine("m", 1) };
     wait(&*bed.store, request.clone(), 1).await;
-    bed.store.delete_token("a", VALIDATE).await.unwrap();
+    bed.store.delete_token("a", VALIDATE, at(0)).await.unwrap();
     wait(&*bed.store, request.clone(), 1).await;
-    bed.store.delete_token("a", Terms::default()).await.unwrap();
-    let gone = bed.store.delete_token("a", Terms::default()).await.unwrap_err();
+    bed.store.delete_token("a", Terms::default(), at(0)).await.unwrap();
+    let gone = bed.store.delete_token("a", Terms::default(), at(0)).await.unwrap_err();
     assert!(is_not_found(&gone, "enrolment token"), "{gone:?}");
     let refused = bed.store.enroll(request, at(2)).await.unwrap_err();
     assert!(matches!(refused, StoreError::BadToken), "whoever waits with it waits no longer: {refused:?}");
@@ -147,7 +150,7 @@ pub(crate) async fn tokens_are_listed_and_deleted(factory: &dyn Factory) {
 
 pub(crate) async fn a_machine_waits_for_approval(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(guarded("t", 1)).await.unwrap();
+    bed.store.create_token(guarded("t", 1), Terms::default()).await.unwrap();
     let waits = wait(&*bed.store, machine("a", 1), 1).await;
     assert_eq!((waits.create_time, waits.expire_time), (at(1), at(1) + ADMISSION_LIFE));
     assert_eq!(
@@ -183,7 +186,7 @@ pub(crate) async fn a_machine_waits_for_approval(factory: &dyn Factory) {
 
 pub(crate) async fn a_machine_is_denied(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(guarded("t", 2)).await.unwrap();
+    bed.store.create_token(guarded("t", 2), Terms::default()).await.unwrap();
     wait(&*bed.store, machine("a", 1), 1).await;
     bed.store.deny(&node_name("a"), VALIDATE, at(2)).await.unwrap();
     assert_eq!(names_waiting(&*bed.store, 2).await, ["a"]);
@@ -202,7 +205,7 @@ pub(crate) async fn a_machine_is_denied(factory: &dyn Factory) {
 
 pub(crate) async fn an_approval_is_for_the_machine_that_was_looked_at(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(guarded("t", 2)).await.unwrap();
+    bed.store.create_token(guarded("t", 2), Terms::default()).await.unwrap();
     let seen = |machine: &PendingNode| Terms { etag: Some(machine.etag()), ..Terms::default() };
     let first = wait(&*bed.store, machine("a", 1), 1).await;
     bed.store.deny(&node_name("a"), seen(&first), at(2)).await.unwrap();
@@ -218,7 +221,7 @@ pub(crate) async fn an_approval_is_for_the_machine_that_was_looked_at(factory: &
 
 pub(crate) async fn one_machine_waits_for_a_name(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["taken"]).await;
-    bed.store.create_token(guarded("t", 9)).await.unwrap();
+    bed.store.create_token(guarded("t", 9), Terms::default()).await.unwrap();
     let refused = bed.store.enroll(machine("taken", 1), at(1)).await.unwrap_err();
     assert!(matches!(refused, StoreError::AlreadyExists { kind: "node", .. }), "{refused:?}");
     wait(&*bed.store, machine("a", 1), 1).await;
@@ -238,13 +241,13 @@ pub(crate) async fn one_machine_waits_for_a_name(factory: &dyn Factory) {
 
 pub(crate) async fn an_approval_ends_with_its_node(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(guarded("t", 2)).await.unwrap();
+    bed.store.create_token(guarded("t", 2), Terms::default()).await.unwrap();
     let name = node_name("a");
     wait(&*bed.store, machine("a", 1), 1).await;
     bed.store.approve(&name, Terms::default(), at(2)).await.unwrap();
     // Another machine takes the node's place, with approval too.
     let bound = StoredToken { node: Some(name.clone()), ..guarded("u", 1) };
-    bed.store.create_token(bound).await.unwrap();
+    bed.store.create_token(bound, Terms::default()).await.unwrap();
     let other = Enrolling { token_id: "u".to_owned(), ..machine("a", 2) };
     wait(&*bed.store, other.clone(), 3).await;
     let refused = bed.store.enroll(machine("a", 1), at(3)).await.unwrap_err();
@@ -260,7 +263,7 @@ pub(crate) async fn an_approval_ends_with_its_node(factory: &dyn Factory) {
 
 pub(crate) async fn waiting_is_bounded_and_ends(factory: &dyn Factory) {
     let bed = Bed::open(factory);
-    bed.store.create_token(guarded("t", MAX_PENDING + 2)).await.unwrap();
+    bed.store.create_token(guarded("t", MAX_PENDING + 2), Terms::default()).await.unwrap();
     let asking = (0..MAX_PENDING).map(|number| {
         let (store, request) = (bed.store.clone(), machine(&format!("m{number}"), 1));
         async move { store.enroll(request, at(1)).await.unwrap() }

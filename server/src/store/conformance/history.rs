@@ -136,7 +136,10 @@ async fn play(factory: &dyn Factory, history: Vec<(i64, Vec<Step>)>) {
 async fn perform(store: Arc<dyn Store>, step: Step, token_id: String, now: Timestamp) -> Outcome {
     let outcome = match step {
         Step::Enroll(node) => {
-            store.create_token(token(&token_id, now + jiff::SignedDuration::from_secs(1))).await.unwrap();
+            store
+                .create_token(token(&token_id, now + jiff::SignedDuration::from_secs(1)), Terms::default())
+                .await
+                .unwrap();
             store.enroll(enrolling(&token_id, 7, node.as_str()), now).await.map(|_| 0)
         }
         Step::Create(new) => store.create_job(*new).await.map(|_| 0),

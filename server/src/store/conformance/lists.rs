@@ -121,7 +121,7 @@ pub(crate) async fn tasks_are_sorted(factory: &dyn Factory) {
 pub(crate) async fn nodes_are_sorted(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let enrolled = async |name: &str, second: i64| {
-        bed.store.create_token(token(name, at(1000))).await.unwrap();
+        bed.store.create_token(token(name, at(1000)), Terms::default()).await.unwrap();
         enroll(&*bed.store, enrolling(name, 7, name), second).await.unwrap();
     };
     for (name, second) in [("c", 1), ("a", 2), ("f", 1), ("b", 3), ("e", 1), ("d", 2)] {
@@ -155,7 +155,10 @@ pub(crate) async fn tokens_are_sorted(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let made = async |id: &str, made: u32, life: u32| {
         let token = token(id, at(100 + i64::from(life)));
-        bed.store.create_token(StoredToken { create_time: at(i64::from(made)), ..token }).await.unwrap();
+        bed.store
+            .create_token(StoredToken { create_time: at(i64::from(made)), ..token }, Terms::default())
+            .await
+            .unwrap();
     };
     for (id, begin, life) in [("d", 1, 1), ("a", 2, 1), ("c", 1, 2), ("b", 2, 2), ("e", 3, 3), ("f", 1, 1)] {
         made(id, begin, life).await;
@@ -164,7 +167,7 @@ pub(crate) async fn tokens_are_sorted(factory: &dyn Factory) {
     let disturb = async |count: u32| {
         made(&format!("{}{count}", ["A", "c", "x"][count as usize % 3]), count % 4, 1 + count % 3).await;
         if count == 4 {
-            bed.store.delete_token("c", Terms::default()).await.unwrap();
+            bed.store.delete_token("c", Terms::default(), at(0)).await.unwrap();
         }
     };
     in_every_order(async |query: Query<TokenKey>| bed.store.tokens(query, at(100)).await, disturb).await;
@@ -173,7 +176,7 @@ pub(crate) async fn tokens_are_sorted(factory: &dyn Factory) {
 pub(crate) async fn machines_that_wait_are_sorted(factory: &dyn Factory) {
     let bed = Bed::open(factory);
     let several = StoredToken { uses: 1000, uses_left: 1000, requires_approval: true, ..token("t", at(1000)) };
-    bed.store.create_token(several).await.unwrap();
+    bed.store.create_token(several, Terms::default()).await.unwrap();
     let waits = async |name: &str, second: u32| {
         bed.store.enroll(enrolling("t", 7, name), at(i64::from(second))).await.unwrap();
     };
@@ -223,7 +226,7 @@ pub(crate) async fn credentials_are_sorted(factory: &dyn Factory) {
         StoredCredential { credential, sealed: vec![1] }
     };
     let made = async |name: &str, second: u32| {
-        bed.store.create_credential(stored(name, second), None, false, at(0)).await.unwrap();
+        bed.store.create_credential(stored(name, second), Terms::default()).await.unwrap();
     };
     for (name, second) in [("c", 1), ("a", 2), ("f", 1), ("b", 3), ("e", 1), ("d", 2)] {
         made(name, second).await;
@@ -232,7 +235,7 @@ pub(crate) async fn credentials_are_sorted(factory: &dyn Factory) {
         made(&format!("{}-{count}", ["a", "c", "f"][count as usize % 3]), count % 4).await;
         let mut changed = stored("e", 1);
         changed.credential.version = u64::from(count) + 1;
-        bed.store.replace_credential(changed, u64::from(count), false).await.unwrap();
+        bed.store.replace_credential(changed, u64::from(count), Terms::default()).await.unwrap();
     };
     in_every_order(async |query: Query<NameKey>| bed.store.credentials(query).await, disturb).await;
 }

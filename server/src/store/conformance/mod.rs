@@ -25,12 +25,12 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, ImageSource, Network};
+use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
 use longshore_model::task::{Task, TaskState};
 
 use super::{
     Change, EncodedAssignment, Enrolled, Enrolling, NewJob, NodeReport, Observer, RequestKey, Seen, Store, StoreError,
-    StoredToken,
+    StoredToken, Terms,
 };
 
 pub(super) mod apps;
@@ -64,7 +64,7 @@ macro_rules! conformance_suite {
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found, everything_is_counted;
             retention: old_jobs_are_forgotten, what_is_needed_is_kept, a_creation_that_may_come_again_is_kept;
             terms: a_request_that_comes_again_is_answered_as_before, a_retry_that_comes_again_starts_nothing,
-                requests_are_forgotten_after_a_day,
+                requests_are_forgotten_after_a_day, every_change_is_made_once, remembered_requests_are_bounded,
                 what_has_changed_is_left_alone, what_is_only_validated_is_left_alone, nodes_are_told_which_call_it_was;
             reports: progress_counts, failure_forgets_the_app, a_free_slot_is_told, reports_coalesce_in_order,
                 late_reports_are_kept, reports_of_the_unknown_are_dropped, thousands_of_reports_at_once;
@@ -149,8 +149,25 @@ pub(super) fn session_id(number: u32) -> SessionId {
 }
 
 pub(super) fn spec() -> AppSpec {
-    let source = ImageSource::Reference("registry.test/web:1".to_owned());
-    AppSpec { args: vec!["serve".to_owned()], network: Network::Host, ..AppSpec::new("web", source) }
+    AppSpec {
+        name: "web".to_owned(),
+        image: Image {
+            source: ImageSource::Reference("registry.test/web:1".to_owned()),
+            pull_policy: None,
+            credential: None,
+        },
+        command: Vec::new(),
+        args: vec!["serve".to_owned()],
+        env: Vec::new(),
+        resources: Resources::default(),
+        restart_policy: RestartPolicy::Always,
+        instances: 1,
+        volumes: Vec::new(),
+        network: Network::Host,
+        startup: Startup::default(),
+        privileged: false,
+        host_pid: false,
+    }
 }
 
 /// Seconds that jobs of the suite have.
@@ -208,7 +225,7 @@ pub(super) fn info() -> NodeInfo {
         cpus: 4,
         memory_bytes: 1 << 32,
         interfaces: Vec::new(),
-        capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
+        capabilities: vec!["jobs.update".to_owned()],
         runtime: "fake".to_owned(),
         host_ip: None,
     }
@@ -268,7 +285,7 @@ impl Bed {
 
     pub(super) async fn enroll(&self, nodes: &[&str]) {
         for name in nodes {
-            self.store.create_token(token(name, at(1000))).await.unwrap();
+            self.store.create_token(token(name, at(1000)), Terms::default()).await.unwrap();
             enroll(&*self.store, enrolling(name, 7, name), 0).await.unwrap();
         }
     }

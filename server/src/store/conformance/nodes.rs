@@ -31,24 +31,24 @@ pub(crate) async fn labels_change(factory: &dyn Factory) {
     let set = BTreeMap::from([("zone".to_owned(), "north".to_owned()), ("tier".to_owned(), "1".to_owned())]);
     let remove = vec!["role".to_owned(), "absent".to_owned()];
     let change = LabelChange { remove, ..setting(set.clone()) };
-    let node = bed.store.update_labels(&node_name("a"), change, Terms::default()).await.unwrap();
+    let node = bed.store.update_labels(&node_name("a"), change, Terms::default(), at(0)).await.unwrap();
     assert_eq!(node.labels, set);
     assert_eq!(bed.store.node(&node_name("a")).await.unwrap(), node);
     let only = BTreeMap::from([("only".to_owned(), String::new())]);
     let change = LabelChange { clear: true, ..setting(only.clone()) };
-    let node = bed.store.update_labels(&node_name("a"), change, Terms::default()).await.unwrap();
+    let node = bed.store.update_labels(&node_name("a"), change, Terms::default(), at(0)).await.unwrap();
     assert_eq!(node.labels, only);
     // Some of them come by two changes at once: each alone would do.
     let half = |letter: char| setting((0..40).map(|index| (format!("{letter}-{index}"), String::new())).collect());
     let name = node_name("a");
     let (one, other) = tokio::join!(
-        bed.store.update_labels(&name, half('a'), Terms::default()),
-        bed.store.update_labels(&name, half('b'), Terms::default())
+        bed.store.update_labels(&name, half('a'), Terms::default(), at(0)),
+        bed.store.update_labels(&name, half('b'), Terms::default(), at(0))
     );
     let refused = one.and(other).unwrap_err();
     assert!(matches!(refused, StoreError::TooManyLabels(_)), "{refused:?}");
     assert_eq!(bed.node("a").await.labels.len(), 41);
-    let unknown = bed.store.update_labels(&node_name("b"), setting(set), Terms::default()).await.unwrap_err();
+    let unknown = bed.store.update_labels(&node_name("b"), setting(set), Terms::default(), at(0)).await.unwrap_err();
     assert!(is_not_found(&unknown, "node"));
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn a_deleted_node_can_come_back(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a"]).await;
     bed.assigned(1, &["a"], 0).await;
     bed.store.delete_node(&node_name("a"), Terms::default(), at(5)).await.unwrap();
-    bed.store.create_token(token("new", at(100))).await.unwrap();
+    bed.store.create_token(token("new", at(100)), Terms::default()).await.unwrap();
     enroll(&*bed.store, enrolling("new", 7, "a"), 6).await.unwrap();
     assert!(bed.open_session("a", 1).await.is_empty());
     bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(7)).await.unwrap();
@@ -181,7 +181,7 @@ pub(crate) async fn a_restart_keeps_everything(factory: &dyn Factory) {
     bed.report("a", progress(1, 1, TaskState::Failed), 2).await;
     bed.report("b", progress(1, 1, TaskState::Starting), 2).await;
     bed.report("b", app_report("web-1", 1, 1, AppState::Running), 2).await;
-    bed.store.create_token(token("t", at(100))).await.unwrap();
+    bed.store.create_token(token("t", at(100)), Terms::default()).await.unwrap();
     bed.store.open_session(&node_name("a"), &session_id(1), info(), at(3)).await.unwrap();
     let everything = async |store: &dyn Store| {
         let job = store.job_with_tasks(&job_id(1), &Seen::default()).await.unwrap();

@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
+use longshore_model::name::NodeName;
 use longshore_model::node::{LabelChange, Labels};
 use longshore_model::task::TaskState;
+use longshore_model::user::User;
 
-use super::{Bed, Factory, RequestKey, app_name, at, job_id, lines, new_job, node_name, progress, setting};
+use super::{
+    Bed, Factory, RequestKey, app_name, at, enrolling, job_id, lines, new_job, node_name, progress, setting, token,
+};
 use crate::store::sorting::Query;
-use crate::store::{Change, JobRequest, NewJob, REQUEST_LIFETIME, StoreError, Terms};
+use crate::store::sqlite::MAX_REQUESTS;
+use crate::store::{Change, JobRequest, NewJob, REQUEST_LIFETIME, StoreError, StoredToken, Terms};
 
 fn key(caller: &str, id: &str, body: u8) -> RequestKey {
     RequestKey { caller: caller.to_owned(), id: id.to_owned(), body: [body; 32] }
@@ -101,6 +107,84 @@ pub(crate) async fn requests_are_forgotten_after_a_day(factory: &dyn Factory) {
     assert!(bed.store.created(&key("ann", "1", 2), over).await.unwrap().is_some());
 }
 
+/// Two answers of what is asked for twice, with something in between that would make the second another one, or none.
+macro_rules! twice {
+    ($bed:ident, $id:literal, $call:ident($($argument:expr),*; $($now:expr)?)) => {{
+        let terms = || Terms { request: Some(key("ann", $id, 1)), ..Terms::default() };
+        let first = $bed.store.$call($($argument,)* terms() $(, $now)?).await.unwrap();
+        $bed.seen.take();
+        let again = $bed.store.$call($($argument,)* terms() $(, $now)?).await.unwrap();
+        assert_eq!(again, first, "{}", stringify!($call));
+        assert_eq!(lines(&$bed.seen.take()), Vec::<String>::new(), "{}", stringify!($call));
+        let other = Terms { request: Some(key("ann", $id, 2)), ..Terms::default() };
+        let refused = $bed.store.$call($($argument,)* other $(, $now)?).await.unwrap_err();
+        assert!(matches!(refused, StoreError::RequestReused(_)), "{}: {refused:?}", stringify!($call));
+        first
+    }};
+}
+
+pub(crate) async fn every_change_is_made_once(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    bed.assigned(1, &["a"], 0).await;
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
+    let (a, b, app) = (node_name("a"), node_name("b"), app_name("web-1"));
+    let role = setting(Labels::from([("role".to_owned(), "till".to_owned())]));
+    let labelled = twice!(bed, "labels", update_labels(&a, role.clone(); at(3)));
+    bed.store.update_labels(&a, LabelChange { clear: true, ..role.clone() }, Terms::default(), at(3)).await.unwrap();
+    assert_eq!(twice!(bed, "labels", update_labels(&a, role.clone(); at(4))), labelled, "as it was then");
+    twice!(bed, "delete", delete_node(&b; at(3)));
+    let none: Option<&NodeName> = None;
+    assert_eq!(twice!(bed, "remove", remove_app(&app, none; at(3))), 1);
+
+    let terms = |body| Terms { request: Some(key("ann", "token", body)), ..Terms::default() };
+    let made = |id: &str| StoredToken { uses: 9, uses_left: 9, requires_approval: true, ..token(id, at(9000)) };
+    bed.store.create_token(made("t1"), terms(1)).await.unwrap();
+    let again = bed.store.create_token(made("t2"), terms(1)).await.unwrap_err();
+    assert!(matches!(again, StoreError::TokenShown(id) if id == "t1"));
+    assert!(matches!(bed.store.create_token(made("t2"), terms(2)).await, Err(StoreError::RequestReused(_))));
+    assert_eq!(bed.store.tokens(Query::first(10), at(3)).await.unwrap().items.len(), 1);
+    for name in ["c", "d"] {
+        bed.store.enroll(enrolling("t1", 7, name), at(3)).await.unwrap();
+    }
+    let (c, d) = (node_name("c"), node_name("d"));
+    let approved = twice!(bed, "approve", approve(&c; at(4)));
+    bed.store.delete_node(&c, Terms::default(), at(5)).await.unwrap();
+    assert_eq!(twice!(bed, "approve", approve(&c; at(6))), approved, "and no node comes of it");
+    twice!(bed, "deny", deny(&d; at(4)));
+    twice!(bed, "spend", delete_token("t1"; at(4)));
+
+    let life = SignedDuration::from_hours(9);
+    let user = |name: &str| User::new(name.to_owned(), Role::Viewer, "ann".to_owned(), life, at(0), Timestamp::MAX);
+    let eve = twice!(bed, "user", create_user(user("eve");));
+    let revoked = twice!(bed, "revoke", revoke_user("eve"; at(5)));
+    assert_eq!(revoked, User { revoke_time: Some(at(5)), ..eve.clone() });
+    assert_eq!(twice!(bed, "user", create_user(user("eve");)), eve, "and nobody comes back by it");
+    drop(bed);
+    let bed = Bed::open(factory);
+    let again = Terms { request: Some(key("ann", "revoke", 1)), ..Terms::default() };
+    assert_eq!(bed.store.revoke_user("eve", again, at(9)).await.unwrap(), revoked, "also after a restart");
+}
+
+pub(crate) async fn remembered_requests_are_bounded(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a"]).await;
+    let (name, role) = (node_name("a"), setting(Labels::from([("role".to_owned(), "till".to_owned())])));
+    let ask = |caller: &str, id: u32, second: i64| {
+        let terms = Terms { request: Some(key(caller, &id.to_string(), 1)), ..Terms::default() };
+        let (store, name, role) = (Arc::clone(&bed.store), name.clone(), role.clone());
+        async move { store.update_labels(&name, role, terms, at(second)).await }
+    };
+    futures::future::try_join_all((0..MAX_REQUESTS).map(|id| ask("ann", id, 0))).await.unwrap();
+    let full = ask("ann", MAX_REQUESTS, 1).await.unwrap_err();
+    assert!(matches!(full, StoreError::TooMany { kind: "remembered request", .. }), "{full}");
+    let full = bed.store.create_job(asked(1, key("ann", "job", 1))).await.unwrap_err();
+    assert!(matches!(full, StoreError::TooMany { .. }), "{full}");
+    ask("ann", 7, 2).await.expect("one that is remembered is answered");
+    ask("bob", MAX_REQUESTS, 3).await.expect("others have bounds of their own");
+    bed.store.update_labels(&name, role.clone(), Terms::default(), at(3)).await.expect("without an identifier");
+    let over = 24 * 3600;
+    ask("ann", MAX_REQUESTS, over).await.expect("a day later there is room");
+}
+
 pub(crate) async fn what_has_changed_is_left_alone(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
     let job = bed.store.create_job(new_job(1, &["a"], 0)).await.unwrap();
@@ -116,10 +200,10 @@ pub(crate) async fn what_has_changed_is_left_alone(factory: &dyn Factory) {
     bed.open_session("a", 1).await;
     assert_eq!(bed.node("a").await.etag(), old, "what the agent says is no change of the node");
     let name = node_name("a");
-    let node = bed.store.update_labels(&name, setting(set.clone()), seen(old.clone())).await.unwrap();
+    let node = bed.store.update_labels(&name, setting(set.clone()), seen(old.clone()), at(0)).await.unwrap();
     assert_eq!(bed.node("a").await.etag(), node.etag());
     assert_ne!(node.etag(), old);
-    let refused = bed.store.update_labels(&name, LabelChange::default(), seen(old.clone())).await.unwrap_err();
+    let refused = bed.store.update_labels(&name, LabelChange::default(), seen(old.clone()), at(0)).await.unwrap_err();
     assert!(changed(&refused), "{refused:?}");
     let refused = bed.store.delete_node(&name, seen(old), at(3)).await.unwrap_err();
     assert!(changed(&refused), "{refused:?}");
@@ -142,7 +226,7 @@ pub(crate) async fn what_is_only_validated_is_left_alone(factory: &dyn Factory) 
     let refused = bed.store.request(&job_id(1), JobRequest::Retry, VALIDATE, at(3)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
     let set = Labels::from([("role".to_owned(), "till".to_owned())]);
-    let labelled = bed.store.update_labels(&name, setting(set), VALIDATE).await.unwrap();
+    let labelled = bed.store.update_labels(&name, setting(set), VALIDATE, at(0)).await.unwrap();
     assert_eq!(labelled.labels.get("role").map(String::as_str), Some("till"));
     bed.store.delete_node(&name, VALIDATE, at(3)).await.unwrap();
     assert_eq!(bed.store.remove_app(&app, None, VALIDATE, at(3)).await.unwrap(), 1);

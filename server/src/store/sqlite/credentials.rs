@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use longshore_model::assignment::ImageAccess;
 use longshore_model::limits::MAX_REGISTRY_CREDENTIALS;
 use longshore_model::name::{CredentialName, JobId};
@@ -11,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::batch::Batch;
 use super::pages::{self, Source};
-use super::{read, rows};
+use super::rows;
 use crate::store::sorting::{NameKey, Query};
-use crate::store::{Page, REQUEST_LIFETIME, RequestKey, StoreError, StoredCredential, Terms};
+use crate::store::{Page, StoreError, StoredCredential, Terms};
 
 const COLUMNS: &str = "name, registry, username, ca_pem, sealed, create_time, update_time, version";
 
@@ -50,22 +49,16 @@ pub(super) fn many(sql: &Connection, query: &Query<NameKey>) -> Result<Page<Stor
 }
 
 impl Batch<'_> {
-    /// Keeps a new credential, or finds the one that the same request made.
+    /// Keeps a new credential.
     pub(super) fn create_credential(
         &mut self,
-        new: StoredCredential,
-        request: Option<&RequestKey>,
-        validate_only: bool,
-        now: Timestamp,
-    ) -> Result<StoredCredential, StoreError> {
-        if let Some(request) = request
-            && let Some(made) = self.made_by(request, now)?
-        {
-            return Ok(made);
-        }
-        let name = new.credential.name.clone();
-        if self.sql.prepare_cached("SELECT 1 FROM registry_credential WHERE name = ?1")?.exists([name.as_str()])? {
-            return Err(StoreError::AlreadyExists { kind: "registry credential", name: name.to_string() });
+        new: &StoredCredential,
+        terms: &Terms,
+    ) -> Result<RegistryCredential, StoreError> {
+        let StoredCredential { credential, sealed } = new;
+        let name = credential.name.as_str();
+        if self.sql.prepare_cached("SELECT 1 FROM registry_credential WHERE name = ?1")?.exists([name])? {
+            return Err(StoreError::AlreadyExists { kind: "registry credential", name: name.to_owned() });
         }
         let count: i64 = self.sql.query_row("SELECT count(*) FROM registry_credential", [], |row| row.get(0))?;
         if usize::try_from(count).is_ok_and(|count| count >= MAX_REGISTRY_CREDENTIALS) {
@@ -74,19 +67,16 @@ impl Batch<'_> {
                 limit: u32::try_from(MAX_REGISTRY_CREDENTIALS).unwrap_or(u32::MAX),
             });
         }
-        if validate_only {
-            return Ok(new);
+        if terms.validate_only {
+            return Ok(credential.clone());
         }
         self.credentials = None;
-        let request = request.map(|key| (key, now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX)));
-        let StoredCredential { credential, sealed } = &new;
         self.sql
             .prepare_cached(&format!(
-                "INSERT INTO registry_credential ({COLUMNS}, caller, request, body, request_expiry) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+                "INSERT INTO registry_credential ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
             ))?
             .execute(params![
-                name.as_str(),
+                name,
                 credential.registry.to_string(),
                 credential.username,
                 credential.ca_certificate_pem,
@@ -94,53 +84,24 @@ impl Batch<'_> {
                 rows::micros(credential.create_time),
                 rows::micros(credential.update_time),
                 rows::signed(credential.version),
-                request.map(|(key, _)| &key.caller),
-                request.map(|(key, _)| &key.id),
-                request.map(|(key, _)| key.body),
-                request.map(|(_, end)| rows::micros(end)),
             ])?;
-        Ok(new)
-    }
-
-    fn made_by(&self, request: &RequestKey, now: Timestamp) -> Result<Option<StoredCredential>, StoreError> {
-        // One whose time is over stands for nothing any more.
-        self.sql
-            .prepare_cached(
-                "UPDATE registry_credential SET caller = NULL, request = NULL, body = NULL, request_expiry = NULL \
-                 WHERE caller = ?1 AND request = ?2 AND request_expiry <= ?3",
-            )?
-            .execute(params![request.caller, request.id, rows::micros(now)])?;
-        let reused = || StoreError::RequestReused(request.id.clone());
-        if read::creation(self.sql, request, now)?.is_some() {
-            return Err(reused());
-        }
-        let found: Option<(StoredCredential, [u8; 32])> = self
-            .sql
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS}, body FROM registry_credential WHERE caller = ?1 AND request = ?2"
-            ))?
-            .query_row([&request.caller, &request.id], |row| Ok((credential(row)?, row.get(8)?)))
-            .optional()?;
-        match found {
-            Some((_, body)) if body != request.body => Err(reused()),
-            found => Ok(found.map(|(made, _)| made)),
-        }
+        Ok(credential.clone())
     }
 
     /// Puts a changed credential in the place of the version that it was made from.
     pub(super) fn replace_credential(
         &mut self,
-        new: StoredCredential,
+        new: &StoredCredential,
         seen: u64,
-        validate_only: bool,
-    ) -> Result<StoredCredential, StoreError> {
-        let StoredCredential { credential, sealed } = &new;
+        terms: &Terms,
+    ) -> Result<RegistryCredential, StoreError> {
+        let StoredCredential { credential, sealed } = new;
         let current = one(self.sql, &credential.name)?.credential;
         if (current.version, current.create_time) != (seen, credential.create_time) {
             return Err(StoreError::Changed { kind: "registry credential", name: credential.name.to_string() });
         }
-        if validate_only {
-            return Ok(new);
+        if terms.validate_only {
+            return Ok(credential.clone());
         }
         self.credentials = None;
         self.sql
@@ -157,7 +118,7 @@ impl Batch<'_> {
                 rows::micros(credential.update_time),
                 rows::signed(credential.version),
             ])?;
-        Ok(new)
+        Ok(credential.clone())
     }
 
     /// Deletes a credential.

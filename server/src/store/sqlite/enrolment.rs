@@ -57,8 +57,16 @@ fn no_pending(name: &NodeName) -> StoreError {
 }
 
 impl Batch<'_> {
-    /// Keeps a token.
-    pub(super) fn create_token(&mut self, token: &StoredToken) -> Result<(), StoreError> {
+    /// Keeps a token. Whoever asks for it again is told which it was: the token itself is not kept.
+    pub(super) fn create_token(&mut self, token: &StoredToken, terms: &Terms) -> Result<(), StoreError> {
+        let made = self.once(terms, token.create_time, |batch| {
+            batch.insert_token(token)?;
+            Ok(token.id.clone())
+        })?;
+        if made == token.id { Ok(()) } else { Err(StoreError::TokenShown(made)) }
+    }
+
+    fn insert_token(&mut self, token: &StoredToken) -> Result<(), StoreError> {
         if self.sql.prepare_cached("SELECT 1 FROM token WHERE id = ?1")?.exists([&token.id])? {
             return Err(StoreError::AlreadyExists { kind: "enrolment token", name: token.id.clone() });
         }

@@ -16,7 +16,7 @@ use rusqlite::params;
 
 use super::batch::Batch;
 use super::{no_node, read, rows};
-use crate::store::{JobRequest, NewJob, REQUEST_LIFETIME, RequestKey, StoreError, Terms};
+use crate::store::{JobRequest, NewJob, StoreError, Terms};
 
 /// SQL for the kinds of tasks that a request looks at; the numbers are those of [`rows::state_number`].
 const ACTIVE: &str = "state BETWEEN 1 AND 6";
@@ -29,7 +29,7 @@ impl Batch<'_> {
     pub(super) fn create_job(&mut self, new: NewJob) -> Result<Arc<Job>, StoreError> {
         let NewJob { mut job, spec, mut nodes, request, cause } = new;
         if let Some(request) = &request
-            && let Some(id) = read::creation(self.sql, request, job.create_time)?
+            && let Some(id) = self.job_of(request, job.create_time)?
         {
             // By way of this batch's own rows: it may have been created a moment ago.
             return Ok(Arc::new(self.job(&id)?.job.as_created()));
@@ -57,7 +57,7 @@ impl Batch<'_> {
         let job = Arc::new(job);
         let key = self.insert_job(&job, &spec, cause.as_deref())?;
         if let Some(request) = &request {
-            self.insert_creation(request, key, job.create_time)?;
+            self.remember_job(request, key, job.create_time)?;
         }
         self.add_job(key, job.clone(), spec, cause.map(Arc::from));
         let mut insert = self.sql.prepare_cached(
@@ -114,24 +114,6 @@ impl Batch<'_> {
         Ok(key)
     }
 
-    /// Remembers a request that was about this job, in place of one of that name whose time was over.
-    fn insert_creation(&mut self, request: &RequestKey, key: i64, now: Timestamp) -> Result<(), StoreError> {
-        let expire_time = now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX);
-        self.sql
-            .prepare_cached(
-                "INSERT OR REPLACE INTO creation (caller, id, body, job, expire_time) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![request.caller, request.id, request.body, key, rows::micros(expire_time)])?;
-        Ok(())
-    }
-
-    /// Forgets the requests whose time is over.
-    pub(super) fn purge_creations(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let mut statement = self.sql.prepare_cached("DELETE FROM creation WHERE expire_time <= ?1")?;
-        statement.execute([rows::micros(now)])?;
-        Ok(())
-    }
-
     /// Stops, resumes or retries a job.
     pub(super) fn request(
         &mut self,
@@ -141,7 +123,7 @@ impl Batch<'_> {
         now: Timestamp,
     ) -> Result<Arc<Job>, StoreError> {
         if let Some(known) = &terms.request
-            && let Some(id) = read::creation(self.sql, known, now)?
+            && let Some(id) = self.job_of(known, now)?
         {
             return Ok(self.job(&id)?.job.clone());
         }
@@ -189,7 +171,7 @@ impl Batch<'_> {
         }
         if let Some(known) = &terms.request {
             let key = self.job(id)?.key;
-            self.insert_creation(known, key, now)?;
+            self.remember_job(known, key, now)?;
         }
         self.job_changed(id);
         self.take_changed(id, tasks, &changed, now)?;
@@ -234,7 +216,7 @@ impl Batch<'_> {
     pub(super) fn pass_deadlines(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         self.write_rows()?;
         self.purge_tokens(now)?;
-        self.purge_creations(now)?;
+        self.purge_requests(now)?;
         self.purge_users(now)?;
         let passed: Vec<JobId> = self
             .sql

@@ -17,11 +17,17 @@ use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Node, NodeInfo};
+use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
 use longshore_model::user::User;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use self::batch::Batch;
 pub use self::metrics::StoreMetrics;
 use self::read::Readers;
+#[cfg(test)]
+pub(super) use self::requests::MAX_REQUESTS;
 use self::rows::rounded;
 use self::writer::Writer;
 use super::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
@@ -43,6 +49,7 @@ mod nodes;
 mod pages;
 mod read;
 mod reports;
+mod requests;
 mod retention;
 mod rows;
 mod schema;
@@ -142,6 +149,16 @@ impl SqliteStore {
         &self.metrics
     }
 
+    /// Writes what a caller asks for, unless the same request has come before.
+    async fn write_once<T: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        terms: Terms,
+        now: Timestamp,
+        change: impl FnOnce(&mut Batch<'_>, &Terms) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer.write(move |batch| batch.once(&terms, rounded(now), |batch| change(batch, &terms))).await
+    }
+
     /// Whether a store has the database at `path` open, here or in another process.
     #[must_use]
     pub fn is_in_use(path: &Path) -> bool {
@@ -233,17 +250,17 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn create_token(&self, token: StoredToken) -> Result<(), StoreError> {
-        self.writer.write(move |batch| batch.create_token(&token)).await
+    async fn create_token(&self, token: StoredToken, terms: Terms) -> Result<(), StoreError> {
+        self.writer.write(move |batch| batch.create_token(&token, &terms)).await
     }
 
     async fn tokens(&self, query: Query<TokenKey>, now: Timestamp) -> Result<Page<StoredToken>, StoreError> {
         self.readers.read(move |sql| read::tokens(sql, &query, rounded(now))).await
     }
 
-    async fn delete_token(&self, id: &str, terms: Terms) -> Result<(), StoreError> {
+    async fn delete_token(&self, id: &str, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let id = id.to_owned();
-        self.writer.write(move |batch| batch.delete_token(&id, &terms)).await
+        self.write_once(terms, now, move |batch, terms| batch.delete_token(&id, terms)).await
     }
 
     async fn enroll(&self, request: Enrolling, now: Timestamp) -> Result<Enrolled, StoreError> {
@@ -256,12 +273,12 @@ impl Store for SqliteStore {
 
     async fn approve(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<Node, StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.approve(&name, &terms, rounded(now))).await
+        self.write_once(terms, now, move |batch, terms| batch.approve(&name, terms, rounded(now))).await
     }
 
     async fn deny(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.deny(&name, &terms, rounded(now))).await
+        self.write_once(terms, now, move |batch, terms| batch.deny(&name, terms, rounded(now))).await
     }
 
     async fn node(&self, name: &NodeName) -> Result<Node, StoreError> {
@@ -273,18 +290,25 @@ impl Store for SqliteStore {
         self.readers.read(move |sql| read::nodes(sql, &query)).await
     }
 
-    async fn update_labels(&self, name: &NodeName, change: LabelChange, terms: Terms) -> Result<Node, StoreError> {
+    async fn update_labels(
+        &self,
+        name: &NodeName,
+        change: LabelChange,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<Node, StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.update_labels(&name, &change, &terms)).await
+        self.write_once(terms, now, move |batch, terms| batch.update_labels(&name, &change, terms)).await
     }
 
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.delete_node(&name, &terms, rounded(now))).await
+        self.write_once(terms, now, move |batch, terms| batch.delete_node(&name, terms, rounded(now))).await
     }
 
     async fn create_user(&self, user: User, terms: Terms) -> Result<User, StoreError> {
-        self.writer.write(move |batch| batch.create_user(rounded_user(user), &terms)).await
+        let user = rounded_user(user);
+        self.write_once(terms, user.create_time, move |batch, terms| batch.create_user(user, terms)).await
     }
 
     async fn adopt_first_user(&self, user: User) -> Result<(), StoreError> {
@@ -310,7 +334,7 @@ impl Store for SqliteStore {
 
     async fn revoke_user(&self, name: &str, terms: Terms, now: Timestamp) -> Result<User, StoreError> {
         let name = name.to_owned();
-        self.writer.write(move |batch| batch.revoke_user(&name, &terms, rounded(now))).await
+        self.write_once(terms, now, move |batch, terms| batch.revoke_user(&name, terms, rounded(now))).await
     }
 
     async fn certified_node(&self, name: &NodeName, end: Timestamp) -> Result<(), StoreError> {
@@ -357,7 +381,9 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<u32, StoreError> {
         let (app, node) = (app.clone(), node.cloned());
-        self.writer.write(move |batch| batch.remove_app(&app, node.as_ref(), &terms, rounded(now))).await
+        let remove =
+            move |batch: &mut Batch<'_>, terms: &Terms| batch.remove_app(&app, node.as_ref(), terms, rounded(now));
+        self.write_once(terms, now, remove).await
     }
 
     async fn forget_jobs(&self, ended: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
@@ -371,14 +397,21 @@ impl Store for SqliteStore {
     async fn create_credential(
         &self,
         mut new: StoredCredential,
-        request: Option<RequestKey>,
-        validate_only: bool,
-        now: Timestamp,
-    ) -> Result<StoredCredential, StoreError> {
+        terms: Terms,
+    ) -> Result<RegistryCredential, StoreError> {
         new.credential.create_time = rounded(new.credential.create_time);
         new.credential.update_time = rounded(new.credential.update_time);
-        let now = rounded(now);
-        self.writer.write(move |batch| batch.create_credential(new, request.as_ref(), validate_only, now)).await
+        let now = new.credential.create_time;
+        self.write_once(terms, now, move |batch, terms| batch.create_credential(&new, terms)).await
+    }
+
+    async fn answered_credential(
+        &self,
+        request: &RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<RegistryCredential>, StoreError> {
+        let request = request.clone();
+        self.readers.read(move |sql| requests::answer(sql, &request, now)).await
     }
 
     async fn credential(&self, name: &CredentialName) -> Result<StoredCredential, StoreError> {
@@ -394,15 +427,16 @@ impl Store for SqliteStore {
         &self,
         mut new: StoredCredential,
         seen: u64,
-        validate_only: bool,
-    ) -> Result<StoredCredential, StoreError> {
+        terms: Terms,
+    ) -> Result<RegistryCredential, StoreError> {
         new.credential.update_time = rounded(new.credential.update_time);
-        self.writer.write(move |batch| batch.replace_credential(new, seen, validate_only)).await
+        let now = new.credential.update_time;
+        self.write_once(terms, now, move |batch, terms| batch.replace_credential(&new, seen, terms)).await
     }
 
-    async fn delete_credential(&self, name: &CredentialName, terms: Terms) -> Result<(), StoreError> {
+    async fn delete_credential(&self, name: &CredentialName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
-        self.writer.write(move |batch| batch.delete_credential(&name, &terms)).await
+        self.write_once(terms, now, move |batch, terms| batch.delete_credential(&name, terms)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

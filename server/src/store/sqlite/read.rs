@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::pages::{self, Source};
-use super::{no_app, no_job, no_node, rows, schema};
+use super::{no_app, no_job, no_node, requests, rows, schema};
 use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{Page, RequestKey, Seen, StoreError, StoredToken};
 
@@ -112,23 +112,8 @@ pub(super) fn job(sql: &Connection, id: &JobId) -> Result<Arc<Job>, StoreError> 
     job_and_key(sql, id).map(|(_, job)| Arc::new(job))
 }
 
-/// The job that a request was about, if it has come before; a fault of the caller if that was another one.
-pub(super) fn creation(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<JobId>, StoreError> {
-    let found: Option<(JobId, [u8; 32])> = sql
-        .prepare_cached(
-            "SELECT job.id, creation.body FROM creation JOIN job ON job.key = creation.job \
-             WHERE creation.caller = ?1 AND creation.id = ?2 AND creation.expire_time > ?3",
-        )?
-        .query_row(params![request.caller, request.id, rows::micros(now)], |row| Ok((rows::name(row, 0)?, row.get(1)?)))
-        .optional()?;
-    match found {
-        Some((_, body)) if body != request.body => Err(StoreError::RequestReused(request.id.clone())),
-        found => Ok(found.map(|(id, _)| id)),
-    }
-}
-
 pub(super) fn created(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Arc<Job>>, StoreError> {
-    let Some(id) = creation(sql, request, now)? else { return Ok(None) };
+    let Some(id) = requests::job(sql, request, now)? else { return Ok(None) };
     job_and_key(sql, &id).map(|(_, job)| Some(Arc::new(job.as_created())))
 }
 

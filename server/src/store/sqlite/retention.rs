@@ -14,19 +14,20 @@ const MAX_TASKS: u32 = 10_000;
 const MAX_JOBS: u32 = 500;
 
 /// Final, ended by a moment, without an app that runs its spec, did so before the last update, or is being removed by
-/// it, and no request about it can come again. The counts say that it is final; a retry that has begun has no end.
+/// it, and no request about it can come again. The
+/// counts say that it is final; a retry that has begun has no end.
 const FORGETTABLE: &str = "SELECT key, id, succeeded + failed + timed_out FROM job \
      WHERE end_time IS NOT NULL AND end_time <= ?1 AND pending + active + cancelled = 0 \
      AND NOT EXISTS (SELECT 1 FROM app WHERE app.name = job.app \
      AND (app.job = job.key OR app.remover = job.id OR app.previous_job = job.id)) \
-     AND NOT EXISTS (SELECT 1 FROM creation WHERE creation.job = job.key) \
+     AND NOT EXISTS (SELECT 1 FROM request WHERE request.job = job.key) \
      ORDER BY end_time LIMIT ?2";
 
 impl Batch<'_> {
     /// Forgets some jobs that ended by `ended` and that no app needs; returns how many.
     pub(super) fn forget_jobs(&mut self, ended: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
         self.write_rows()?;
-        self.purge_creations(now)?;
+        self.purge_requests(now)?;
         let found: Vec<(i64, JobId, u32)> = self
             .sql
             .prepare_cached(FORGETTABLE)?

@@ -22,7 +22,7 @@ use crate::store::conformance::{
     self, Bed, Factory, Recorder, at, conformance_suite, enrolling, job_id, lines, new_job, node_name, progress, token,
 };
 use crate::store::sorting::{AppKey, JobKey, NodeKey, Query, TaskKey, TokenKey};
-use crate::store::{JobRequest, NewJob, Observer, Seen, Store, StoreError, Terms};
+use crate::store::{JobRequest, NewJob, Observer, RequestKey, Seen, Store, StoreError, Terms};
 
 mod crash;
 
@@ -246,6 +246,31 @@ async fn jobs_of_before_are_sorted_by_the_names_of_their_specs() {
     assert_eq!(jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>(), [job_id(3), job_id(1), job_id(2)]);
 }
 
+#[tokio::test]
+async fn requests_of_before_they_were_all_kept_in_one_place_are_still_known() {
+    let database = Database::new();
+    let (store, _) = database.store();
+    store.create_token(token("a", at(100)), Terms::default()).await.unwrap();
+    store.enroll(enrolling("a", 7, "a"), at(0)).await.unwrap();
+    let request = RequestKey { caller: "ann".to_owned(), id: "1".to_owned(), body: [1; 32] };
+    let made = store.create_job(NewJob { request: Some(request.clone()), ..new_job(1, &["a"], 0) }).await.unwrap();
+    drop(store);
+    let connection = rusqlite::Connection::open(database.path()).unwrap();
+    connection.execute_batch(include_str!("schema-2.sql")).unwrap();
+    let back = "INSERT INTO creation SELECT caller, id, body, job, expire_time FROM request; DROP TABLE request; \
+                ALTER TABLE registry_credential ADD COLUMN caller TEXT; \
+                ALTER TABLE registry_credential ADD COLUMN request TEXT; \
+                ALTER TABLE registry_credential ADD COLUMN body BLOB; \
+                ALTER TABLE registry_credential ADD COLUMN request_expiry INTEGER; \
+                CREATE UNIQUE INDEX registry_credential_by_request ON registry_credential (caller, request) \
+                WHERE request IS NOT NULL;";
+    connection.execute_batch(back).unwrap();
+    connection.execute_batch(include_str!("schema-16.sql")).unwrap();
+    drop(connection);
+    let (store, _) = database.store();
+    assert_eq!(store.created(&request, at(1)).await.unwrap(), Some(made));
+}
+
 #[test]
 fn joins_are_prepared_once() {
     let database = Database::new();
@@ -275,7 +300,7 @@ async fn hold(store: &SqliteStore) -> mpsc::SyncSender<()> {
 
 async fn nodes_of(store: &SqliteStore, names: &[&str]) {
     for name in names {
-        store.create_token(token(name, at(1000))).await.unwrap();
+        store.create_token(token(name, at(1000)), Terms::default()).await.unwrap();
         store.enroll(enrolling(name, 7, name), at(0)).await.unwrap();
     }
 }
@@ -405,11 +430,11 @@ async fn dropping_the_store_commits_what_is_queued() {
     let database = Database::new();
     let (store, _) = database.store();
     let release = hold(&store).await;
-    let mut write = Box::pin(store.create_token(token("t", at(100))));
+    let mut write = Box::pin(store.create_token(token("t", at(100)), Terms::default()));
     assert!(futures::poll!(&mut write).is_pending());
     drop(write);
     release.send(()).unwrap();
     drop(store);
     let bed = Bed::open(&database);
-    bed.store.create_token(token("t", at(100))).await.unwrap_err();
+    bed.store.create_token(token("t", at(100)), Terms::default()).await.unwrap_err();
 }

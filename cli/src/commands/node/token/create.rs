@@ -1,6 +1,5 @@
 //! `longshore node token create`
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,7 +45,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(create: Create, context: &mut Context<'_>) -> Result<Exit, Error> {
     let request = CreateEnrollmentTokenRequest {
         ttl: create.ttl.map(longshore_proto::convert::duration),
-        labels: create.labels.into_iter().collect::<HashMap<_, _>>(),
+        labels: create.labels.into_iter().collect(),
         node_name: create.name.unwrap_or_default(),
         uses: create.uses,
         requires_approval: create.approval,
