@@ -13,6 +13,7 @@ use longshore_model::backoff::Crashes;
 use longshore_model::failure::Failure;
 use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
+use longshore_model::task::TaskState;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -72,6 +73,14 @@ pub struct Outcome {
     pub acknowledged: bool,
 }
 
+impl Outcome {
+    /// Whether the attempt was a success.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.report.state == TaskState::Succeeded
+    }
+}
+
 /// What was checked and pulled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
@@ -113,6 +122,22 @@ pub struct Record {
     pub not_before: Option<Timestamp>,
     /// How it last ended.
     pub last_exit: Option<InstanceExit>,
+}
+
+impl Record {
+    /// What is left of it when counting begins anew: what runs, as `live` says, stays counted as the first start. The number of
+    /// the last run never goes back.
+    #[must_use]
+    pub fn counted_anew(&self, live: bool) -> Self {
+        Self {
+            run: self.run,
+            starts: u32::from(live),
+            live,
+            start_time: self.start_time,
+            last_exit: self.last_exit,
+            ..Self::default()
+        }
+    }
 }
 
 /// Why the ledger could not be read or written.
@@ -278,9 +303,13 @@ fn read(path: &Path, app: &AppName) -> io::Result<Entry> {
     if file.version != VERSION {
         return Err(io::Error::other(format!("it has version {}, this agent reads {VERSION}", file.version)));
     }
-    let entry: Entry = serde_json::from_value(file.entry)?;
+    let mut entry: Entry = serde_json::from_value(file.entry)?;
     if entry.assignment.app != *app {
         return Err(io::Error::other(format!("it is about the app {}", entry.assignment.app)));
+    }
+    if entry.outcome.as_ref().is_some_and(Outcome::is_success) {
+        // The agent ended between the success and the next write: there is nothing to go back to, and its ports are free.
+        entry.proven = None;
     }
     Ok(entry)
 }

@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Words {
 ///
 /// # Errors
 ///
-/// One sentence that begins with `name:line:column`.
+/// One sentence that begins with `name:line:column`, or with `name` alone where a part is missing or misplaced.
 pub(crate) fn parse(name: &str, text: &str) -> Result<JobOrder, String> {
     let file: JobFile = serde_saphyr::from_str(text).map_err(|error| explain(name, &error))?;
     let mut bad = Violations::default();

@@ -31,6 +31,8 @@ pub const SECURITY_SECCOMP: &str = "security.seccomp";
 pub const SECURITY_PRIVILEGED: &str = "security.privileged";
 /// Apps among the node's own processes.
 pub const SECURITY_HOST_PID: &str = "security.host-pid";
+/// Updates, with the way back to the last healthy revision. No spec asks for it; [`crate::kind::JobKind::capability`] does.
+pub const JOBS_UPDATE: &str = "jobs.update";
 
 /// Everything that a spec can need.
 pub const ALL: [&str; 11] = [

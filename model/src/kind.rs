@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability;
 use crate::machine::AppEffect;
 
 /// What a job does on each of its nodes.
@@ -68,13 +69,13 @@ impl JobKind {
         }
     }
 
-    /// What an agent must be able to do for it, as a word of [`crate::node::NodeInfo::capabilities`]: agents are older than
+    /// What an agent must be able to do for it, as a word of [`crate::capability`]: agents are older than
     /// some kinds.
     #[must_use]
     pub fn capability(self) -> Option<&'static str> {
         match self {
             Self::Deploy | Self::Remove => None,
-            Self::Update => Some("jobs.update"),
+            Self::Update => Some(capability::JOBS_UPDATE),
         }
     }
 

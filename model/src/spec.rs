@@ -53,6 +53,28 @@ pub struct AppSpec {
     pub host_pid: bool,
 }
 
+impl AppSpec {
+    /// The spec that runs an image and leaves everything else to its defaults.
+    #[must_use]
+    pub fn new(name: &str, source: ImageSource) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: Image { source, pull_policy: None, credential: None },
+            command: Vec::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            resources: Resources::default(),
+            restart_policy: RestartPolicy::default(),
+            instances: one(),
+            volumes: Vec::new(),
+            network: Network::default(),
+            startup: Startup::default(),
+            privileged: false,
+            host_pid: false,
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }

@@ -67,7 +67,7 @@ pub struct TaskEvent {
 pub enum TaskState {
     /// Not assigned yet.
     Pending,
-    /// Durable and on its way to the agent.
+    /// Durable and on its way to the agent; of a REMOVE job, until the app is gone.
     Assigned,
     /// The agent checks architecture, ports, interfaces and paths.
     Checking,
@@ -79,7 +79,7 @@ pub enum TaskState {
     Starting,
     /// Started; waiting for it to stay up.
     Settling,
-    /// Healthy.
+    /// Healthy; of a REMOVE job, gone.
     Succeeded,
     /// Ended with a failure.
     Failed,

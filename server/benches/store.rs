@@ -22,7 +22,7 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::NodeInfo;
 use longshore_model::report::TaskReport;
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::spec::{AppSpec, ImageSource, Network};
 use longshore_model::task::TaskState;
 use longshore_server::store::{
     Change, Enrolling, NewJob, NodeReport, Observer, SqliteStore, Store, StoredToken, Terms,
@@ -183,25 +183,8 @@ async fn report(store: &Arc<SqliteStore>, names: &[NodeName], id: &JobId) -> Res
 }
 
 fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
-    let spec = AppSpec {
-        name: "web".to_owned(),
-        image: Image {
-            source: ImageSource::Reference("registry.test/web:1".to_owned()),
-            pull_policy: None,
-            credential: None,
-        },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        resources: Resources::default(),
-        restart_policy: RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network: Network::Host,
-        startup: Startup::default(),
-        privileged: false,
-        host_pid: false,
-    };
+    let source = ImageSource::Reference("registry.test/web:1".to_owned());
+    let spec = AppSpec { network: Network::Host, ..AppSpec::new("web", source) };
     let (now, timeout) = (Timestamp::now(), Duration::from_secs(600));
     let job = Job {
         id: JobId::parse(&"1".repeat(26))?,

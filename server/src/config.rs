@@ -30,7 +30,7 @@ const MIN_NODE_LIFE: Duration = Duration::from_secs(10);
 const MAX_NODE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time for which final jobs are kept: a quarter, for those who look back.
 const DEFAULT_RETENTION: &str = "90d";
-/// A request to create a job may come again within a day, and is then answered with the job.
+/// A request about a job may come again within a day, and is then answered with the job.
 const MIN_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// A century: for ever.
 const MAX_RETENTION: Duration = Duration::from_secs(36_500 * 24 * 3600);
@@ -292,7 +292,8 @@ impl Config {
     /// All mistakes at once.
     pub fn check(args: &RunArgs, origins: &Origins, now: Timestamp) -> Result<Self, Mistakes> {
         let mut mistakes = args.contradictions(origins);
-        let pki = pki::load(&args.data_dir, now).map_err(|error| mistakes.push(chain(&error))).ok();
+        let pki =
+            pki::load(&args.data_dir, now).map_err(|error| mistakes.push(longshore_tls::with_causes(&error))).ok();
         match pki {
             Some(pki) if mistakes.is_empty() => Ok(Self {
                 data_dir: args.data_dir.clone(),
@@ -340,19 +341,6 @@ fn between(text: &str, allowed: RangeInclusive<Duration>, words: &str) -> Result
         Ok(_) => Err(format!("not between {words}")),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// An error with all its sources in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

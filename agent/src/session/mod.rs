@@ -125,7 +125,7 @@ fn needs_a_person(end: &End) -> bool {
 }
 
 fn log(end: &End, delay: Duration) {
-    let source = std::error::Error::source(end).map(source_chain);
+    let source = std::error::Error::source(end).map(longshore_tls::with_causes);
     match end {
         End::Drained(_) => tracing::info!(?delay, "the server is going away; dialling again"),
         End::Call(status) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => {
@@ -149,17 +149,6 @@ fn log(end: &End, delay: Duration) {
         _ if needs_a_person(end) => tracing::error!(%end, source, ?delay, "the session cannot begin"),
         _ => tracing::warn!(%end, source, ?delay, "the session ended; dialling again"),
     }
-}
-
-fn source_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

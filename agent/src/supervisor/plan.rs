@@ -88,12 +88,12 @@ pub enum Next {
     Wait(Option<Timestamp>),
 }
 
-/// Why an app is taken down.
+/// Why an app is taken down, or goes back to its last healthy revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Its first deployment failed.
+    /// Its deployment, or an update of it, failed.
     Failed(Failure),
-    /// Its deployment was given up.
+    /// Its deployment, or an update of it, was given up.
     Cancelled,
     /// It is no longer wanted, or a crash came between the end of an attempt and the last of its removal.
     Removed,
@@ -155,15 +155,7 @@ impl App {
             let is_done =
                 same_revision && record.ended && record.last_exit.is_some_and(|exit| ended_well(policy, exit));
             if !is_done {
-                // What runs stays counted as the first start; the number of the last run never goes back.
-                *record = Record {
-                    run: record.run,
-                    starts: u32::from(record.live),
-                    live: record.live,
-                    start_time: record.start_time,
-                    last_exit: record.last_exit,
-                    ..Record::default()
-                };
+                *record = record.counted_anew(record.live);
             }
         }
     }
@@ -223,7 +215,7 @@ impl App {
             return Some(Ending::Removed);
         }
         match &self.entry.outcome {
-            Some(outcome) if outcome.report.state == TaskState::Succeeded => None,
+            Some(outcome) if outcome.is_success() => None,
             Some(_) if self.is_going_back() => None,
             Some(_) => Some(Ending::Removed),
             None if self.entry.assignment.order == Order::Cancel => Some(Ending::Cancelled),
@@ -322,14 +314,10 @@ impl App {
     pub fn prepared(&mut self, image: ResolvedImage) {
         let side = self.prepared_side();
         let Assignment { revision, attempt, .. } = *self.assignment_of(side);
-        let prepared = Some(Prepared { revision, attempt, image });
-        match (&mut self.entry.proven, side) {
-            (Some(proven), Side::Proven) => proven.prepared = prepared,
-            _ => self.entry.prepared = prepared,
-        }
+        *self.prepared_mut(side) = Some(Prepared { revision, attempt, image });
         if self.entry.assignment.order == Order::Keep {
             // It is wanted whatever becomes of it.
-            self.settled();
+            self.forget_proven();
         }
         self.resolved = None;
         self.progressed();
@@ -443,10 +431,7 @@ impl App {
             return;
         }
         let side = self.target_side();
-        let lost = match (&mut self.entry.proven, side) {
-            (Some(proven), Side::Proven) => proven.prepared.take(),
-            _ => self.entry.prepared.take(),
-        };
+        let lost = self.prepared_mut(side).take();
         // The same image is fetched again: a tag that has moved changes nothing that runs. Where there is no such image any
         // more, the app takes what its tag means now. An update under way goes first.
         if side == self.prepared_side() {

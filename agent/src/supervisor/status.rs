@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, InstanceState, InstanceStatus};
-use longshore_model::task::TaskState;
 
 use super::plan::{App, Container, ContainerState};
 use crate::ledger::{Record, Wish};
@@ -26,8 +25,7 @@ pub fn of(app: &App, now: Timestamp) -> AppStatus {
 }
 
 fn is_down(app: &App) -> bool {
-    !app.is_going_back()
-        && app.entry.outcome.as_ref().is_some_and(|outcome| outcome.report.state != TaskState::Succeeded)
+    !app.is_going_back() && app.entry.outcome.as_ref().is_some_and(|outcome| !outcome.is_success())
 }
 
 fn instance_state(app: &App, index: u32, record: &Record, now: Timestamp) -> InstanceState {

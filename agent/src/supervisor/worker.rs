@@ -294,7 +294,7 @@ impl Worker {
         }
         self.conclude(TaskState::Succeeded, None).await;
         if self.app.entry.outcome.is_some() {
-            self.app.settled();
+            self.app.forget_proven();
             self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
         }
     }

@@ -17,7 +17,7 @@ use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::capability;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::TaskReport;
-use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::spec::{AppSpec, ImageSource, Startup};
 use longshore_model::task::TaskState;
 use tokio::sync::watch;
 
@@ -179,21 +179,8 @@ pub(crate) fn update(image: &str) -> Assignment {
 }
 
 pub(crate) fn spec(image: &str) -> AppSpec {
-    AppSpec {
-        name: "till".to_owned(),
-        image: Image { source: ImageSource::Reference(image.to_owned()), pull_policy: None, credential: None },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        resources: Resources::default(),
-        restart_policy: RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network: Network::default(),
-        startup: Startup { settle: Duration::from_secs(5), max_starts: 3 },
-        privileged: false,
-        host_pid: false,
-    }
+    let startup = Startup { settle: Duration::from_secs(5), max_starts: 3 };
+    AppSpec { startup, ..AppSpec::new("till", ImageSource::Reference(image.to_owned())) }
 }
 
 pub(crate) fn ordered(mut assignment: Assignment, order: Order) -> Assignment {

@@ -10,7 +10,7 @@ use longshore_model::report::TaskReport;
 use longshore_model::spec::{AppSpec, Network, Port, Protocol, RestartPolicy};
 use longshore_model::task::TaskState as S;
 
-use super::node::{Node, app, assignment, deploy, ordered, spec, update};
+use super::node::{Node, app, assignment, deploy, job, ordered, spec, update};
 
 /// A node on which the first revision is healthy.
 async fn deployed(first: Assignment) -> Node {
@@ -264,6 +264,29 @@ async fn the_old_ports_stay_the_apps_until_the_update_is_over() {
     node.tasks.clear();
     node.supervisor.set(Assignment { attempt: 2, ..wants_it });
     node.until_task(S::Succeeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_ports_are_free_after_the_update_also_for_an_agent_that_no_server_has_heard() {
+    let number = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let mut node = deployed(assignment(with_ports("fake/app:1", &[port(80, Some(number))]))).await;
+    node.supervisor.set(Assignment { spec: with_ports("fake/app:2", &[]).into(), ..update("") });
+    node.until(|node| node.tasks.last().is_some_and(|report| report.state == S::Settling)).await;
+    // The success is on disk, and its report with nobody.
+    let is_written = || std::fs::read_to_string(node.ledger_file("till")).unwrap().contains("SUCCEEDED");
+    let written = async {
+        while !is_written() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(24 * 3600), written).await.expect("the success is written down");
+    node.restart().await;
+    node.tasks.clear();
+    let wants_it = Assignment { app: app("other"), ..assignment(with_ports("fake/app:1", &[port(80, Some(number))])) };
+    node.supervisor.set(wants_it);
+    node.until(|node| node.tasks.iter().any(|report| report.job == job() && report.state.is_end())).await;
+    let end = node.tasks.iter().find(|report| report.job == job() && report.state.is_end()).unwrap();
+    assert_eq!(end.state, S::Succeeded, "{end:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What every command that submits a job has in common: where it goes, how it is paced, and the wait for it.
+//! Submits a job and waits for it; and the flags by which a command that makes a job says where it goes and how it is paced.
 
 use std::time::Duration;
 

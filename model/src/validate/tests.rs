@@ -6,25 +6,7 @@ use crate::spec::{HostPath, Network, NodeField, Port, Protocol, PullPolicy, Volu
 use crate::targets::Targets;
 
 fn spec() -> AppSpec {
-    AppSpec {
-        name: "till".to_owned(),
-        image: Image {
-            source: ImageSource::Reference("registry.example.com/shop/till:1.4.2".to_owned()),
-            credential: None,
-            pull_policy: None,
-        },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        resources: Resources::default(),
-        restart_policy: crate::spec::RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network: Network::default(),
-        startup: Startup::default(),
-        privileged: false,
-        host_pid: false,
-    }
+    AppSpec::new("till", ImageSource::Reference("registry.example.com/shop/till:1.4.2".to_owned()))
 }
 
 fn order(spec: AppSpec) -> JobOrder {

@@ -21,7 +21,7 @@ use longshore_model::machine::{self, AppEffect, Receipt, Request, Site};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::TaskReport;
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, Image, ImageSource};
+use longshore_model::spec::{AppSpec, ImageSource};
 use longshore_model::task::{PullProgress, Task, TaskClass, TaskState};
 
 mod check;
@@ -246,25 +246,8 @@ fn report(job: &JobId, attempt: u32, state: TaskState, done: u64) -> TaskReport 
 }
 
 fn spec() -> AppSpec {
-    AppSpec {
-        name: "till".to_owned(),
-        image: Image {
-            source: ImageSource::Reference("example.com/till:1".to_owned()),
-            pull_policy: None,
-            credential: None,
-        },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        resources: longshore_model::spec::Resources::default(),
-        restart_policy: longshore_model::spec::RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network: longshore_model::spec::Network::Host,
-        startup: longshore_model::spec::Startup::default(),
-        privileged: false,
-        host_pid: false,
-    }
+    let source = ImageSource::Reference("example.com/till:1".to_owned());
+    AppSpec { network: longshore_model::spec::Network::Host, ..AppSpec::new("till", source) }
 }
 
 pub(crate) fn is_allowed(request: Request, state: JobState) -> bool {

@@ -8,27 +8,14 @@ use longshore_model::job::{Control, TaskCounts};
 use longshore_model::kind::JobKind;
 use longshore_model::name::AppName;
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::spec::{AppSpec, ImageSource, Network};
 use longshore_model::task::TaskState;
 
 use super::*;
 
 fn job(version: u64) -> Arc<Job> {
-    let spec = AppSpec {
-        name: "till".to_owned(),
-        image: Image { source: ImageSource::Reference("till:1".to_owned()), pull_policy: None, credential: None },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        resources: Resources::default(),
-        restart_policy: RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network: Network::Host,
-        startup: Startup::default(),
-        privileged: false,
-        host_pid: false,
-    };
+    let source = ImageSource::Reference("till:1".to_owned());
+    let spec = AppSpec { network: Network::Host, ..AppSpec::new("till", source) };
     Arc::new(Job {
         id: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),
         kind: JobKind::Deploy,

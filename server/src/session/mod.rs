@@ -133,7 +133,7 @@ impl AgentService for AgentApi {
 }
 
 impl AgentApi {
-    /// Whether the calling node is still the one that was let in.
+    /// The calling node, if it is still the one that was let in.
     async fn still_enrolled(&self, name: &NodeName, caller: Option<&Caller>) -> Result<Node, Status> {
         match self.store.node(name).await {
             Ok(node) if caller.is_none_or(|caller| caller.is(&node)) => Ok(node),

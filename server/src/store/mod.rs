@@ -451,7 +451,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Assigns these tasks, or lets them fail as [`longshore_model::machine::refuse`] does where the node's last session
     /// did not say what [`longshore_model::capability::check_later`] asks for; those that can no longer be assigned are
-    /// passed over. Returns how many were not.
+    /// passed over. Returns how many were assigned or failed.
     async fn assign(&self, picks: Vec<(JobId, NodeName)>, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Ends what is past its deadline, and returns the next deadline.

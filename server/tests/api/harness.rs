@@ -256,7 +256,7 @@ pub fn hello(architecture: &str) -> ToServer {
     let info = v1::NodeInfo {
         architecture: architecture.to_owned(),
         runtime: "fake".to_owned(),
-        capabilities: vec!["jobs.update".to_owned()],
+        capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
         ..Default::default()
     };
     ToServer::Hello(v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) })

@@ -13,7 +13,8 @@ use longshore_model::spec::{Network, Protocol};
 use crate::runtime::volumes::VolumeMount;
 use crate::runtime::{InstanceKey, Launch, Rotation, privileges};
 
-/// Label with the uid of the node whose agent made a container; what does not bear ours is never touched.
+/// Label with the uid of the node whose agent made a container; what bears neither ours nor a former one
+/// of our directory is never touched.
 pub(super) const NODE: &str = "longshore.node";
 /// Label with the app.
 pub(super) const APP: &str = "longshore.app";

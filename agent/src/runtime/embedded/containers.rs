@@ -32,7 +32,7 @@ use crate::runtime::{Allowances, Found, FoundState, InstanceKey, Launch, LogLine
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
 pub(super) const LOST: i32 = 128 + Signal::SIGKILL as i32;
 
-/// How long a shim may take to make its container before it is killed.
+/// How long a shim that is still making its container is waited for by whoever wants the container gone.
 pub(super) const MAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two looks at a shim that is making its container.
 const MAKE_POLL: Duration = Duration::from_millis(5);
@@ -136,8 +136,8 @@ impl Containers {
         let containers = Self { settings: Settings { data_dir, ..settings }, layout, egress };
         let tidied = containers.tidy_network().and_then(|()| sweep::forget_former(&containers.layout));
         if let Err(error) = tidied {
-            // Tried again at the next sweep; no reason not to come up.
-            tracing::warn!(%error, "leftovers of removed apps' network stay");
+            // Tried again at the next sweep or start; no reason not to come up.
+            tracing::warn!(%error, "leftovers of removed apps or former nodes stay");
         }
         Ok(containers)
     }

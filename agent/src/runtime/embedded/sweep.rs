@@ -67,12 +67,11 @@ pub(super) fn network(layout: &Layout, has_egress: bool) -> io::Result<()> {
 
 /// Forgets the nodes that the directory was of before, and that have no container any more.
 pub(super) fn forget_former(layout: &Layout) -> io::Result<()> {
-    let mut gone = owner::former(layout)?;
-    for (at, owner) in gone.clone().iter().enumerate().rev() {
-        if cgroup::containers(owner)?.is_empty() {
-            cgroup::remove_node(owner)?;
-        } else {
-            gone.remove(at);
+    let mut gone = Vec::new();
+    for owner in owner::former(layout)? {
+        if cgroup::containers(&owner)?.is_empty() {
+            cgroup::remove_node(&owner)?;
+            gone.push(owner);
         }
     }
     owner::forget(layout, &gone)

@@ -117,7 +117,7 @@ impl App {
     #[must_use]
     pub fn is_going_back(&self) -> bool {
         let has_failed = match &self.entry.outcome {
-            Some(outcome) => outcome.report.state != TaskState::Succeeded,
+            Some(outcome) => !outcome.is_success(),
             None => self.entry.failure.is_some() || self.entry.assignment.order == Order::Cancel,
         };
         self.entry.proven.is_some() && has_failed
@@ -178,13 +178,21 @@ impl App {
     /// Whether the assignment's revision is one to come back to. An app that shall only be kept was healthy once.
     pub(super) fn was_healthy(&self) -> bool {
         match &self.entry.outcome {
-            Some(outcome) => outcome.report.state == TaskState::Succeeded,
+            Some(outcome) => outcome.is_success(),
             None => self.entry.assignment.order == Order::Keep,
         }
     }
 
+    /// The place of the image of one side.
+    pub(super) fn prepared_mut(&mut self, side: Side) -> &mut Option<Prepared> {
+        match (&mut self.entry.proven, side) {
+            (Some(proven), Side::Proven) => &mut proven.prepared,
+            _ => &mut self.entry.prepared,
+        }
+    }
+
     /// The update is over and written down: there is nothing to go back to any more.
-    pub fn settled(&mut self) {
+    pub fn forget_proven(&mut self) {
         self.entry.proven = None;
     }
 
@@ -203,14 +211,7 @@ impl App {
             let is_up = self.containers.get(&index).is_some_and(|container| {
                 container.revision == revision && matches!(container.state, ContainerState::Running(_))
             });
-            *record = Record {
-                run: record.run,
-                starts: u32::from(is_up),
-                live: is_up,
-                start_time: record.start_time,
-                last_exit: record.last_exit,
-                ..Record::default()
-            };
+            *record = record.counted_anew(is_up);
         }
     }
 }

@@ -111,7 +111,7 @@ impl World {
             Next::Succeed => {
                 assert!(self.app.is_healthy(self.now));
                 self.app.conclude(TaskState::Succeeded, None);
-                self.app.settled();
+                self.app.forget_proven();
             }
             Next::GoneBack(ending) => {
                 let (state, failure) = self.app.end_of_way_back(ending);
@@ -176,11 +176,7 @@ impl World {
     }
 
     fn update(&mut self) {
-        let is_idle = match &self.app.entry.outcome {
-            Some(outcome) => outcome.report.state == TaskState::Succeeded,
-            None => self.app.entry.assignment.order == Order::Keep,
-        };
-        if self.app.entry.wish != Wish::Present || !is_idle {
+        if self.app.entry.wish != Wish::Present || !self.app.was_healthy() {
             return;
         }
         self.last_revision += 1;

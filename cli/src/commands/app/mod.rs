@@ -14,7 +14,7 @@ use crate::exit::Exit;
 /// Apps: what jobs left on nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum App {
-    /// List apps by node and name.
+    /// List apps, by node and name unless told otherwise.
     List(list::List),
     /// Show an app on one node.
     Show(show::Show),

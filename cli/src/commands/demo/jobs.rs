@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use longshore_model::order::{JobOrder, Work};
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Port, Protocol, Resources, RestartPolicy, Startup};
+use longshore_model::spec::{AppSpec, ImageSource, Network, Port, Protocol, Startup};
 use longshore_model::targets::Targets;
 use longshore_proto::v1::{CreateJobRequest, Job, JobState};
 
@@ -101,21 +101,8 @@ fn order(spec: AppSpec, targets: Targets) -> JobOrder {
 }
 
 fn spec(name: &str, image: &str, args: Vec<String>, network: Network) -> AppSpec {
-    AppSpec {
-        name: name.to_owned(),
-        image: Image { source: ImageSource::Archive(image.to_owned()), pull_policy: None, credential: None },
-        command: Vec::new(),
-        args,
-        env: Vec::new(),
-        resources: Resources::default(),
-        restart_policy: RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network,
-        startup: Startup { settle: SETTLE, ..Startup::default() },
-        privileged: false,
-        host_pid: false,
-    }
+    let startup = Startup { settle: SETTLE, ..Startup::default() };
+    AppSpec { args, network, startup, ..AppSpec::new(name, ImageSource::Archive(image.to_owned())) }
 }
 
 /// A port that nobody uses at this moment.

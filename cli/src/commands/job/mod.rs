@@ -21,7 +21,7 @@ pub(crate) use show::{advice, failures};
 /// Jobs: each does one thing on many nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
-    /// List jobs, newest first.
+    /// List jobs, newest first unless told otherwise.
     List(list::List),
     /// Show a job, its tasks, and why those failed that did.
     Show(show::Show),

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 /// Nodes: enrolled machines.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
-    /// List nodes by name.
+    /// List nodes, by name unless told otherwise.
     List(list::List),
     /// Show a node.
     Show(show::Show),

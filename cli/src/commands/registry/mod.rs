@@ -21,7 +21,7 @@ use crate::exit::Exit;
 pub(crate) enum Registry {
     /// Add a credential; its password comes from standard input, a file or the environment.
     Create(create::Create),
-    /// List credentials by name.
+    /// List credentials, by name unless told otherwise.
     List(list::List),
     /// Show a credential, without its password.
     Show(show::Show),

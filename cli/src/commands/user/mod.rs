@@ -18,7 +18,7 @@ use crate::exit::Exit;
 pub(crate) enum User {
     /// Add a user, and write their credentials into a directory.
     Create(create::Create),
-    /// List users by name.
+    /// List users, by name unless told otherwise.
     List(list::List),
     /// Revoke a user: no certificate of theirs works again.
     Revoke(revoke::Revoke),

@@ -274,9 +274,9 @@ fn an_authority_of_others_answers_a_request() {
 
     fs::write(&answer, &certificate).unwrap();
     let error = install(dir.path(), &answer, now()).unwrap_err();
-    assert!(crate::config::chain(&error).contains("add the certificates up to the self-signed root"), "{error}");
+    assert!(longshore_tls::with_causes(&error).contains("add the certificates up to the self-signed root"), "{error}");
     fs::write(&answer, above.pem() + &root(params("other")).pem()).unwrap();
-    let error = crate::config::chain(&install(dir.path(), &answer, now()).unwrap_err());
+    let error = longshore_tls::with_causes(&install(dir.path(), &answer, now()).unwrap_err());
     assert!(error.contains("for the key in") && error.contains("request/issuing.key"), "{error}");
     assert!(!dir.path().join("pki").exists() && path.exists(), "the request stays");
 
@@ -319,7 +319,7 @@ fn an_authority_is_certified_for_longer_and_stays_who_it_is() {
     };
     let other = root(params("other"));
     for error in [answered(None, &other).unwrap_err(), answered(Some("renamed"), &above).unwrap_err()] {
-        let error = crate::config::chain(&error);
+        let error = longshore_tls::with_causes(&error);
         assert!(error.contains("not for the authority that is here"), "{error}");
     }
     let key = fs::read(dir.path().join("pki/server.key")).unwrap();
@@ -383,7 +383,7 @@ fn an_authority_whose_name_cannot_be_repeated_has_to_sign_a_request() {
     fs::write(&by.key, key.serialize_pem()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let error = init(dir.path(), &NewPki { certified_by: Some(by), ..NewPki::default() }, now()).unwrap_err();
-    let error = crate::config::chain(&error);
+    let error = longshore_tls::with_causes(&error);
     assert!(error.contains("DC=shop, DC=shop") && error.contains("--csr"), "{error}");
     assert!(!dir.path().join("pki").exists());
 }

@@ -25,7 +25,7 @@ use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, Image, ImageSource, Network, Resources, RestartPolicy, Startup};
+use longshore_model::spec::{AppSpec, ImageSource, Network};
 use longshore_model::task::{Task, TaskState};
 
 use super::{
@@ -149,25 +149,8 @@ pub(super) fn session_id(number: u32) -> SessionId {
 }
 
 pub(super) fn spec() -> AppSpec {
-    AppSpec {
-        name: "web".to_owned(),
-        image: Image {
-            source: ImageSource::Reference("registry.test/web:1".to_owned()),
-            pull_policy: None,
-            credential: None,
-        },
-        command: Vec::new(),
-        args: vec!["serve".to_owned()],
-        env: Vec::new(),
-        resources: Resources::default(),
-        restart_policy: RestartPolicy::Always,
-        instances: 1,
-        volumes: Vec::new(),
-        network: Network::Host,
-        startup: Startup::default(),
-        privileged: false,
-        host_pid: false,
-    }
+    let source = ImageSource::Reference("registry.test/web:1".to_owned());
+    AppSpec { args: vec!["serve".to_owned()], network: Network::Host, ..AppSpec::new("web", source) }
 }
 
 /// Seconds that jobs of the suite have.
@@ -225,7 +208,7 @@ pub(super) fn info() -> NodeInfo {
         cpus: 4,
         memory_bytes: 1 << 32,
         interfaces: Vec::new(),
-        capabilities: vec!["jobs.update".to_owned()],
+        capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
         runtime: "fake".to_owned(),
         host_ip: None,
     }

@@ -14,8 +14,7 @@ const MAX_TASKS: u32 = 10_000;
 const MAX_JOBS: u32 = 500;
 
 /// Final, ended by a moment, without an app that runs its spec, did so before the last update, or is being removed by
-/// it, and no request about it can come again. The
-/// counts say that it is final; a retry that has begun has no end.
+/// it, and no request about it can come again. The counts say that it is final; a retry that has begun has no end.
 const FORGETTABLE: &str = "SELECT key, id, succeeded + failed + timed_out FROM job \
      WHERE end_time IS NOT NULL AND end_time <= ?1 AND pending + active + cancelled = 0 \
      AND NOT EXISTS (SELECT 1 FROM app WHERE app.name = job.app \
