@@ -1,12 +1,13 @@
 //! What this node says that it can do, in the words of [`longshore_model::capability`].
 
+use longshore_model::capability::SPEC_NODE_VALUES;
 use longshore_model::kind::JobKind;
 
 use crate::runtime::Runtime;
 
-/// What its runtime can, and the kinds of jobs that this agent knows and older ones do not.
+/// What its runtime can, and what this agent knows of specs and jobs and older ones do not.
 #[must_use]
 pub fn all(runtime: &dyn Runtime) -> Vec<String> {
     let jobs = JobKind::ALL.into_iter().filter_map(JobKind::capability);
-    runtime.capabilities().into_iter().chain(jobs.map(str::to_owned)).collect()
+    runtime.capabilities().into_iter().chain(jobs.chain([SPEC_NODE_VALUES]).map(str::to_owned)).collect()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{AppName, JobId};
+use crate::node::Labels;
 use crate::spec::AppSpec;
 use crate::task::{TaskClass, TaskState};
 
@@ -26,6 +27,9 @@ pub struct Assignment {
     /// Whether a credential is known that the image is read with.
     #[serde(default)]
     pub image_access: ImageAccess,
+    /// Those of the node's labels that the spec asks for, as they were when its attempt began.
+    #[serde(default)]
+    pub node_labels: Labels,
 }
 
 /// Whether the server knew of a registry credential for an app's image when it said what to run. Not a promise: a credential

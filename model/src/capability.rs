@@ -3,6 +3,7 @@
 //! The words are in `docs/protocol.md`. A node says them in its hello, and refuses what needs a word that it cannot say;
 //! [`LATER`] are those that the server does not even send without.
 
+use crate::node_value;
 use crate::spec::{AppSpec, ImageSource, Medium, Network, VolumeSource};
 
 /// Apps on the node's own network.
@@ -34,8 +35,11 @@ pub const SECURITY_HOST_PID: &str = "security.host-pid";
 /// Updates, with the way back to the last healthy revision. No spec asks for it; [`crate::kind::JobKind::capability`] does.
 pub const JOBS_UPDATE: &str = "jobs.update";
 
+/// References to the node's name, address and labels are filled in.
+pub const SPEC_NODE_VALUES: &str = "spec.node-values";
+
 /// Everything that a spec can need.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 12] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
@@ -45,13 +49,14 @@ pub const ALL: [&str; 11] = [
     VOLUMES_EMPTY_DIR_MEMORY,
     IMAGE_ARCHIVE,
     IMAGE_REGISTRY,
+    SPEC_NODE_VALUES,
     SECURITY_PRIVILEGED,
     SECURITY_HOST_PID,
 ];
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 2] = [SECURITY_PRIVILEGED, SECURITY_HOST_PID];
+pub const LATER: [&str; 3] = [SPEC_NODE_VALUES, SECURITY_PRIVILEGED, SECURITY_HOST_PID];
 
 /// The agent's setting that a word depends on, beside what the machine can.
 #[must_use]
@@ -120,6 +125,7 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         }
         IMAGE_ARCHIVE => matches!(spec.image.source, ImageSource::Archive(_)),
         IMAGE_REGISTRY => matches!(spec.image.source, ImageSource::Reference(_)),
+        SPEC_NODE_VALUES => node_value::is_needed(spec),
         SECURITY_PRIVILEGED => spec.privileged,
         SECURITY_HOST_PID => spec.host_pid,
         _ => false,
@@ -159,6 +165,7 @@ mod tests {
                 json!({ "volumes": [{ "mountPath": "/v", "emptyDir": { "medium": "Memory" } }] }),
                 vec![NETWORK_PORTS, VOLUMES_EMPTY_DIR, VOLUMES_EMPTY_DIR_MEMORY, IMAGE_REGISTRY],
             ),
+            (json!({ "args": ["${node.name}"] }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SPEC_NODE_VALUES]),
             (json!({ "privileged": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_PRIVILEGED]),
             (json!({ "hostPID": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_HOST_PID]),
         ];

@@ -46,11 +46,13 @@ pub enum FailureReason {
     PullStalled,
     /// The app that the job is for is not on the node.
     AppNotFound,
+    /// The node lacks a label, or another value, that the spec is filled in with.
+    NodeValueMissing,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -70,6 +72,7 @@ impl FailureReason {
         Self::RuntimeError,
         Self::PullStalled,
         Self::AppNotFound,
+        Self::NodeValueMissing,
     ];
 }
 

@@ -14,6 +14,9 @@ pub const MAX_ENV_VALUE: usize = 32 * 1024;
 pub const MAX_ARGS: usize = 256;
 /// Bytes of one word of command or args.
 pub const MAX_ARG: usize = 32 * 1024;
+/// References to a node's values in one text: with names and labels of the greatest length it stays one that the kernel takes
+/// as an argument.
+pub const MAX_REFERENCES: usize = 64;
 /// Volumes of a spec.
 pub const MAX_VOLUMES: usize = 64;
 /// Mapped ports of a spec: each one costs a listener and a descriptor per instance.

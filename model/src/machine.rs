@@ -9,13 +9,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::app::Desired;
-use crate::capability::Unsupported;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureReason};
 use crate::job::{Control, Job, JobState};
 use crate::kind::{JobKind, Turn};
 use crate::limits::MAX_TASK_HISTORY;
 use crate::name::NodeName;
+use crate::preflight::Refusal;
 use crate::report::TaskReport;
 use crate::task::{Task, TaskClass, TaskEvent, TaskState};
 
@@ -167,15 +167,15 @@ pub fn assign(job: &mut Job, task: &mut Task, site: Site, now: Timestamp) -> Opt
     Some(effect)
 }
 
-/// Lets a pending task fail that could be assigned, but whose node has not said that it can do what the spec needs; an app
-/// can be removed from any node.
+/// Lets a pending task fail that could be assigned, but whose node is not to be sent the spec; an app can be removed from any
+/// node.
 ///
 /// Returns whether it failed; otherwise nothing changed.
-pub fn refuse(job: &mut Job, task: &mut Task, refusal: &Unsupported, now: Timestamp) -> bool {
+pub fn refuse(job: &mut Job, task: &mut Task, refusal: &Refusal, now: Timestamp) -> bool {
     if job.kind == JobKind::Remove || !is_assignable(job, task, now) {
         return false;
     }
-    task.failure = Some(Failure::new(FailureReason::Unsupported, &refusal.to_string(), task.state));
+    task.failure = Some(Failure::new(refusal.reason(), &refusal.to_string(), task.state));
     enter(job, task, TaskState::Failed, now);
     settle(job, now);
     true

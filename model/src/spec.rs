@@ -128,6 +128,8 @@ pub enum EnvSource {
     Value(String),
     /// A fact that the node fills in.
     NodeField(NodeField),
+    /// The value of the node's label of this key.
+    NodeLabel(String),
 }
 
 /// Facts of a node that a value can be taken from.

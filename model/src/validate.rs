@@ -5,8 +5,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::host_path;
+use crate::label;
 use crate::limits;
 use crate::name::{CredentialName, check_label};
+use crate::node_value;
 use crate::order::{JobOrder, Work};
 use crate::quantity;
 use crate::rollout::Rollout;
@@ -175,7 +177,18 @@ fn words(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
         at_most(list.len(), limits::MAX_ARGS, path.field(field), bad);
         for (index, word) in list.iter().enumerate() {
             text(word, limits::MAX_ARG, path.field(field).index(index), bad);
+            references(word, path.field(field).index(index), bad);
         }
+    }
+}
+
+/// Checks what a text refers to of its nodes.
+fn references(text: &str, path: Path<'_>, bad: &mut Violations) {
+    let count = node_value::count(text);
+    if let Err(error) = node_value::parse(text) {
+        bad.add(path, error.to_string());
+    } else if count > limits::MAX_REFERENCES {
+        bad.add(path, format!("has {count} references; at most {} are allowed", limits::MAX_REFERENCES));
     }
 }
 
@@ -198,8 +211,17 @@ fn env(vars: &[EnvVar], path: Path<'_>, bad: &mut Violations) {
         if let Some(first) = seen.insert(&var.name, index) {
             bad.add(entry.field("name"), format!("is the same as that of env[{first}]"));
         }
-        if let EnvSource::Value(value) = &var.source {
-            text(value, limits::MAX_ENV_VALUE, entry.field("value"), bad);
+        match &var.source {
+            EnvSource::Value(value) => {
+                text(value, limits::MAX_ENV_VALUE, entry.field("value"), bad);
+                references(value, entry.field("value"), bad);
+            }
+            EnvSource::NodeLabel(key) => {
+                if let Err(error) = label::check_key(key) {
+                    bad.add(entry.field("node_label"), error.to_string());
+                }
+            }
+            EnvSource::NodeField(_) => {}
         }
     }
 }
@@ -273,7 +295,8 @@ fn mount_path(given: &str, path: Path<'_>, bad: &mut Violations) -> Option<Strin
 }
 
 fn node_path(given: &str, path: Path<'_>, bad: &mut Violations) {
-    match host_path::normalise(given) {
+    references(given, path, bad);
+    match host_path::normalise(&node_value::with_stand_ins(given)) {
         Err(error) => bad.add(path, error.to_string()),
         Ok(normal) => {
             if let Err(ruled_out) = host_path::judge(&normal) {

@@ -221,7 +221,11 @@ fn a_bad_value_is_an_error_with_its_line() {
         ("restartPolicy: OnFailure", "restartPolicy: Sometimes", "Sometimes"),
         ("nodeField: hostIP", "nodeField: hostname", "hostname"),
         ("containerPort: 80", "containerPort: 80000", "80000"),
-        ("value: hello", "value: hello\n      nodeField: hostIP", "only one of `value` and `nodeField` may be given"),
+        (
+            "value: hello",
+            "value: hello\n      nodeField: hostIP",
+            "only one of `value`, `nodeField`, `nodeLabel` may be given",
+        ),
     ];
     for (right, wrong, expected) in places {
         let text = FULL.replace(right, wrong);

@@ -323,6 +323,7 @@ fn on_wire(assignment: EncodedAssignment) -> v1::Assignment {
         app_spec: assignment.spec,
         request_id: assignment.cause.as_deref().unwrap_or_default().to_owned(),
         image_access: v1::ImageAccess::from(assignment.image_access).into(),
+        node_labels: assignment.node_labels.into_iter().collect(),
     }
 }
 

@@ -22,6 +22,7 @@ mod images;
 mod jobs;
 mod metrics;
 mod network;
+mod node_values;
 mod passwords;
 mod privileges;
 mod registries;

@@ -119,7 +119,8 @@ impl App {
 
     /// Takes what the server wants now; `None` wants it gone. Returns whether anything changed.
     pub fn order(&mut self, wanted: Option<&Assignment>) -> bool {
-        let Some(wanted) = wanted else {
+        let wanted = wanted.map(|wanted| self.with_its_labels(wanted));
+        let Some(wanted) = wanted.as_ref() else {
             if self.entry.wish != Wish::Present {
                 return false;
             }
@@ -144,6 +145,18 @@ impl App {
         }
         self.align();
         true
+    }
+
+    /// An assignment with the labels that came first with its revision and attempt: a restart, of a container or of the agent, or
+    /// a lost connection is no reason for an app to come up with other values, in another directory perhaps.
+    fn with_its_labels(&self, wanted: &Assignment) -> Assignment {
+        let proven = self.entry.proven.as_ref().map(|proven| &proven.assignment);
+        let is_same = |known: &&Assignment| {
+            (&known.job, known.attempt, known.revision) == (&wanted.job, wanted.attempt, wanted.revision)
+        };
+        let known = [Some(&self.entry.assignment), proven].into_iter().flatten().find(is_same);
+        let node_labels = known.map_or(&wanted.node_labels, |known| &known.node_labels).clone();
+        Assignment { node_labels, ..wanted.clone() }
     }
 
     fn begin_attempt(&mut self, same_revision: bool) {

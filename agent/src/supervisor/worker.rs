@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,19 @@ use futures::StreamExt;
 use futures::stream;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, BoundPort, InstanceExit};
-use longshore_model::assignment::Order;
+use longshore_model::assignment::{Assignment, Order};
 use longshore_model::backoff;
 use longshore_model::failure::FailureReason;
+use longshore_model::node_value::{Facts, Missing};
 use longshore_model::report::{AppReport, TaskReport};
+use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::plan::{App, ContainerState, Ending, Next};
+use super::plan::{App, ContainerState, Ending, Next, Side};
 use super::{Context, Orders, status};
-use crate::environment;
+use crate::environment::{self, Environment};
 use crate::ledger::LedgerError;
 use crate::runtime::{FoundState, InstanceKey, Launch, Runtime, RuntimeError};
 
@@ -383,11 +386,8 @@ impl Worker {
     fn launch(&mut self, index: u32, run: u32) -> Result<Launch, RuntimeError> {
         let side = self.app.target_side();
         let assignment = self.app.assignment_of(side);
-        let spec = Arc::clone(&assignment.spec);
-        let known = *self.context.host_ip.borrow();
-        let host_ip = known.or(self.app.entry.host_ip);
-        let env = environment::resolve(&spec, &self.context.node, host_ip)
-            .map_err(|error| refusal(FailureReason::RuntimeError, error.to_string()))?;
+        let host_ip = self.host_ip();
+        let (spec, env) = self.filled(side)?;
         let image = self.app.image().map(|prepared| prepared.image.clone());
         let image =
             image.ok_or_else(|| refusal(FailureReason::RuntimeError, "The image is not prepared.".to_owned()))?;
@@ -395,6 +395,21 @@ impl Worker {
         let launch = Launch { instance: self.key(index), revision: assignment.revision, run, image, spec, env, ports };
         self.app.entry.host_ip = host_ip;
         Ok(launch)
+    }
+
+    /// The node's address when it was last known.
+    fn host_ip(&self) -> Option<Ipv4Addr> {
+        let known = *self.context.host_ip.borrow();
+        known.or(self.app.entry.host_ip)
+    }
+
+    /// What a side is to run, and its environment, with the facts of this node filled in.
+    fn filled(&self, side: Side) -> Result<(Arc<AppSpec>, Environment), RuntimeError> {
+        let Assignment { spec, node_labels, .. } = self.app.assignment_of(side);
+        let facts = Facts { name: &self.context.node, host_ip: self.host_ip(), labels: node_labels };
+        let missing = |missing: Missing| refusal(missing.reason(), missing.to_string());
+        let filled = environment::fill(spec, &facts).map_err(missing)?;
+        Ok((filled, environment::resolve(spec, &facts).map_err(missing)?))
     }
 
     /// Ports that containers of this app have open now.

@@ -16,6 +16,7 @@ use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::capability;
 use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::node::Labels;
 use longshore_model::report::TaskReport;
 use longshore_model::spec::{AppSpec, ImageSource, Startup};
 use longshore_model::task::TaskState;
@@ -169,6 +170,7 @@ pub(crate) fn assignment(spec: AppSpec) -> Assignment {
         order: Order::Deploy,
         spec: Arc::new(spec),
         image_access: ImageAccess::Untold,
+        node_labels: Labels::new(),
     }
 }
 

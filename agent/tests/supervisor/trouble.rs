@@ -51,6 +51,76 @@ async fn what_the_runtime_cannot_do_is_refused_before_anything_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_spec_is_filled_in_before_anything_is_checked_made_or_pulled() {
+    let mut node = Node::new().await;
+    let root = node.directory.path().join("paths").to_str().unwrap().to_owned();
+    let filled_in = |path: String, create| {
+        let source = VolumeSource::HostPath(HostPath { path, create });
+        let mut spec = spec("fake/app:1");
+        spec.volumes = vec![Volume { mount_path: "/made".to_owned(), read_only: false, source }];
+        assignment(spec)
+    };
+    let table = [
+        (filled_in(format!("{root}/${{node.labels.site}}"), true), R::NodeValueMissing, "no label \"site\""),
+        (filled_in(format!("{root}/${{node.labels.empty}}"), true), R::NodeValueMissing, "\"empty\" is empty"),
+        (filled_in(format!("{root}/${{node.host_ip}}"), true), R::NodeValueMissing, "IPv4 address"),
+        (filled_in("/${node.labels.system}/shadow".to_owned(), false), R::HostPathUnavailable, "leads to /etc/shadow"),
+        (filled_in(format!("{root}/.${{node.labels.empty}}."), true), R::NodeValueMissing, "is empty"),
+    ];
+    for (attempt, (mut wanted, reason, message)) in (1..).zip(table) {
+        wanted.attempt = attempt;
+        wanted.node_labels = [("empty", ""), ("system", "etc")].map(|(key, value)| (key.into(), value.into())).into();
+        node.tasks.clear();
+        node.supervisor.set(wanted);
+        let failure = node.until_task(S::Failed).await.failure.unwrap();
+        assert_eq!((failure.step, failure.reason), (S::Checking, reason), "{failure:?}");
+        assert!(failure.message.contains(message), "{failure:?}");
+        assert!(!std::path::Path::new(&root).exists(), "{failure:?}");
+    }
+    let mut wanted = filled_in(format!("{root}/${{node.name}}/${{node.labels.site}}"), true);
+    (wanted.attempt, wanted.node_labels) = (9, [("site".to_owned(), "hh".to_owned())].into());
+    node.tasks.clear();
+    node.supervisor.set(wanted);
+    node.until_task(S::Succeeded).await;
+    assert!(std::path::Path::new(&format!("{root}/edge-1/hh")).is_dir());
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_of_an_attempt_stay_with_it() {
+    let mut node = Node::new().await;
+    let root = node.directory.path().join("paths").to_str().unwrap().to_owned();
+    let source = VolumeSource::HostPath(HostPath { path: format!("{root}/${{node.labels.site}}"), create: true });
+    let mut spec = spec("fake/app:1?exit=1&after=600s");
+    spec.volumes = vec![Volume { mount_path: "/made".to_owned(), read_only: false, source }];
+    let labelled = |site: &str| {
+        let node_labels = [("site".to_owned(), site.to_owned())].into();
+        longshore_model::assignment::Assignment { node_labels, ..assignment(spec.clone()) }
+    };
+    node.supervisor.set(labelled("one"));
+    node.until_task(S::Succeeded).await;
+    // The node got another label, and its agent a new session; then the agent ends, and no server is in reach.
+    node.supervisor.replace(vec![ordered(labelled("two"), Order::Keep)], &[]).await;
+    node.kill().await;
+    node.begin().await;
+    node.until_app(AppState::BackOff).await;
+    node.until_app(AppState::Running).await;
+    let site = |node: &Node| {
+        let file: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(node.ledger_file("till")).unwrap()).unwrap();
+        file["entry"]["assignment"]["node_labels"]["site"].as_str().map(str::to_owned)
+    };
+    assert_eq!(site(&node).as_deref(), Some("one"));
+    // Another attempt takes what is so now.
+    let again = longshore_model::assignment::Assignment { attempt: 2, ..labelled("two") };
+    node.supervisor.set(again);
+    node.until(|node| node.tasks.last().is_some_and(|report| report.attempt == 2 && report.state == S::Succeeded))
+        .await;
+    assert_eq!(site(&node).as_deref(), Some("two"));
+    let made = ["one", "two"].map(|site| std::path::Path::new(&format!("{root}/{site}")).exists());
+    assert_eq!(made, [true, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_loop_fails_after_the_allowed_starts_and_never_policy_at_once() {
     for (policy, starts) in [(RestartPolicy::Always, 3), (RestartPolicy::OnFailure, 3), (RestartPolicy::Never, 1)] {
         let mut node = Node::new().await;

@@ -28,6 +28,8 @@ pub(super) struct EnvVar {
     value: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     node_field: Option<NodeField>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node_label: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +56,17 @@ fn one_of<A, B, T>(
         (None, Some(value)) => Ok(from_second(value)),
         (None, None) => Err(format!("one of `{first_key}` and `{second_key}` is needed")),
         (Some(_), Some(_)) => Err(format!("only one of `{first_key}` and `{second_key}` may be given")),
+    }
+}
+
+/// Picks the one of several alternatives that was given.
+fn only_one<T, const N: usize>(alternatives: [(&str, Option<T>); N]) -> Result<T, String> {
+    let all = alternatives.each_ref().map(|(key, _)| format!("`{key}`")).join(", ");
+    let mut given = alternatives.into_iter().filter_map(|(_, value)| value);
+    match (given.next(), given.next()) {
+        (Some(value), None) => Ok(value),
+        (None, _) => Err(format!("one of {all} is needed")),
+        (Some(_), Some(_)) => Err(format!("only one of {all} may be given")),
     }
 }
 
@@ -85,19 +98,24 @@ impl TryFrom<EnvVar> for super::EnvVar {
     type Error = String;
 
     fn try_from(text: EnvVar) -> Result<Self, String> {
-        let source =
-            one_of(("value", text.value), ("nodeField", text.node_field), EnvSource::Value, EnvSource::NodeField)?;
+        let source = only_one([
+            ("value", text.value.map(EnvSource::Value)),
+            ("nodeField", text.node_field.map(EnvSource::NodeField)),
+            ("nodeLabel", text.node_label.map(EnvSource::NodeLabel)),
+        ])?;
         Ok(Self { name: text.name, source })
     }
 }
 
 impl From<super::EnvVar> for EnvVar {
     fn from(env: super::EnvVar) -> Self {
-        let (value, node_field) = match env.source {
-            EnvSource::Value(value) => (Some(value), None),
-            EnvSource::NodeField(field) => (None, Some(field)),
-        };
-        Self { name: env.name, value, node_field }
+        let mut text = Self { name: env.name, value: None, node_field: None, node_label: None };
+        match env.source {
+            EnvSource::Value(value) => text.value = Some(value),
+            EnvSource::NodeField(field) => text.node_field = Some(field),
+            EnvSource::NodeLabel(key) => text.node_label = Some(key),
+        }
+        text
     }
 }
 

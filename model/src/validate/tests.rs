@@ -192,6 +192,38 @@ fn env_has_limits() {
 }
 
 #[test]
+fn references_to_nodes_are_well_formed_and_few() {
+    let many = "${node.name}".repeat(limits::MAX_REFERENCES);
+    let found = wrong(|spec| {
+        spec.command = vec!["/bin/${node.name}".to_owned()];
+        spec.args = vec!["${HOME} $${node.nothing}".to_owned(), many.clone()];
+        spec.env = vec![
+            literal("A", "${node.labels.example.com/site}"),
+            EnvVar { name: "B".to_owned(), source: EnvSource::NodeLabel("role".to_owned()) },
+        ];
+        spec.volumes = vec![host_path("/a", "/srv/${node.labels.example.com/site}/${node.host_ip}")];
+    });
+    assert_eq!(found, Violations::default());
+    let fields = fields(|spec| {
+        spec.command = vec!["${node.nothing}".to_owned()];
+        spec.args = vec![many + "${node.name}"];
+        spec.env = vec![
+            literal("A", "${node.labels.a b}"),
+            EnvVar { name: "B".to_owned(), source: EnvSource::NodeLabel("a b".to_owned()) },
+        ];
+        spec.volumes = vec![
+            host_path("/a", "/srv/${node.name"),
+            host_path("/b", "/etc/${node.name}"),
+            host_path("/c", "${node.name}/data"),
+            host_path("/d", "/srv/${node.name}/../etc"),
+        ];
+    });
+    let paths = [0, 1, 2, 3].map(|index| format!("spec.volumes[{index}].host_path.path"));
+    let others = ["spec.command[0]", "spec.args[0]", "spec.env[0].value", "spec.env[1].node_label"].map(str::to_owned);
+    assert_eq!(fields, [others, paths].concat());
+}
+
+#[test]
 fn resources_have_limits() {
     assert_eq!(fields(|spec| spec.resources.cpu = Some(9)), ["spec.resources.cpu_millis"]);
     assert_eq!(fields(|spec| spec.resources.memory = Some(limits::MIN_MEMORY - 1)), ["spec.resources.memory_bytes"]);

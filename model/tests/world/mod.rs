@@ -148,7 +148,7 @@ impl World {
                 Answer::Assigned(machine::assign(&mut self.job, &mut self.tasks[index], site, now))
             }
             Event::RefuseFor(index) => {
-                let refusal = Unsupported { missing: vec!["security.privileged"] };
+                let refusal = Unsupported { missing: vec!["security.privileged"] }.into();
                 Answer::NodeRefused(machine::refuse(&mut self.job, &mut self.tasks[index], &refusal, now))
             }
             Event::Report { task, attempts_ago, state, done } => {

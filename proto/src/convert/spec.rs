@@ -129,6 +129,7 @@ impl From<&EnvVar> for v1::EnvVar {
         let source = match &env.source {
             EnvSource::Value(value) => v1::env_var::Source::Value(value.clone()),
             EnvSource::NodeField(field) => v1::env_var::Source::NodeField(v1::NodeField::from(*field).into()),
+            EnvSource::NodeLabel(key) => v1::env_var::Source::NodeLabel(key.clone()),
         };
         Self { name: env.name.clone(), source: Some(source) }
     }
@@ -141,8 +142,9 @@ impl FromWire<v1::EnvVar> for EnvVar {
             Some(v1::env_var::Source::NodeField(field)) => {
                 NodeField::from_wire(field, path.field("node_field"), bad).map(EnvSource::NodeField)
             }
+            Some(v1::env_var::Source::NodeLabel(key)) => Some(EnvSource::NodeLabel(key)),
             None => {
-                bad.add(path, "needs a `value` or a `node_field`");
+                bad.add(path, "needs a `value`, a `node_field` or a `node_label`");
                 None
             }
         };

@@ -41,6 +41,7 @@ mirrored!(FailureReason, FailureReason, none: None, {
     RuntimeError => RuntimeError,
     PullStalled => PullStalled,
     AppNotFound => AppNotFound,
+    NodeValueMissing => NodeValueMissing,
 });
 
 impl From<&Task> for v1::Task {

@@ -65,6 +65,7 @@ fn env() -> impl Strategy<Value = EnvVar> {
     let source = prop_oneof![
         any::<String>().prop_map(EnvSource::Value),
         select(vec![NodeField::HostIp, NodeField::Name]).prop_map(EnvSource::NodeField),
+        any::<String>().prop_map(EnvSource::NodeLabel),
     ];
     (any::<String>(), source).prop_map(|(name, source)| EnvVar { name, source })
 }
@@ -271,8 +272,9 @@ pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
 pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
     let order = select(vec![Order::Deploy, Order::Keep, Order::Cancel]);
     let access = select(vec![ImageAccess::Untold, ImageAccess::Open, ImageAccess::Credential]);
-    (app_name(), any::<u64>(), job_id(), any::<u32>(), order, spec(), access).prop_map(
-        |(app, revision, job, attempt, order, spec, image_access)| Assignment {
+    let labels = vec(("[a-z]{1,9}", "[a-z]{0,9}"), 0..3).prop_map(BTreeMap::from_iter);
+    (app_name(), any::<u64>(), job_id(), any::<u32>(), order, spec(), access, labels).prop_map(
+        |(app, revision, job, attempt, order, spec, image_access, node_labels)| Assignment {
             app,
             revision,
             job,
@@ -280,6 +282,7 @@ pub(crate) fn assignment() -> impl Strategy<Value = Assignment> {
             order,
             spec: Arc::new(spec),
             image_access,
+            node_labels,
         },
     )
 }

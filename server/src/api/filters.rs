@@ -61,6 +61,7 @@ const FAILURE_REASON: Kind = Kind::Word {
         "RUNTIME_ERROR",
         "PULL_STALLED",
         "APP_NOT_FOUND",
+        "NODE_VALUE_MISSING",
     ],
 };
 

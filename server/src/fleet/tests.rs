@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::name::JobId;
+use longshore_model::node::Labels;
 
 use super::outbox::OUTBOX_LIMIT;
 use super::*;
@@ -31,6 +32,7 @@ fn assignment(app: &str, spec: &Bytes) -> EncodedAssignment {
         spec: spec.clone(),
         cause: None,
         image_access: ImageAccess::Open,
+        node_labels: Labels::new(),
     }
 }
 

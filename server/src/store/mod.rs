@@ -153,6 +153,8 @@ pub struct EncodedAssignment {
     pub cause: Option<Arc<str>>,
     /// Whether there is a registry credential for the image.
     pub image_access: ImageAccess,
+    /// Those of the node's labels that the spec asks for.
+    pub node_labels: Labels,
 }
 
 /// Something that was committed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use longshore_model::assignment::ImageAccess;
 use longshore_model::name::{AppName, JobId};
+use longshore_model::node::Labels;
 use longshore_model::spec::{AppSpec, Startup};
 use proptest::prelude::*;
 
@@ -28,6 +29,7 @@ fn assignment(policy: RestartPolicy, instances: u32, max_starts: u32) -> Assignm
         order: Order::Deploy,
         spec: Arc::new(spec),
         image_access: ImageAccess::Untold,
+        node_labels: Labels::new(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use longshore_model::capability;
 use longshore_model::failure::FailureReason;
 use longshore_model::report::TaskReport;
 use longshore_model::spec::AppSpec;
@@ -17,7 +16,7 @@ use super::{Worker, blocking, overtaken, refusal};
 use crate::host_path::HostPaths;
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 use crate::supervisor::plan::Side;
-use crate::{node, ports};
+use crate::{capability, node, ports};
 
 /// What became of something that takes long.
 enum Way<T> {
@@ -40,9 +39,12 @@ impl Worker {
     pub(super) async fn check(&mut self) {
         self.reach(TaskState::Checking);
         let side = self.app.prepared_side();
-        let spec = Arc::clone(&self.app.assignment_of(side).spec);
-        let (context, checked) = (Arc::clone(&self.context), Arc::clone(&spec));
-        let check = move || check_spec(&checked, &context.runtime.capabilities(), &context.host_paths);
+        let (spec, checked) = match self.filled(side) {
+            Ok((filled, _)) => (Arc::clone(&self.app.assignment_of(side).spec), filled),
+            Err(error) => return self.unprepared(error),
+        };
+        let context = Arc::clone(&self.context);
+        let check = move || check_spec(&checked, &capability::all(&*context.runtime), &context.host_paths);
         if let Err(error) = blocking(check).await {
             return self.unprepared(error);
         }
@@ -171,7 +173,8 @@ impl Drop for Progress {
 
 /// What the machine itself must have; host paths are made last, for they stay.
 fn check_spec(spec: &AppSpec, offered: &[String], host_paths: &HostPaths) -> Result<(), RuntimeError> {
-    capability::check(spec, offered).map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
+    longshore_model::capability::check(spec, offered)
+        .map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
     host_paths.prepare(spec).map_err(|error| refusal(error.reason(), error.to_string()))
 }
 

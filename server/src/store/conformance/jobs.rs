@@ -10,13 +10,13 @@ use longshore_model::clock::Clock;
 use longshore_model::failure::FailureReason;
 use longshore_model::job::{JobState, TaskCounts};
 use longshore_model::name::NodeName;
-use longshore_model::node::NodeInfo;
+use longshore_model::node::{Labels, NodeInfo};
 use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
 
 use super::{
     Bed, Factory, TIMEOUT, app_name, at, info, is_not_found, job_id, lines, new_job, node_name, progress, session_id,
-    spec, spec_bytes,
+    setting, spec, spec_bytes,
 };
 use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, StoreError, Terms};
@@ -252,6 +252,47 @@ pub(crate) async fn what_a_node_has_not_said_is_not_sent_to_it(factory: &dyn Fac
     bed.store.create_job(only).await.unwrap();
     bed.assign_all(7).await;
     assert_eq!(bed.job(3).await.state(), JobState::Failed);
+}
+
+pub(crate) async fn an_assignment_brings_the_labels_that_its_spec_asks_for(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b"]).await;
+    let label = |key: &str, value: &str| setting([(key.to_owned(), value.to_owned())].into());
+    for (key, value) in [("site", "hh"), ("secret", "1")] {
+        bed.store.update_labels(&node_name("a"), label(key, value), Terms::default(), at(0)).await.unwrap();
+    }
+    let able = NodeInfo { capabilities: vec!["spec.node-values".to_owned()], ..info() };
+    for node in ["a", "b"] {
+        bed.store.open_session(&node_name(node), &session_id(1), able.clone(), at(0)).await.unwrap();
+    }
+    let mut new = new_job(1, &["a", "b"], 0);
+    new.job.spec = Arc::new(AppSpec { args: vec!["${node.labels.site}".to_owned()], ..spec() });
+    bed.store.create_job(new).await.unwrap();
+    bed.seen.take();
+    assert_eq!(bed.assign_all(1).await, 2);
+    let told = |changes: Vec<Change>| {
+        let assignment = |change| match change {
+            Change::Set { node, assignment } => Some((node, assignment.node_labels)),
+            _ => None,
+        };
+        changes.into_iter().filter_map(assignment).collect::<Vec<_>>()
+    };
+    let site = |value: &str| Labels::from([("site".to_owned(), value.to_owned())]);
+    assert_eq!(told(bed.seen.take()), [(node_name("a"), site("hh"))], "and no others of its labels");
+    let failure = bed.task(1, "b").await.failure.unwrap();
+    assert_eq!((failure.reason, failure.step), (FailureReason::NodeValueMissing, TaskState::Pending));
+    assert!(failure.message.contains("\"site\""), "{failure:?}");
+
+    // What is so when a session begins or an attempt does is what counts.
+    for (node, value) in [("a", "bremen"), ("b", "kiel")] {
+        bed.store.update_labels(&node_name(node), label("site", value), Terms::default(), at(2)).await.unwrap();
+    }
+    let full = bed.open_session("a", 2).await;
+    assert_eq!(full.into_iter().map(|one| one.node_labels).collect::<Vec<_>>(), [site("bremen")]);
+    bed.report("a", progress(1, 1, TaskState::Succeeded), 2).await;
+    bed.store.request(&job_id(1), JobRequest::Retry, Terms::default(), at(3)).await.unwrap();
+    bed.seen.take();
+    bed.assign_all(4).await;
+    assert_eq!(told(bed.seen.take()), [(node_name("b"), site("kiel"))]);
 }
 
 pub(crate) async fn assignment_passes_over_what_is_not_pending(factory: &dyn Factory) {

@@ -142,8 +142,10 @@ impl Batch<'_> {
         let entry = self.job(&job)?;
         let (spec, cause) = (entry.spec.clone(), entry.cause.clone());
         let image_access = self.image_access(&job)?;
+        let node_labels = self.node_labels(&job, node)?;
         let app = name.clone();
-        let assignment = EncodedAssignment { app, revision, job, attempt, order, spec, cause, image_access };
+        let assignment =
+            EncodedAssignment { app, revision, job, attempt, order, spec, cause, image_access, node_labels };
         self.tell_node(Change::Set { node: node.clone(), assignment });
         Ok(())
     }

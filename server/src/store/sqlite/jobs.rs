@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use longshore_model::capability::{self, Unsupported};
 use longshore_model::clock::Clock;
 use longshore_model::job::Job;
 use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, AppEffect, Changed};
 use longshore_model::name::{JobId, NodeName};
+use longshore_model::preflight::{self, Refusal};
 use longshore_model::task::{Task, TaskState};
 use rusqlite::params;
 
@@ -197,19 +197,17 @@ impl Batch<'_> {
         Ok(count)
     }
 
-    /// Why a node is not even sent a job, by what it said of itself last.
-    fn refusal(&mut self, id: &JobId, node: &NodeName) -> Result<Option<Unsupported>, StoreError> {
+    /// Why a node is not even sent a job, by what is known of it.
+    fn refusal(&mut self, id: &JobId, node: &NodeName) -> Result<Option<Refusal>, StoreError> {
         let job = Arc::clone(&self.job(id)?.job);
         // Nearly always, and without a look at the node. To remove it, an app need not be known.
-        if job.kind == JobKind::Remove || !capability::needs_later(&job.spec) {
+        if job.kind == JobKind::Remove || !preflight::is_needed(&job.spec) {
             return Ok(None);
         }
-        let info = match self.enrolled(node) {
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            enrolled => enrolled?.info,
-        };
-        let offered = info.map(|info| info.capabilities).unwrap_or_default();
-        Ok(capability::check_later(&job.spec, &offered).err())
+        match self.enrolled(node) {
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            enrolled => Ok(preflight::check(&job.spec, &enrolled?).err()),
+        }
     }
 
     /// Ends what is past its deadline; returns the next deadline. Purges expired tokens and requests on the way.

@@ -1,10 +1,13 @@
 //! Writes about nodes and their sessions.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::machine;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
-use longshore_model::node::{LabelChange, Node, NodeInfo};
+use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
+use longshore_model::node_value;
 use rusqlite::{OptionalExtension, params};
 
 use super::batch::Batch;
@@ -152,6 +155,7 @@ impl Batch<'_> {
                     spec: bytes::Bytes::new(),
                     cause: None,
                     image_access: ImageAccess::Untold,
+                    node_labels: Labels::new(),
                 })
             })?
             .collect::<rusqlite::Result<_>>()?;
@@ -159,8 +163,18 @@ impl Batch<'_> {
             let entry = self.job(&assignment.job)?;
             (assignment.spec, assignment.cause) = (entry.spec.clone(), entry.cause.clone());
             assignment.image_access = self.image_access(&assignment.job)?;
+            assignment.node_labels = self.node_labels(&assignment.job, name)?;
         }
         Ok(assignments)
+    }
+
+    /// Those of a node's labels that a job's spec asks for; for most specs without a look at the node.
+    pub(super) fn node_labels(&mut self, id: &JobId, node: &NodeName) -> Result<Labels, StoreError> {
+        let spec = Arc::clone(&self.job(id)?.job.spec);
+        if !node_value::is_needed(&spec) {
+            return Ok(Labels::new());
+        }
+        Ok(node_value::labels_for(&spec, &self.enrolled(node)?.labels))
     }
 
     /// Records when the newest certificate of a node ends.
