@@ -29,6 +29,17 @@ impl Validity {
         Some(Self { not_before: now.checked_sub(BACKDATED).ok()?, not_after: now.checked_add(life).ok()? })
     }
 
+    /// Of the seconds since 1970 that a certificate says. What no calendar of ours reaches counts as its last moment: above
+    /// all the end of those that never expire, 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5).
+    #[must_use]
+    pub fn of_seconds(not_before: i64, not_after: i64) -> Self {
+        let moment = |seconds: i64| {
+            let beyond = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+            Timestamp::from_second(seconds).unwrap_or(beyond)
+        };
+        Self { not_before: moment(not_before), not_after: moment(not_after) }
+    }
+
     /// When it was made.
     #[must_use]
     pub fn issued(self) -> Timestamp {
@@ -69,6 +80,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_without_an_expiry_is_valid_for_as_long_as_there_is_time() {
+        let forever = Validity::of_seconds(0, 253_402_300_799);
+        assert_eq!(forever, Validity { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::MAX });
+        assert!(forever.contains(Timestamp::MAX));
+        assert_eq!(Validity::of_seconds(i64::MIN, 5).not_before, Timestamp::MIN);
+        assert_eq!(Validity::of_seconds(0, 5).not_after.as_second(), 5);
+    }
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 

@@ -10,7 +10,7 @@ use longshore_server::config::{
     self, AdminCommand, BackupArgs, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, NewAdminArgs,
     RestoreArgs, RevokeArgs,
 };
-use longshore_server::identity::pki;
+use longshore_server::identity::pki::{self, Holder};
 use longshore_server::serve::{Listeners, run};
 use longshore_server::{admin, backup};
 use longshore_settings::{Mistakes, Origins};
@@ -77,12 +77,21 @@ fn start_logging(args: Option<&LogArgs>) {
 fn init(args: &InitArgs) -> anyhow::Result<()> {
     match &args.install {
         _ if args.csr => {
-            let request = pki::request(&args.data_dir, &args.into())?;
+            let (request, holder) = pki::request(&args.data_dir, &args.into())?;
+            let made = match holder {
+                Holder::New => "made a key and a certificate request",
+                Holder::Existing => "made a request for the next certificate of the authority's key",
+            };
             let next = "have it certified, and give the answer to `longshore-server init --install FILE`";
-            tracing::info!(request = %request.display(), "made a key and a certificate request; {next}");
+            tracing::info!(request = %request.display(), "{made}; {next}");
             return Ok(());
         }
-        Some(answer) => pki::install(&args.data_dir, answer, Timestamp::now())?,
+        Some(answer) if pki::install(&args.data_dir, answer, Timestamp::now())? == Holder::Existing => {
+            let until = pki::load_authority(&args.data_dir)?.0.end();
+            tracing::info!(%until, "the authority has its next certificate, and stays who it is; restart the server so that it knows");
+            return Ok(());
+        }
+        Some(_) => {}
         None => pki::init(&args.data_dir, &args.into(), Timestamp::now())?,
     }
     let admin = args.data_dir.join("admin");

@@ -80,16 +80,11 @@ pub fn expiries(
 ) -> Vec<(&'static str, watch::Receiver<Timestamp>)> {
     let root = || {
         let (_, pem) = x509_parser::pem::parse_x509_pem(authority.root_pem().as_bytes()).ok()?;
-        expiry(&pem.contents)
+        longshore_tls::validity_of(&pem.contents).ok().map(|validity| validity.not_after)
     };
     let fixed = |end| watch::Sender::new(end).subscribe();
     let all = [("server", Some(own)), ("issuing", Some(fixed(authority.end()))), ("root", root().map(fixed))];
     all.into_iter().filter_map(|(name, end)| Some((name, end?))).collect()
-}
-
-fn expiry(der: &[u8]) -> Option<Timestamp> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// What is known without counting.

@@ -136,4 +136,20 @@ async fn an_authority_whose_key_is_elsewhere_answers_a_request() {
     let _node = the_spine_works(&cluster, &others).await;
     wait::until("a renewal below the authority", || async { cluster.server_log().contains("certificate renewed") })
         .await;
+
+    // The next certificate of the key, below another intermediate certificate of the same authority.
+    let said = |arguments: &[&str]| {
+        let output = output(&mut cluster.init(arguments));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let asked = said(&["--csr"]);
+    assert!(asked.contains("made a request for the next certificate of the authority's key"), "{asked}");
+    others.sign(&request, "middle", 15, "-copy_extensions copyall", "next.crt");
+    std::fs::write(directory.path().join("next.pem"), others.read("next.crt") + &others.read("chain.pem")).unwrap();
+    let installed = said(&["--install", &others.path("next.pem")]);
+    assert!(installed.contains("has its next certificate") && !installed.contains("first admin"), "{installed}");
+    cluster.restart_server_with(&[]).await;
+    others.accepts(cluster.api_address(), &cluster.admin());
+    wait::until("the node's next session", || async { cluster.client().await.is_connected("edge-1").await }).await;
 }

@@ -18,7 +18,7 @@ pub use connect::{KeepAlive, connect, connect_patiently, connect_pinned, shown_c
 pub use credentials::{CredentialError, Credentials};
 pub use dial::{ConnectError, DIAL_TIMEOUT, PATIENT_DIAL_TIMEOUT};
 pub use key::{KeyAndRequest, KeyError, make_key_and_csr, request_for_key};
-pub use peer::{PeerCertificate, PeerError, validity_of};
+pub use peer::{PeerCertificate, PeerError, validity, validity_of};
 pub use pin::{Pin, PinError};
 pub use server::{ClientCertificates, ConfigError, browser_config, server_config};
 pub use token::{EnrollmentToken, TokenError};

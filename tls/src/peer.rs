@@ -34,7 +34,14 @@ pub struct PeerCertificate {
 ///
 /// It cannot be parsed.
 pub fn validity_of(der: &[u8]) -> Result<Validity, PeerError> {
-    validity(&parse(der)?)
+    parse(der).map(|certificate| validity(&certificate))
+}
+
+/// The same of one that is parsed.
+#[must_use]
+pub fn validity(certificate: &X509Certificate<'_>) -> Validity {
+    let validity = certificate.validity();
+    Validity::of_seconds(validity.not_before.timestamp(), validity.not_after.timestamp())
 }
 
 impl PeerCertificate {
@@ -58,7 +65,7 @@ impl PeerCertificate {
         let [uri] = uris.as_slice() else { return Err(PeerError::Uris(uris.len())) };
         Ok(Self {
             uri: (*uri).to_owned(),
-            validity: validity(&certificate)?,
+            validity: validity(&certificate),
             key_hash: Sha256::digest(certificate.public_key().raw).into(),
         })
     }
@@ -85,13 +92,4 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
         Ok(_) => Err(PeerError::Malformed("there are bytes after its end".to_owned())),
         Err(why) => Err(PeerError::Malformed(why.to_string())),
     }
-}
-
-fn validity(certificate: &X509Certificate<'_>) -> Result<Validity, PeerError> {
-    let moment = |seconds: i64| Timestamp::from_second(seconds).map_err(|why| PeerError::Malformed(why.to_string()));
-    let validity = certificate.validity();
-    Ok(Validity {
-        not_before: moment(validity.not_before.timestamp())?,
-        not_after: moment(validity.not_after.timestamp())?,
-    })
 }

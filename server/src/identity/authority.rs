@@ -221,13 +221,10 @@ impl Authority {
         let chain = external::ders(&issuing_pem);
         let unreadable = || AuthorityError::Crypto(rcgen::Error::CouldNotParseCertificate);
         let issuing_der = chain.first().ok_or_else(unreadable)?.clone().into();
-        let ends: Option<Vec<Timestamp>> = chain
-            .iter()
-            .chain(&external::ders(&root_pem))
-            .map(|der| external::validity_of(der))
-            .map(|validity| Some(validity?.not_after))
-            .collect();
-        let end = ends.ok_or_else(unreadable)?.into_iter().min().unwrap_or(Timestamp::MAX);
+        let mut end = Timestamp::MAX;
+        for der in chain.iter().chain(&external::ders(&root_pem)) {
+            end = end.min(longshore_tls::validity_of(der).map_err(|_| unreadable())?.not_after);
+        }
         Ok(Self { trust_domain, issuer, issuing_pem, issuing_der, root_pem, node_life: NODE_LIFE, end })
     }
 
@@ -400,7 +397,7 @@ impl Authority {
     /// Its certificate cannot be read.
     pub fn since(&self) -> Result<Timestamp, AuthorityError> {
         let unreadable = AuthorityError::Crypto(rcgen::Error::CouldNotParseCertificate);
-        external::validity_of(&self.issuing_der).map(|validity| validity.not_before).ok_or(unreadable)
+        longshore_tls::validity_of(&self.issuing_der).map(|validity| validity.not_before).map_err(|_| unreadable)
     }
 
     /// Certifies a node for the key in its request (PKCS#10 in DER), and returns the certificate in PEM.

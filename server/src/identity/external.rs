@@ -305,11 +305,8 @@ fn check(certificate: &X509Certificate<'_>, is_root: bool, now: Timestamp) -> Re
     if purposes.is_some_and(|usage| !(is_root || usage.any || usage.server_auth && usage.client_auth)) {
         return Err(Problem::Purposes(subject()));
     }
-    match validity(certificate) {
-        Some(validity) if validity.contains(now) => Ok(()),
-        Some(validity) => Err(Problem::NotValid { subject: subject(), validity }),
-        None => Err(Problem::Unparsable(1)),
-    }
+    let validity = longshore_tls::validity(certificate);
+    if validity.contains(now) { Ok(()) } else { Err(Problem::NotValid { subject: subject(), validity }) }
 }
 
 /// Whether all of them allow one authority more below the first; an error where they do not even allow the first.
@@ -325,18 +322,6 @@ fn depth(chain: &[X509Certificate<'_>]) -> Result<bool, Problem> {
         }
     }
     Ok(one_more)
-}
-
-/// From when to when a certificate is valid.
-pub(super) fn validity(certificate: &X509Certificate<'_>) -> Option<Validity> {
-    let moment = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
-    let validity = certificate.validity();
-    Some(Validity { not_before: moment(validity.not_before)?, not_after: moment(validity.not_after)? })
-}
-
-/// The same of one in DER.
-pub(super) fn validity_of(der: &[u8]) -> Option<Validity> {
-    X509Certificate::from_der(der).ok().and_then(|(_, certificate)| validity(&certificate))
 }
 
 /// The certificates of a PEM text in DER.

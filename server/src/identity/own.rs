@@ -69,11 +69,6 @@ impl ServerCertificate {
     /// It is none, or names no server.
     pub fn from_der(der: &[u8]) -> Result<Self, OwnError> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| OwnError::Unreadable)?;
-        let moment = |seconds| Timestamp::from_second(seconds).map_err(|_| OwnError::Unreadable);
-        let validity = Validity {
-            not_before: moment(certificate.validity().not_before.timestamp())?,
-            not_after: moment(certificate.validity().not_after.timestamp())?,
-        };
         let alternative = certificate.subject_alternative_name().map_err(|_| OwnError::Unreadable)?;
         let name = |name: &GeneralName<'_>| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
@@ -82,7 +77,11 @@ impl ServerCertificate {
         };
         let names: Vec<String> =
             alternative.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect();
-        if names.is_empty() { Err(OwnError::NoNames) } else { Ok(Self { names, validity }) }
+        if names.is_empty() {
+            Err(OwnError::NoNames)
+        } else {
+            Ok(Self { names, validity: longshore_tls::validity(&certificate) })
+        }
     }
 }
 
@@ -268,11 +267,26 @@ fn configurations(
     Ok([api?, server_config(credentials, issuer, ClientCertificates::Optional)?])
 }
 
-/// Issues the next certificate for the same names and key. Only the one file changes, and at once.
-fn renew(data_dir: &Path, authority: &Authority, names: &[String], now: Timestamp) -> Result<(), OwnError> {
+/// Issues the next certificate for the same names and key, and checks that it will be accepted under each of the names;
+/// returns its chain in PEM.
+pub(super) fn issue_next(
+    data_dir: &Path,
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+) -> Result<String, OwnError> {
     let files = pki::own_files(data_dir)?;
-    let certificate = authority.renew_server(names, &files.key(), now)?;
-    pki::replace_own(data_dir, &authority.server_chain(&certificate))?;
+    let chain = authority.server_chain(&authority.renew_server(names, &files.key(), now)?);
+    let credentials = pki::own_credentials(data_dir, &files.with_chain(&chain))?;
+    for name in names {
+        credentials.check_as_server(name, now).map_err(OwnError::NotAccepted)?;
+    }
+    Ok(chain)
+}
+
+/// Puts the next certificate into the place of the one that there is. Only the one file changes, and at once.
+fn renew(data_dir: &Path, authority: &Authority, names: &[String], now: Timestamp) -> Result<(), OwnError> {
+    pki::replace_own(data_dir, &issue_next(data_dir, authority, names, now)?)?;
     tracing::info!("the server's certificate is renewed");
     Ok(())
 }

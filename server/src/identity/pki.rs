@@ -23,7 +23,7 @@ use super::users::FIRST_ADMIN;
 
 mod init;
 
-pub use init::{CertifiedBy, NewPki, init, install, request};
+pub use init::{CertifiedBy, Holder, NewPki, init, install, request};
 
 /// The first admin's certificate, which says since when and until when they are one.
 const FIRST_ADMIN_FILE: &str = "first-admin.crt";
@@ -164,7 +164,7 @@ fn first_admin(dir: &Path, authority: &Authority) -> Result<User, PkiError> {
         Ok(text) => {
             let certificate = external::ders(&text).into_iter().next();
             let unreadable = || PkiError::own(OwnError::Unreadable);
-            let validity = certificate.and_then(|der| external::validity_of(&der)).ok_or_else(unreadable)?;
+            let validity = certificate.and_then(|der| longshore_tls::validity_of(&der).ok()).ok_or_else(unreadable)?;
             (validity.issued(), validity.not_after)
         }
         // Made by an earlier version: then the authority was made at the same moment.
@@ -182,6 +182,11 @@ pub struct OwnFiles {
 }
 
 impl OwnFiles {
+    /// The same key with another certificate, in PEM with those above it.
+    pub(super) fn with_chain(self, chain: &str) -> Self {
+        Self { chain: chain.as_bytes().to_owned(), ..self }
+    }
+
     /// The private key in PEM.
     pub(super) fn key(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.key)

@@ -77,6 +77,17 @@ fn a_chain_is_put_in_order_whatever_order_its_file_has() {
 }
 
 #[test]
+fn an_authority_without_an_expiry_is_good() {
+    let mut forever = params("top");
+    // 9999-12-31T23:59:59Z, by which RFC 5280 says so.
+    forever.not_after = OffsetDateTime::from_unix_timestamp(253_402_300_799).unwrap();
+    let top = root(forever);
+    let middle = below(&top, params("middle"));
+    read(&middle, &[&middle, &top]).unwrap();
+    assert_eq!(longshore_tls::validity_of(top.der()).unwrap().not_after, Timestamp::MAX);
+}
+
+#[test]
 fn what_is_wrong_with_certificates_is_named() {
     let top = root(params("top"));
     let middle = below(&top, params("middle"));
@@ -109,6 +120,10 @@ fn what_is_wrong_with_certificates_is_named() {
         (
             read_text(&top, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
             "certificate 1 in it cannot",
+        ),
+        (
+            read_text(&top, &(top.pem() + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")),
+            "certificate 2 in it cannot",
         ),
         (read_text(&top, &"x".repeat(70_000)), "longer than"),
         (read(&stranger, &[&middle, &top]), "none of its certificates is for the key in /ca.key"),

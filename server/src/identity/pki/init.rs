@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use longshore_model::identity::Role;
-use longshore_tls::Credentials;
+use longshore_tls::{CredentialError, Credentials};
 use rcgen::PublicKeyData;
 
 use super::{
     FIRST_ADMIN_FILE, PkiError, Secrecy, checked_trust_domain, failed, load_authority, make_private_dir,
-    own_credentials, own_files, replace, sync_dir, write_dir,
+    own_credentials, own_files, replace, replace_own, sync_dir, write_dir,
 };
 use crate::identity::authority::{Authority, Founded, Issued, check_server_name, request_authority};
 use crate::identity::external::{self, AuthorityChain, Problem};
-use crate::identity::own::ServerCertificate;
+use crate::identity::own::{self, ServerCertificate};
 use crate::identity::users::FIRST_ADMIN;
 
 /// Names by which every server is reached from its own machine.
@@ -82,6 +82,15 @@ pub fn init(data_dir: &Path, new: &NewPki, now: Timestamp) -> Result<(), PkiErro
     write(data_dir, &founded, &new.all_names(), now)
 }
 
+/// Whose certificate is asked for, or was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// An authority that is being made.
+    New,
+    /// The one that there was, which stays who it is.
+    Existing,
+}
+
 /// Makes a key for an authority, and a request (PKCS#10 in PEM) that an authority of others may answer with a certificate;
 /// returns its path. Where there is an authority already, the request is for the next certificate of its key. What was asked
 /// for stays until [`install`].
@@ -89,7 +98,7 @@ pub fn init(data_dir: &Path, new: &NewPki, now: Timestamp) -> Result<(), PkiErro
 /// # Errors
 ///
 /// Anything exists already, a name or the trust domain is malformed, or a file cannot be written.
-pub fn request(data_dir: &Path, new: &NewPki) -> Result<PathBuf, PkiError> {
+pub fn request(data_dir: &Path, new: &NewPki) -> Result<(PathBuf, Holder), PkiError> {
     let dir = data_dir.join(REQUEST);
     if dir.exists() {
         return Err(PkiError::Requested(dir));
@@ -101,7 +110,7 @@ pub fn request(data_dir: &Path, new: &NewPki) -> Result<PathBuf, PkiError> {
             write_dir(&staging.join(REQUEST), &[(CSR, Secrecy::Public, &csr)])?;
             move_in(staging, data_dir, REQUEST)
         })?;
-        return Ok(dir.join(CSR));
+        return Ok((dir.join(CSR), Holder::Existing));
     }
     let trust_domain = new.trust_domain()?;
     let names = new.all_names();
@@ -120,7 +129,7 @@ pub fn request(data_dir: &Path, new: &NewPki) -> Result<PathBuf, PkiError> {
         )?;
         move_in(staging, data_dir, REQUEST)
     })?;
-    Ok(dir.join(CSR))
+    Ok((dir.join(CSR), Holder::New))
 }
 
 /// Takes the answer to a [`request`]: the certificate, and those up to the root. Makes the rest as [`init`] does; an authority
@@ -129,14 +138,15 @@ pub fn request(data_dir: &Path, new: &NewPki) -> Result<PathBuf, PkiError> {
 /// # Errors
 ///
 /// There is no request, or the certificates are not what they should be; the request stays then.
-pub fn install(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<(), PkiError> {
+pub fn install(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<Holder, PkiError> {
     let dir = data_dir.join(REQUEST);
     if !dir.exists() {
         return Err(PkiError::NoRequest(data_dir.to_owned()));
     }
     if data_dir.join("pki").exists() {
         certify_anew(data_dir, answer, now)?;
-        return fs::remove_dir_all(&dir).map_err(failed("remove", &dir));
+        fs::remove_dir_all(&dir).map_err(failed("remove", &dir))?;
+        return Ok(Holder::Existing);
     }
     expect_nothing(data_dir)?;
     let read = |name: &str| fs::read_to_string(dir.join(name)).map_err(failed("read", &dir.join(name)));
@@ -147,7 +157,8 @@ pub fn install(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<(), Pki
     let issuing_key = issuing_key.serialize_pem();
     let authority = Authority::in_place_of(&trust_domain, &above, &issuing_key)?;
     write(data_dir, &Founded { root_key: None, issuing_key, authority }, &names, now)?;
-    fs::remove_dir_all(&dir).map_err(failed("remove", &dir))
+    fs::remove_dir_all(&dir).map_err(failed("remove", &dir))?;
+    Ok(Holder::New)
 }
 
 /// Puts the next certificate of the authority's key into the place of the one that it has. Name and root stay, so that all
@@ -161,14 +172,15 @@ fn certify_anew(data_dir: &Path, answer: &Path, now: Timestamp) -> Result<(), Pk
     if !next.succeeds(&before) {
         return Err(external::wrong(answer)(Problem::OtherAuthority).into());
     }
+    // All is issued and checked before any file changes: what the authority above now forbids cuts nobody off.
     let own = own_credentials(data_dir, &own_files(data_dir)?)?;
-    replace(data_dir, "issuing.crt", next.issuing_pem())?;
-    if !next.has_issued(own.leaf()) {
-        return Ok(());
-    }
     let names = ServerCertificate::from_der(own.leaf()).map_err(PkiError::own)?.names;
-    let certificate = next.renew_server(&names, &own_files(data_dir)?.key(), now)?;
-    replace(data_dir, "server.crt", &next.server_chain(&certificate))
+    let is_ours = next.has_issued(own.leaf());
+    let chain = is_ours.then(|| own::issue_next(data_dir, &next, &names, now)).transpose().map_err(PkiError::own)?;
+    let trial = next.issue_user(FIRST_ADMIN, Role::Admin, now)?;
+    check_client(&next, &next.chain(&trial.certificate), &trial, now)?;
+    replace(data_dir, "issuing.crt", next.issuing_pem())?;
+    chain.map_or(Ok(()), |chain| replace_own(data_dir, &chain))
 }
 
 fn expect_nothing(data_dir: &Path) -> Result<(), PkiError> {
@@ -223,19 +235,20 @@ fn check(
     names: &[String],
     now: Timestamp,
 ) -> Result<(), PkiError> {
-    let refused = |whose, name: &str| {
-        let name = name.to_owned();
-        move |source| PkiError::Refused { whose, name, source }
-    };
-    let read = |chain: &str, issued: &Issued| {
-        Credentials::from_pem(authority.root_pem().as_bytes(), chain.as_bytes(), issued.key.as_bytes())
-    };
     for name in names {
-        let refused = refused("a server's", name);
-        read(server_chain, server).and_then(|read| read.check_as_server(name, now)).map_err(refused)?;
+        let refused = |source| PkiError::Refused { whose: "a server's", name: name.clone(), source };
+        read(authority, server_chain, server).and_then(|read| read.check_as_server(name, now)).map_err(refused)?;
     }
-    let refused = refused("a user's", FIRST_ADMIN);
-    read(admin_chain, admin).and_then(|read| read.check_as_client(now)).map_err(refused)
+    check_client(authority, admin_chain, admin, now)
+}
+
+fn check_client(authority: &Authority, chain: &str, admin: &Issued, now: Timestamp) -> Result<(), PkiError> {
+    let refused = |source| PkiError::Refused { whose: "a user's", name: FIRST_ADMIN.to_owned(), source };
+    read(authority, chain, admin).and_then(|read| read.check_as_client(now)).map_err(refused)
+}
+
+fn read(authority: &Authority, chain: &str, issued: &Issued) -> Result<Credentials, CredentialError> {
+    Credentials::from_pem(authority.root_pem().as_bytes(), chain.as_bytes(), issued.key.as_bytes())
 }
 
 /// Lets files be made in a directory beside their place. Whatever goes wrong, no key is left behind there.

@@ -258,7 +258,8 @@ fn an_authority_of_others_answers_a_request() {
     let (files, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let above = root(params("root"));
     let new = NewPki { names: vec!["longshore.example".to_owned()], ..NewPki::default() };
-    let path = request(dir.path(), &new).unwrap();
+    let (path, holder) = request(dir.path(), &new).unwrap();
+    assert_eq!(holder, Holder::New);
     assert!(matches!(request(dir.path(), &new), Err(PkiError::Requested(_))));
     assert!(matches!(init(dir.path(), &new, now()), Err(PkiError::Requested(_))));
     let mode = fs::metadata(dir.path().join("request/issuing.key")).unwrap().permissions().mode();
@@ -281,7 +282,7 @@ fn an_authority_of_others_answers_a_request() {
     assert!(!dir.path().join("pki").exists() && path.exists(), "the request stays");
 
     fs::write(&answer, above.pem() + &certificate).unwrap();
-    install(dir.path(), &answer, now()).unwrap();
+    assert_eq!(install(dir.path(), &answer, now()).unwrap(), Holder::New);
     assert!(!dir.path().join("request").exists());
     assert!(matches!(install(dir.path(), &answer, now()), Err(PkiError::NoRequest(_))));
     let pki = load(dir.path(), now()).unwrap();
@@ -303,27 +304,41 @@ fn an_authority_is_certified_for_longer_and_stays_who_it_is() {
         request(dir.path(), &NewPki { names: vec!["other".to_owned()], ..NewPki::default() }),
         Err(PkiError::Exists(_))
     ));
-    let path = request(dir.path(), &NewPki::default()).unwrap();
+    let (path, holder) = request(dir.path(), &NewPki::default()).unwrap();
+    assert_eq!(holder, Holder::Existing);
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "the key stays where it is");
     let answer = files.path().join("answer.pem");
-    let answered = |name: Option<&str>, by: &ExternalAuthority| {
+    let constrained = |names: &[&str]| rcgen::NameConstraints {
+        permitted_subtrees: names.iter().map(|name| rcgen::GeneralSubtree::DnsName((*name).to_owned())).collect(),
+        excluded_subtrees: Vec::new(),
+    };
+    let answered = |name: Option<&str>, by: &ExternalAuthority, allowed: &[&str]| {
         let text = fs::read_to_string(&path).unwrap();
         let mut asked = rcgen::CertificateSigningRequestParams::from_pem(&text).unwrap();
         if let Some(name) = name {
             asked.params.distinguished_name.push(rcgen::DnType::CommonName, name);
         }
+        asked.params.name_constraints = (!allowed.is_empty()).then(|| constrained(allowed));
         asked.params.not_before = moment(now());
         asked.params.not_after = moment(later + jiff::SignedDuration::from_hours(24 * 900));
         fs::write(&answer, asked.signed_by(by).unwrap().pem() + &by.pem()).unwrap();
         install(dir.path(), &answer, later)
     };
     let other = root(params("other"));
-    for error in [answered(None, &other).unwrap_err(), answered(Some("renamed"), &above).unwrap_err()] {
+    let wrong = [answered(None, &other, &[]).unwrap_err(), answered(Some("renamed"), &above, &[]).unwrap_err()];
+    for error in wrong {
         let error = longshore_tls::with_causes(&error);
         assert!(error.contains("not for the authority that is here"), "{error}");
     }
     let key = fs::read(dir.path().join("pki/server.key")).unwrap();
-    answered(None, &above).unwrap();
+    let files_before =
+        || ["issuing.crt", "server.crt"].map(|name| fs::read(dir.path().join("pki").join(name)).unwrap());
+    let before = files_before();
+    let error = longshore_tls::with_causes(&answered(None, &above, &["shop.example"]).unwrap_err());
+    assert!(error.contains("nobody would accept"), "the names of the server are not among those allowed: {error}");
+    assert_eq!(files_before(), before, "nothing changed");
+    assert!(path.exists(), "and the request stays");
+    assert_eq!(answered(None, &above, &[]).unwrap(), Holder::Existing);
     assert!(!path.exists());
     let next = load(dir.path(), later).unwrap();
     assert!(next.authority.end() > pki.authority.end());
@@ -348,7 +363,7 @@ fn nothing_outlives_the_authority_above() {
     let (dir, pki) = initialised(&NewPki { certified_by, ..NewPki::default() });
     let authority = &pki.authority;
     assert_eq!(authority.end(), end);
-    let of = |pem: &str| external::validity_of(&external::ders(pem)[0]).unwrap().not_after;
+    let of = |pem: &str| longshore_tls::validity_of(&external::ders(pem)[0]).unwrap().not_after;
     assert_eq!(of(&fs::read_to_string(dir.path().join("pki/issuing.crt")).unwrap()), end);
     assert_eq!(ServerCertificate::from_der(pki.credentials.leaf()).unwrap().validity.not_after, end);
     assert_eq!(PeerCertificate::from_der(admin(dir.path()).leaf()).unwrap().validity.not_after, end);
