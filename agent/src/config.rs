@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longshore_help::{Completion, Manual};
 use longshore_model::host_path;
+use longshore_model::linux::{CapabilitySet, UnknownCapability};
 use longshore_model::name::NodeName;
 use longshore_model::quantity::duration;
 use longshore_settings::{Origins, Program};
@@ -152,6 +153,10 @@ pub struct Run {
     /// Let apps see this machine's own processes, and signal them as root may; refused without it.
     #[arg(long, env = "LONGSHORE_ALLOW_HOST_PID")]
     pub allow_host_pid: bool,
+    /// Capability of Linux, such as NET_ADMIN, that apps may have beyond the ordinary ones; given once or more often. ALL
+    /// stands for all of them, which is close to root on this machine.
+    #[arg(long, value_name = "NAME", env = "LONGSHORE_CAPABILITY_ALLOW", value_parser = linux_capability, action = ArgAction::Append)]
+    pub capability_allow: Vec<CapabilitySet>,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
@@ -167,7 +172,11 @@ impl Run {
     /// What apps may ask for.
     #[must_use]
     pub fn allowances(&self) -> Allowances {
-        Allowances { privileged: self.allow_privileged, host_pid: self.allow_host_pid }
+        Allowances {
+            privileged: self.allow_privileged,
+            host_pid: self.allow_host_pid,
+            capabilities: self.capability_allow.iter().copied().collect(),
+        }
     }
 
     /// What is wrong with values that are right one by one.
@@ -231,6 +240,10 @@ fn stall(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn linux_capability(text: &str) -> Result<CapabilitySet, UnknownCapability> {
+    CapabilitySet::named(text)
+}
+
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "not an IP address with a port, such as 127.0.0.1:7443")
 }
@@ -266,7 +279,8 @@ mod tests {
     fn mistakes_of_flags_and_the_file_are_told_together() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.yaml").display().to_string();
-        let text = "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\nhost-path-allow: [/srv, data, /etc/data]\n";
+        let text = "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\nhost-path-allow: [/srv, data, /etc/data]\n\
+                    capability-allow: [NET_ADMIN, net_raw]\n";
         std::fs::write(&file, text).unwrap();
         let words = ["longshore-agent", "run", "--config", &file, "--runtime", "docked"].map(Into::into);
         let reading = program().read(words, |_| None).unwrap();
@@ -279,6 +293,7 @@ mod tests {
             ":1:1: egress \"10.0.0.0/33\": ",
             ":2:1: registry-ca \"/nowhere",
             ":3:1: host-path-allow \"data\": must be an absolute path",
+            ":4:1: capability-allow \"net_raw\": not a capability of Linux such as NET_ADMIN, nor ALL",
             ":3:1: host-path-allow \"/etc/data\": nothing in the system directory /etc is ever mounted",
         ];
         assert_eq!(found.len(), starts.len(), "{found:?}");

@@ -155,6 +155,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         ledger: Ledger::open(data.ledger())?,
         reporter: reporter.clone(),
         host_paths: arguments.host_paths(),
+        allowances: arguments.allowances(),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: enrolment.node_name.clone(),

@@ -11,7 +11,9 @@ use longshore_model::limits;
 use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
 use longshore_model::rollout::Rollout;
-use longshore_model::spec::{AppSpec, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Volume};
+use longshore_model::spec::{
+    AppSpec, Capabilities, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Ulimit, Volume,
+};
 use longshore_model::targets::Targets;
 use longshore_model::validate::{Path as PathOf, Violation, Violations};
 use serde::Deserialize;
@@ -67,6 +69,21 @@ struct SpecText {
     privileged: bool,
     #[serde(default, rename = "hostPID")]
     host_pid: bool,
+    #[serde(default, with = "longshore_model::quantity::optional_text")]
+    user: Option<String>,
+    working_dir: Option<String>,
+    stop_signal: Option<String>,
+    #[serde(default, with = "longshore_model::quantity::optional_duration")]
+    termination_grace_period: Option<Duration>,
+    #[serde(default)]
+    read_only_root_filesystem: bool,
+    #[serde(default)]
+    capabilities: Capabilities,
+    pids_limit: Option<u32>,
+    #[serde(default)]
+    ulimits: Vec<Ulimit>,
+    #[serde(default, with = "longshore_model::quantity::bytes")]
+    shm_size: Option<u64>,
 }
 
 fn one() -> u32 {
@@ -89,6 +106,15 @@ impl From<SpecText> for AppSpec {
             startup: text.startup,
             privileged: text.privileged,
             host_pid: text.host_pid,
+            user: text.user,
+            working_dir: text.working_dir,
+            stop_signal: text.stop_signal,
+            termination_grace_period: text.termination_grace_period,
+            read_only_root_filesystem: text.read_only_root_filesystem,
+            capabilities: text.capabilities,
+            pids_limit: text.pids_limit,
+            ulimits: text.ulimits,
+            shm_size: text.shm_size,
         }
     }
 }
@@ -182,6 +208,7 @@ pub(crate) fn yaml_path(field: &str) -> String {
             "cpu_millis" => "cpu".to_owned(),
             "memory_bytes" => "memory".to_owned(),
             "size_limit_bytes" => "sizeLimit".to_owned(),
+            "shm_size_bytes" => "shmSize".to_owned(),
             other => camel_case(other),
         };
         format!("{name}{index}")

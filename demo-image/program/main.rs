@@ -73,6 +73,7 @@ impl Trouble {
 
 fn run(words: &[String]) -> Result<ExitCode, Trouble> {
     let Some((command, rest)) = words.split_first() else { return Err(Trouble::Usage("no command".into())) };
+    signals::end_on_interrupt();
     if !rest.iter().any(|word| word == "--ignore-term") {
         signals::end_on_term();
     }

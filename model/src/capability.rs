@@ -16,6 +16,20 @@ pub const NETWORK_EGRESS: &str = "network.egress";
 pub const RESOURCES_CPU: &str = "resources.cpu";
 /// A limit on memory is enforced.
 pub const RESOURCES_MEMORY: &str = "resources.memory";
+/// A limit on processes is enforced.
+pub const RESOURCES_PIDS: &str = "resources.pids";
+/// Limits of each process.
+pub const CONTAINER_ULIMITS: &str = "container.ulimits";
+/// The size of /dev/shm.
+pub const CONTAINER_SHM_SIZE: &str = "container.shm-size";
+/// Another user than the image's.
+pub const CONTAINER_USER: &str = "container.user";
+/// Another working directory than the image's.
+pub const CONTAINER_WORKING_DIR: &str = "container.working-dir";
+/// Another signal to stop by than the image's, and another time to wait after it than the agent's own.
+pub const CONTAINER_STOP: &str = "container.stop";
+/// A root that can only be read.
+pub const CONTAINER_READ_ONLY_ROOT: &str = "container.read-only-root";
 /// Paths of the node as volumes.
 pub const VOLUMES_HOST_PATH: &str = "volumes.host-path";
 /// Empty directories on disk as volumes.
@@ -28,6 +42,10 @@ pub const IMAGE_ARCHIVE: &str = "image.archive";
 pub const IMAGE_REGISTRY: &str = "image.registry";
 /// Containers run under a filter of system calls, unless they are privileged. No spec asks for it either.
 pub const SECURITY_SECCOMP: &str = "security.seccomp";
+/// Other capabilities of Linux than the ordinary ones: fewer, or more where [`SECURITY_CAPABILITIES_ADD`] is there too.
+pub const SECURITY_CAPABILITIES: &str = "security.capabilities";
+/// Capabilities of Linux beyond the ordinary ones; the node's setting says which.
+pub const SECURITY_CAPABILITIES_ADD: &str = "security.capabilities.add";
 /// Privileged apps.
 pub const SECURITY_PRIVILEGED: &str = "security.privileged";
 /// Apps among the node's own processes.
@@ -39,29 +57,52 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 21] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
     RESOURCES_MEMORY,
+    RESOURCES_PIDS,
+    CONTAINER_ULIMITS,
+    CONTAINER_SHM_SIZE,
+    CONTAINER_USER,
+    CONTAINER_WORKING_DIR,
+    CONTAINER_STOP,
+    CONTAINER_READ_ONLY_ROOT,
     VOLUMES_HOST_PATH,
     VOLUMES_EMPTY_DIR,
     VOLUMES_EMPTY_DIR_MEMORY,
     IMAGE_ARCHIVE,
     IMAGE_REGISTRY,
     SPEC_NODE_VALUES,
+    SECURITY_CAPABILITIES,
+    SECURITY_CAPABILITIES_ADD,
     SECURITY_PRIVILEGED,
     SECURITY_HOST_PID,
 ];
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 3] = [SPEC_NODE_VALUES, SECURITY_PRIVILEGED, SECURITY_HOST_PID];
+pub const LATER: [&str; 12] = [
+    RESOURCES_PIDS,
+    CONTAINER_ULIMITS,
+    CONTAINER_SHM_SIZE,
+    CONTAINER_USER,
+    CONTAINER_WORKING_DIR,
+    CONTAINER_STOP,
+    CONTAINER_READ_ONLY_ROOT,
+    SPEC_NODE_VALUES,
+    SECURITY_CAPABILITIES,
+    SECURITY_CAPABILITIES_ADD,
+    SECURITY_PRIVILEGED,
+    SECURITY_HOST_PID,
+];
 
 /// The agent's setting that a word depends on, beside what the machine can.
 #[must_use]
 pub fn setting(word: &str) -> Option<&'static str> {
     match word {
+        SECURITY_CAPABILITIES_ADD => Some("--capability-allow"),
         SECURITY_PRIVILEGED => Some("--allow-privileged"),
         SECURITY_HOST_PID => Some("--allow-host-pid"),
         _ => None,
@@ -118,6 +159,15 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         NETWORK_PORTS => spec.network != Network::Host,
         RESOURCES_CPU => spec.resources.cpu.is_some(),
         RESOURCES_MEMORY => spec.resources.memory.is_some(),
+        RESOURCES_PIDS => spec.pids_limit.is_some(),
+        CONTAINER_ULIMITS => !spec.ulimits.is_empty(),
+        CONTAINER_SHM_SIZE => spec.shm_size.is_some(),
+        CONTAINER_USER => spec.user.is_some(),
+        CONTAINER_WORKING_DIR => spec.working_dir.is_some(),
+        CONTAINER_STOP => spec.stop_signal.is_some() || spec.termination_grace_period.is_some(),
+        CONTAINER_READ_ONLY_ROOT => spec.read_only_root_filesystem,
+        SECURITY_CAPABILITIES => !spec.capabilities.is_ordinary(),
+        SECURITY_CAPABILITIES_ADD => !spec.capabilities.extraordinary().is_empty(),
         VOLUMES_HOST_PATH => has_volume(|source| matches!(source, VolumeSource::HostPath(_))),
         VOLUMES_EMPTY_DIR => has_volume(|source| matches!(source, VolumeSource::EmptyDir(_))),
         VOLUMES_EMPTY_DIR_MEMORY => {
@@ -166,6 +216,25 @@ mod tests {
                 vec![NETWORK_PORTS, VOLUMES_EMPTY_DIR, VOLUMES_EMPTY_DIR_MEMORY, IMAGE_REGISTRY],
             ),
             (json!({ "args": ["${node.name}"] }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SPEC_NODE_VALUES]),
+            (json!({ "pidsLimit": 100 }), vec![NETWORK_PORTS, RESOURCES_PIDS, IMAGE_REGISTRY]),
+            (
+                json!({ "ulimits": [{ "name": "core", "soft": 0 }] }),
+                vec![NETWORK_PORTS, CONTAINER_ULIMITS, IMAGE_REGISTRY],
+            ),
+            (json!({ "shmSize": "1Mi" }), vec![NETWORK_PORTS, CONTAINER_SHM_SIZE, IMAGE_REGISTRY]),
+            (json!({ "user": "web" }), vec![NETWORK_PORTS, CONTAINER_USER, IMAGE_REGISTRY]),
+            (json!({ "workingDir": "/srv" }), vec![NETWORK_PORTS, CONTAINER_WORKING_DIR, IMAGE_REGISTRY]),
+            (json!({ "stopSignal": "SIGINT" }), vec![NETWORK_PORTS, CONTAINER_STOP, IMAGE_REGISTRY]),
+            (json!({ "terminationGracePeriod": "1m" }), vec![NETWORK_PORTS, CONTAINER_STOP, IMAGE_REGISTRY]),
+            (json!({ "readOnlyRootFilesystem": true }), vec![NETWORK_PORTS, CONTAINER_READ_ONLY_ROOT, IMAGE_REGISTRY]),
+            (
+                json!({ "capabilities": { "add": ["KILL"], "drop": ["ALL"] } }),
+                vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_CAPABILITIES],
+            ),
+            (
+                json!({ "capabilities": { "add": ["NET_ADMIN"] } }),
+                vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_CAPABILITIES, SECURITY_CAPABILITIES_ADD],
+            ),
             (json!({ "privileged": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_PRIVILEGED]),
             (json!({ "hostPID": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_HOST_PID]),
         ];

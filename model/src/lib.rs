@@ -21,6 +21,7 @@ pub mod job;
 pub mod kind;
 pub mod label;
 pub mod limits;
+pub mod linux;
 pub mod machine;
 pub mod name;
 pub mod node;

@@ -58,6 +58,11 @@ pub const DEFAULT_MAX_STARTS: u32 = 3;
 /// Most starts before a task fails.
 pub const MAX_MAX_STARTS: u32 = 100;
 
+/// How long a program may take to end before it is killed, when the spec does not say: as Docker.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Longest such time: a database that writes its memory to a slow disk is done by then, and a removal does not hang for ever.
+pub const MAX_GRACE: Duration = Duration::from_secs(3600);
+
 /// Events kept of a task's past: enough to see what happened, and bounded under any number of retries.
 pub const MAX_TASK_HISTORY: usize = 16;
 
@@ -94,6 +99,16 @@ pub const MAX_CAPABILITIES: usize = 64;
 pub const MAX_ENV_NAME: usize = 256;
 /// Smallest CPU limit, in thousandths: the kernel takes no quota below 1 ms of its period of 100 ms.
 pub const MIN_CPU: u32 = 10;
+/// Bytes of the name or number of a user or group, as Linux has it.
+pub const MAX_LOGIN: usize = 32;
+/// Names of one list of capabilities: all that there are, with the word for all of them.
+pub const MAX_CAPABILITY_NAMES: usize = 42;
+/// Fewest processes and threads of an instance: runtimes need some themselves while they make a container.
+pub const MIN_PIDS: u32 = 16;
+/// Most processes and threads of an instance: the kernel's own limit for a whole machine.
+pub const MAX_PIDS: u32 = 4_194_304;
+/// Bytes of /dev/shm where the spec does not say: as Docker.
+pub const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
 /// Smallest directory in memory: one page.
 pub const MIN_MEMORY_DIR: u64 = 4096;
 /// Bytes of the registry that a credential is for: a host name and a repository of the greatest length.

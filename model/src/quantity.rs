@@ -233,7 +233,7 @@ pub mod duration {
 
     use super::{NumberOrText, QuantityError};
 
-    const EXPECTED: &str = "a duration such as 500ms, 5s, 1m30s or 2h";
+    pub(super) const EXPECTED: &str = "a duration such as 500ms, 5s, 1m30s or 2h";
 
     /// Units with their nanoseconds, largest first.
     const UNITS: [(&str, u128); 7] = [
@@ -311,6 +311,58 @@ pub mod duration {
     /// Those of [`parse`].
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         deserializer.deserialize_any(NumberOrText::new(EXPECTED, parse))
+    }
+}
+
+/// A duration that may be missing.
+pub mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serialize, Serializer};
+
+    use super::{NumberOrText, Optional, duration};
+
+    /// Writes a duration as a text.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(duration::format).serialize(serializer)
+    }
+
+    /// Reads a duration from a text.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`duration::parse`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        deserializer.deserialize_option(Optional(NumberOrText::new(duration::EXPECTED, duration::parse)))
+    }
+}
+
+/// Texts that may look like numbers and may be missing, such as a user's.
+pub mod optional_text {
+    use serde::{Deserializer, Serialize, Serializer};
+
+    use super::{NumberOrText, Optional};
+
+    /// Writes the text.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    /// Reads a text, or a number as one.
+    ///
+    /// # Errors
+    ///
+    /// It is neither.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        deserializer.deserialize_option(Optional(NumberOrText::new("a text or a number", |text| Ok(text.to_owned()))))
     }
 }
 

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
+mod options;
 mod text;
+
+pub use options::{Capabilities, Ulimit};
 
 /// What to run on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,33 @@ pub struct AppSpec {
     /// Whether it lives among the node's own processes; only where the node allows it.
     #[serde(default, rename = "hostPID", skip_serializing_if = "std::ops::Not::not")]
     pub host_pid: bool,
+    /// Whom the program runs as, `user[:group]` by name or number; `None` leaves it to the image.
+    #[serde(default, with = "crate::quantity::optional_text", skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Absolute path inside the container where the program starts, made if it is missing; `None` leaves it to the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// One of [`crate::linux::SIGNALS`], which asks the program to end; `None` leaves it to the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// How long the program may then take to end before it is killed; in YAML `30s`.
+    #[serde(default, with = "crate::quantity::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub termination_grace_period: Option<Duration>,
+    /// Whether everything that is no volume can only be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_root_filesystem: bool,
+    /// Capabilities of Linux beside or without the ordinary ones.
+    #[serde(default, skip_serializing_if = "Capabilities::is_ordinary")]
+    pub capabilities: Capabilities,
+    /// Processes and threads that an instance may have at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u32>,
+    /// Limits of each process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of /dev/shm, the memory that processes of an instance share; in YAML `128Mi`.
+    #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
 }
 
 impl AppSpec {
@@ -71,7 +101,22 @@ impl AppSpec {
             startup: Startup::default(),
             privileged: false,
             host_pid: false,
+            user: None,
+            working_dir: None,
+            stop_signal: None,
+            termination_grace_period: None,
+            read_only_root_filesystem: false,
+            capabilities: Capabilities::default(),
+            pids_limit: None,
+            ulimits: Vec::new(),
+            shm_size: None,
         }
+    }
+
+    /// How long the program may take to end before it is killed.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.termination_grace_period.unwrap_or(limits::DEFAULT_GRACE)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::rollout::Rollout;
 use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
 
 mod network;
+mod options;
 mod violation;
 
 pub use violation::{Path, Violation, Violations, cut, quoted};
@@ -66,6 +67,7 @@ pub fn app_spec(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     volumes(spec, path.field("volumes"), bad);
     network::network(spec, path.field("network"), bad);
     startup(spec.startup, path.field("startup"), bad);
+    options::options(spec, path, bad);
 }
 
 /// Checks how long an enrolment token shall be good for.

@@ -58,6 +58,19 @@ spec:
     settle: 2s
     maxStarts: 5
   hostPID: true
+  user: 1000
+  workingDir: /srv
+  stopSignal: SIGINT
+  terminationGracePeriod: 30s
+  readOnlyRootFilesystem: true
+  capabilities:
+    add: [NET_ADMIN]
+    drop: [ALL]
+  pidsLimit: 100
+  ulimits:
+    - { name: nofile, soft: 1024, hard: 2048 }
+    - { name: core, soft: -1 }
+  shmSize: 128Mi
 targets:
   selector: role=till, site in (north, south)
   mixedArchitectures: true
@@ -111,6 +124,13 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((ports[1].protocol, ports[1].host_interface.as_deref()), (Protocol::Udp, Some("eth0")));
     assert_eq!((spec.startup.settle, spec.startup.max_starts), (Duration::from_secs(2), 5));
     assert_eq!((spec.privileged, spec.host_pid), (false, true));
+    assert_eq!(spec.user.as_deref(), Some("1000"));
+    assert_eq!((spec.working_dir.as_deref(), spec.stop_signal.as_deref()), (Some("/srv"), Some("SIGINT")));
+    assert_eq!((spec.termination_grace_period, spec.read_only_root_filesystem), (Some(Duration::from_secs(30)), true));
+    assert_eq!(spec.capabilities.granted().to_string(), "NET_ADMIN");
+    assert_eq!((spec.pids_limit, spec.shm_size), (Some(100), Some(128 << 20)));
+    let limits: Vec<_> = spec.ulimits.iter().map(|limit| (limit.name.as_str(), limit.soft, limit.hard)).collect();
+    assert_eq!(limits, [("nofile", 1024, 2048), ("core", -1, -1)]);
     assert_eq!(order.targets.selector.as_deref(), Some("role=till, site in (north, south)"));
     assert!(order.targets.mixed_architectures);
     assert_eq!(order.rollout, Rollout { max_parallel: 10, absent_after: Duration::from_secs(120) });
@@ -201,6 +221,8 @@ fn a_misspelt_key_is_an_error_with_its_place() {
         ("absentAfter: 2m", "absentafter: 2m", "absentafter"),
         ("timeout: 1m30s", "timout: 1m30s", "timout"),
         ("create: true", "mkdir: true", "mkdir"),
+        ("shmSize: 128Mi", "shmsize: 128Mi", "shmsize"),
+        ("drop: [ALL]", "dropp: [ALL]", "dropp"),
     ];
     for (right, wrong, key) in places {
         let text = FULL.replace(right, wrong);
@@ -217,6 +239,7 @@ fn a_bad_value_is_an_error_with_its_line() {
         ("cpu: 500m", "cpu: lots", "\"lots\" is not an amount of CPU such as 2, 0.5 or 500m"),
         ("memory: 64Mi", "memory: 64MB", "\"64MB\" is not a number of bytes such as 64Mi, 1.5Gi, 500M or 1048576"),
         ("absentAfter: 2m", "absentAfter: 2", "\"2\" is not a duration such as 500ms, 5s, 1m30s or 2h"),
+        ("terminationGracePeriod: 30s", "terminationGracePeriod: 30", "\"30\" is not a duration"),
         ("settle: 2s", "settle: 2", "\"2\" is not a duration such as 500ms, 5s, 1m30s or 2h"),
         ("restartPolicy: OnFailure", "restartPolicy: Sometimes", "Sometimes"),
         ("nodeField: hostIP", "nodeField: hostname", "hostname"),

@@ -23,6 +23,7 @@ mod jobs;
 mod metrics;
 mod network;
 mod node_values;
+mod options;
 mod passwords;
 mod privileges;
 mod registries;

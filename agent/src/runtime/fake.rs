@@ -63,6 +63,7 @@ struct State {
     containers: BTreeMap<InstanceKey, Container>,
     output: HashMap<InstanceKey, VecDeque<LogLine>>,
     starts: BTreeMap<InstanceKey, u32>,
+    graces: BTreeMap<InstanceKey, Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +96,12 @@ impl Machine {
     #[must_use]
     pub fn starts(&self, instance: &InstanceKey) -> u32 {
         self.state().starts.get(instance).copied().unwrap_or(0)
+    }
+
+    /// How long the instance's last container was given to end, if it was stopped.
+    #[must_use]
+    pub fn grace(&self, instance: &InstanceKey) -> Option<Duration> {
+        self.state().graces.get(instance).copied()
     }
 
     /// Ends every container and forgets it, as a reboot does.
@@ -298,6 +305,7 @@ impl Runtime for FakeRuntime {
     async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
         let container = self.machine.state().containers.get(instance).cloned();
         let Some(container) = container else { return Ok(()) };
+        self.machine.state().graces.insert(instance.clone(), grace);
         let takes = self.script(instance).duration("stop");
         tokio::time::sleep(takes.min(grace)).await;
         let exit = InstanceExit { code: STOPPED, out_of_memory: false, time: self.machine.clock.now() };

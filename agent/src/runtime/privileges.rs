@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::{fs, io};
 
+use longshore_model::linux::CapabilitySet;
 use oci_spec::runtime::Capability;
 
 /// Each at the kernel's number for it.
@@ -50,23 +51,6 @@ const NUMBERED: [Capability; 41] = [
     Capability::CheckpointRestore,
 ];
 
-/// What an ordinary container may do: Docker's set without MKNOD, since cgroup v2 has no device filter here.
-const ORDINARY: [Capability; 13] = [
-    Capability::AuditWrite,
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Kill,
-    Capability::NetBindService,
-    Capability::NetRaw,
-    Capability::Setfcap,
-    Capability::Setgid,
-    Capability::Setpcap,
-    Capability::Setuid,
-    Capability::SysChroot,
-];
-
 /// A bounding set: a bit for each capability. The kernel gives a process no others, nor what that starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bounding(pub(super) u64);
@@ -79,15 +63,17 @@ impl Bounding {
         bits.map(Self).ok_or_else(|| io::Error::other("/proc/self/status has no CapBnd"))
     }
 
-    /// What a privileged container gets of it: everything.
-    pub(super) fn all(self) -> HashSet<Capability> {
-        let held = NUMBERED.into_iter().enumerate().filter(|(number, _)| self.0 & (1 << number) != 0);
+    /// What there is of these.
+    pub(super) fn of(self, wanted: CapabilitySet) -> HashSet<Capability> {
+        let held = self.0 & wanted.bits();
+        let held = NUMBERED.into_iter().enumerate().filter(|(number, _)| held >> number & 1 == 1);
         held.map(|(_, capability)| capability).collect()
     }
 
-    /// What an ordinary container gets of it.
-    pub(super) fn ordinary(self) -> HashSet<Capability> {
-        self.all().intersection(&HashSet::from(ORDINARY)).copied().collect()
+    /// What is missing of these.
+    pub(super) fn lacks(self, wanted: CapabilitySet) -> CapabilitySet {
+        let names = wanted.names().filter_map(|name| CapabilitySet::named(name).ok());
+        names.filter(|one| one.bits() & self.0 == 0).collect()
     }
 
     /// Whether nothing is missing that the kernel has, whose last capability has the number `last`.
@@ -97,23 +83,25 @@ impl Bounding {
     }
 }
 
-/// Names of what an ordinary container may do, as engines have them.
-pub(super) fn ordinary_names() -> Vec<String> {
-    ORDINARY.iter().map(Capability::to_string).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_container_gets_no_more_than_there_is() {
-        let count = |bits| [Bounding(bits).ordinary().len(), Bounding(bits).all().len()];
+        let count = |bits| [CapabilitySet::ORDINARY, CapabilitySet::EVERY].map(|set| Bounding(bits).of(set).len());
         assert_eq!(count(u64::MAX), [13, 41]);
         assert_eq!(count(!(1 << 13 | 1 << 29)), [11, 39]);
         assert_eq!(count(0), [0, 0]);
-        assert!(Bounding(1 << 40).all().contains(&Capability::CheckpointRestore));
-        assert!(!Bounding(u64::MAX).ordinary().contains(&Capability::Mknod));
+        let last = Bounding(1 << 40);
+        assert!(last.of(CapabilitySet::EVERY).contains(&Capability::CheckpointRestore));
+        assert_eq!(last.lacks(CapabilitySet::EVERY).names().count(), 40);
+        assert_eq!(Bounding(u64::MAX).lacks(CapabilitySet::EVERY), CapabilitySet::NONE);
+    }
+
+    #[test]
+    fn capabilities_are_at_the_numbers_of_their_names() {
+        assert_eq!(NUMBERED.map(|capability| capability.to_string()), longshore_model::linux::CAPABILITIES);
     }
 
     #[test]
@@ -123,11 +111,5 @@ mod tests {
         {
             assert_eq!(Bounding(bits).is_whole(last), whole, "{bits:#x}");
         }
-    }
-
-    #[test]
-    fn names_are_those_of_engines() {
-        let names = ordinary_names();
-        assert_eq!((names[0].as_str(), names[6].as_str()), ("AUDIT_WRITE", "NET_BIND_SERVICE"));
     }
 }

@@ -21,7 +21,7 @@ use crate::host_path::HostPaths;
 use crate::ledger::{Entry, Ledger, LedgerError, Wish};
 use crate::ports::PortTable;
 use crate::reporter::{Reporter, Settled};
-use crate::runtime::{Found, Keyring, Runtime, RuntimeError};
+use crate::runtime::{Allowances, Found, Keyring, Runtime, RuntimeError};
 use plan::App;
 use worker::Worker;
 
@@ -37,6 +37,8 @@ pub struct Context {
     pub reporter: Reporter,
     /// Knows what of the node apps may mount.
     pub host_paths: HostPaths,
+    /// Knows what this node's configuration allows apps beyond the ordinary.
+    pub allowances: Allowances,
     /// Knows who has which port.
     pub ports: PortTable,
     /// Decides when.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
@@ -26,8 +25,6 @@ use crate::environment::{self, Environment};
 use crate::ledger::LedgerError;
 use crate::runtime::{FoundState, InstanceKey, Launch, Runtime, RuntimeError};
 
-/// How long a container may take to end by itself before it is killed.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Containers of one app that are stopped at once: they mostly wait, and 64 at once would burden a small machine.
 const STOPS_AT_ONCE: usize = 8;
 /// Attempts at removing what a failed or cancelled deployment left before it is reported all the same.
@@ -249,10 +246,11 @@ impl Worker {
         }
         let deletions = indices.into_iter().map(|index| {
             let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
-            let is_up = matches!(self.app.containers.get(&index).map(|c| c.state), Some(ContainerState::Running(_)));
+            let up = self.app.containers.get(&index).filter(|c| matches!(c.state, ContainerState::Running(_)));
+            let grace = up.map(|container| self.app.assignment_of_container(container).spec.grace());
             async move {
-                if is_up {
-                    runtime.stop(&key, STOP_GRACE).await?;
+                if let Some(grace) = grace {
+                    runtime.stop(&key, grace).await?;
                 }
                 runtime.delete(&key).await.map(|()| index)
             }

@@ -75,13 +75,13 @@ impl<B: Backend> Node<B> {
         let uid = directory.path().file_name().unwrap().to_str().unwrap().to_owned();
         let data_dir = directory.path().join(data_dir);
         let mut node = Self { directory, uid, data_dir, runtime: None, runs: AtomicU32::new(0), backend };
-        node.runtime = Some(node.backend.open(&node.data_dir, &node.uid, rotation, Allowances::ALL));
+        node.runtime = Some(node.backend.open(&node.data_dir, &node.uid, rotation, Allowances::all()));
         node
     }
 
     /// As when the agent is restarted: all that was in memory is gone.
     pub fn restart(&mut self) {
-        self.restart_allowing(Allowances::ALL);
+        self.restart_allowing(Allowances::all());
     }
 
     /// The same, with a configuration that allows so much.
@@ -172,6 +172,11 @@ impl<B: Backend> Node<B> {
         let v1 = Path::new("/sys/fs/cgroup/cpu").join(&group).join("cpu.cfs_quota_us");
         let v2 = Path::new("/sys/fs/cgroup").join(&group).join("cpu.max");
         fs::read_to_string(v1).or_else(|_| fs::read_to_string(v2)).unwrap()
+    }
+
+    /// The directory of a container's cgroup below a hierarchy.
+    pub fn cgroup(&self, launch: &Launch) -> String {
+        self.backend.cgroup(&self.uid, launch)
     }
 
     /// Network devices of a container with mapped ports.

@@ -21,6 +21,7 @@ mod life;
 mod limits;
 mod network;
 mod node;
+mod options;
 mod output;
 mod promises;
 mod recovery;

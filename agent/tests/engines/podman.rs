@@ -12,6 +12,8 @@ mod life;
 mod limits;
 #[path = "../embedded/network.rs"]
 mod network;
+#[path = "../embedded/options.rs"]
+mod options;
 #[path = "../embedded/output.rs"]
 mod output;
 #[path = "../embedded/promises.rs"]

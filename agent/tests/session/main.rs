@@ -11,8 +11,8 @@ use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::Reporter;
-use longshore_agent::runtime::InstanceKey;
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::runtime::{Allowances, InstanceKey};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::name::{AppName, NodeName};
@@ -41,6 +41,7 @@ impl Agent {
             ledger: Ledger::open(directory.path().join("ledger")).unwrap(),
             reporter: Reporter::default(),
             host_paths: longshore_agent::host_path::HostPaths::default(),
+            allowances: Allowances::all(),
             ports: PortTable::default(),
             clock: Clock::starting_at(Timestamp::now()),
             node: NodeName::parse("edge-1").unwrap(),

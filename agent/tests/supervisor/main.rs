@@ -8,9 +8,10 @@ mod updates;
 
 use std::time::Duration;
 
+use longshore_agent::runtime::InstanceKey;
 use longshore_model::app::{AppState, InstanceState};
-use longshore_model::assignment::Order;
-use longshore_model::spec::RestartPolicy;
+use longshore_model::assignment::{Assignment, Order};
+use longshore_model::spec::{AppSpec, RestartPolicy};
 use longshore_model::task::TaskState;
 use node::{Node, assignment, deploy, ordered, spec};
 use tokio::time::Instant;
@@ -30,6 +31,24 @@ async fn a_deployment_goes_forward_step_by_step_and_succeeds_once_it_has_settled
     assert!(pulled.len() > 3 && pulled.is_sorted(), "{pulled:?}");
     assert!(begin.elapsed() >= Duration::from_secs(9));
     assert_eq!(node.until_app(AppState::Running).await.instances[0].starts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_is_given_the_time_of_its_own_revision_to_end() {
+    let mut node = Node::new().await;
+    let key = InstanceKey { app: node::app("till"), index: 0 };
+    let with_grace =
+        |seconds| AppSpec { termination_grace_period: Some(Duration::from_secs(seconds)), ..spec("fake/app:1") };
+    node.supervisor.set(assignment(with_grace(77)));
+    node.until_task(TaskState::Succeeded).await;
+    node.tasks.clear();
+    let next = Assignment { spec: with_grace(3).into(), ..node::update("fake/app:2") };
+    node.supervisor.set(next);
+    node.until_task(TaskState::Succeeded).await;
+    assert_eq!(node.machine.grace(&key), Some(Duration::from_secs(77)));
+    node.supervisor.remove(&key.app).await;
+    node.until_app(AppState::Removed).await;
+    assert_eq!(node.machine.grace(&key), Some(Duration::from_secs(3)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::{Report, Reporter};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
-use longshore_agent::runtime::{FoundState, InstanceKey};
+use longshore_agent::runtime::{Allowances, FoundState, InstanceKey};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
@@ -141,6 +141,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         ledger: Ledger::open(ledger).unwrap(),
         reporter: Reporter::default(),
         host_paths: longshore_agent::host_path::HostPaths::default(),
+        allowances: Allowances::all(),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: NodeName::parse("edge-1").unwrap(),

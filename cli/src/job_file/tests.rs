@@ -25,6 +25,15 @@ spec:
   startup: {settle: 1s, maxStarts: 2}
   privileged: true
   hostPID: true
+  user: "1000:1000"
+  workingDir: /srv
+  stopSignal: SIGINT
+  terminationGracePeriod: 30s
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+  pidsLimit: 100
+  ulimits: [{name: core, soft: 0}]
+  shmSize: 1Mi
 targets:
   selector: role=gateway
 rollout: {maxParallel: 4}
@@ -46,6 +55,10 @@ fn a_whole_file_becomes_the_request() {
     assert!(matches!(&spec_of(&order).volumes[0].source, VolumeSource::HostPath(host) if host.create));
     assert!(matches!(&spec_of(&order).network, Network::Ports(ports) if ports[1].host_port == Some(5353)));
     assert_eq!((spec_of(&order).privileged, spec_of(&order).host_pid), (true, true));
+    let model: JobOrder =
+        serde_saphyr::from_str(&WHOLE.replace("/bin/till --name \"Main Street\" 'a b'", "[a]")).unwrap();
+    let same = AppSpec { command: vec!["a".to_owned()], ..spec_of(&order).clone() };
+    assert_eq!(&same, spec_of(&model), "whatever the model knows the file may say");
     assert_eq!(order.targets.selector.as_deref(), Some("role=gateway"));
     let request = v1::CreateJobRequest::from(&order);
     assert_eq!(request.timeout.map(|timeout| timeout.seconds), Some(120));

@@ -142,3 +142,24 @@ impl From<super::Volume> for Volume {
         Self { mount_path: volume.mount_path, read_only: volume.read_only, host_path, empty_dir }
     }
 }
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Ulimit {
+    name: String,
+    soft: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hard: Option<i64>,
+}
+
+impl From<Ulimit> for super::Ulimit {
+    fn from(text: Ulimit) -> Self {
+        Self { name: text.name, soft: text.soft, hard: text.hard.unwrap_or(text.soft) }
+    }
+}
+
+impl From<super::Ulimit> for Ulimit {
+    fn from(limit: super::Ulimit) -> Self {
+        Self { name: limit.name, soft: limit.soft, hard: (limit.hard != limit.soft).then_some(limit.hard) }
+    }
+}

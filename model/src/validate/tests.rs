@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::order::Work;
-use crate::spec::{HostPath, Network, NodeField, Port, Protocol, PullPolicy, Volume};
+use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Ulimit, Volume};
 use crate::targets::Targets;
 
 fn spec() -> AppSpec {
@@ -308,6 +308,81 @@ fn a_fixed_port_is_for_one_instance() {
         spec.network = Network::Ports(vec![port(80, Some(8080), None), port(80, None, None)]);
     });
     assert_eq!(found, ["spec.network.port_mapping.ports[0].host_port"]);
+}
+
+#[test]
+fn options_have_rules() {
+    let all = fields(|spec| {
+        (spec.pids_limit, spec.shm_size) = (Some(limits::MIN_PIDS - 1), Some(1));
+        (spec.working_dir, spec.stop_signal) = (Some("srv".to_owned()), Some("SIGNONE".to_owned()));
+        (spec.user, spec.termination_grace_period) = (Some(String::new()), Some(Duration::from_secs(3601)));
+    });
+    let expected = ["user", "working_dir", "stop_signal", "termination_grace_period", "pids_limit", "shm_size_bytes"];
+    assert_eq!(all, expected.map(|field| format!("spec.{field}")));
+    for user in ["0", "1000:1000", "www-data", "_apt:4294967294", "demo:video", "4294967294"] {
+        assert!(wrong(|spec| spec.user = Some(user.to_owned())).0.is_empty(), "{user}");
+    }
+    let long = "a".repeat(limits::MAX_LOGIN + 1);
+    let users =
+        [":", "a:", ":a", "a:b:c", "-1", "4294967295", "99999999999", "a b", "a\0", "a=b", "../a", "r\u{43e}ot", &long];
+    for user in users {
+        assert_eq!(fields(|spec| spec.user = Some(user.to_owned())), ["spec.user"], "{user}");
+    }
+    for directory in ["", "a/b", "/a/../b", "/a\0", "/a\u{200b}", &format!("/{}", "a".repeat(5000))] {
+        assert_eq!(fields(|spec| spec.working_dir = Some(directory.to_owned())), ["spec.working_dir"], "{directory}");
+    }
+    for signal in ["", "15", "TERM", "sigterm", "SIGTERM\0", "SIGT\u{415}RM", "SIGRTMIN", "SIGSTOP"] {
+        assert_eq!(fields(|spec| spec.stop_signal = Some(signal.to_owned())), ["spec.stop_signal"], "{signal}");
+    }
+    for size in [0, 4095, u64::MAX] {
+        assert_eq!(fields(|spec| spec.shm_size = Some(size)), ["spec.shm_size_bytes"], "{size}");
+    }
+    let shared = |spec: &mut AppSpec| {
+        spec.shm_size = Some(1 << 20);
+        spec.volumes = vec![empty_dir("/dev//shm", Medium::Memory, Some(1 << 20))];
+    };
+    assert_eq!(fields(shared), ["spec.shm_size_bytes"]);
+}
+
+#[test]
+fn capabilities_are_known_and_named_once() {
+    let found = |add: &[&str], drop: &[&str]| {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let capabilities = Capabilities { add: words(add), drop: words(drop) };
+        fields(|spec| spec.capabilities = capabilities)
+    };
+    assert!(found(&["NET_ADMIN", "CAP_SYS_TIME"], &["ALL"]).is_empty());
+    for wrong in ["", "net_admin", "NET_ADMIN ", "NET_ADMIN\0", "NET=ADMIN", "../NET_ADMIN", "N\u{415}T_ADMIN"] {
+        assert_eq!(found(&[wrong], &[]), ["spec.capabilities.add[0]"], "{wrong:?}");
+    }
+    assert_eq!(found(&["KILL", "CAP_KILL"], &["KILL"]), ["spec.capabilities.add[1]", "spec.capabilities.drop[0]"]);
+    assert_eq!(found(&["ALL"], &["ALL"]), ["spec.capabilities.drop[0]"]);
+    assert_eq!(found(&["KILL"; 5000], &[])[0], "spec.capabilities.add");
+    let privileged = |spec: &mut AppSpec| (spec.privileged, spec.capabilities.drop) = (true, vec!["KILL".to_owned()]);
+    assert_eq!(fields(privileged), ["spec.capabilities"]);
+}
+
+#[test]
+fn ulimits_are_known_and_in_order() {
+    let limit = |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard };
+    let good = vec![limit("nofile", 5, 5), limit("core", 0, -1), limit("stack", -1, -1)];
+    assert!(wrong(|spec| spec.ulimits = good).0.is_empty());
+    for (limit, field) in [
+        (limit("as", 1, 1), "name"),
+        (limit("NOFILE", 1, 1), "name"),
+        (limit("nofile\0", 1, 1), "name"),
+        (limit("n\u{43e}file", 1, 1), "name"),
+        (limit("core", 2, 1), "soft"),
+        (limit("core", -1, i64::MAX), "soft"),
+        (limit("core", i64::MIN, -1), "soft"),
+        (limit("core", 0, -2), "hard"),
+    ] {
+        let found = fields(|spec| spec.ulimits = vec![limit.clone()]);
+        assert_eq!(found, [format!("spec.ulimits[0].{field}")], "{limit:?}");
+    }
+    let twice = vec![limit("core", 1, 1), limit("core", 1, 1)];
+    assert_eq!(fields(|spec| spec.ulimits = twice), ["spec.ulimits[1].name"]);
+    assert_eq!(fields(|spec| spec.ulimits = vec![limit("core", 1, 1); 5000])[0], "spec.ulimits");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use longshore_model::limits;
 use longshore_model::spec::{
-    AppSpec, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port, Protocol,
-    PullPolicy, Resources, RestartPolicy, Startup, Volume, VolumeSource,
+    AppSpec, Capabilities, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port,
+    Protocol, PullPolicy, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
 use prost::Message;
@@ -63,6 +63,15 @@ impl From<&AppSpec> for v1::AppSpec {
             startup: Some(spec.startup.into()),
             privileged: spec.privileged,
             host_pid: spec.host_pid,
+            user: spec.user.clone().unwrap_or_default(),
+            working_dir: spec.working_dir.clone().unwrap_or_default(),
+            stop_signal: spec.stop_signal.clone().unwrap_or_default(),
+            termination_grace_period: spec.termination_grace_period.map(super::duration),
+            read_only_root_filesystem: spec.read_only_root_filesystem,
+            capabilities: (!spec.capabilities.is_ordinary()).then(|| v1::Capabilities::from(&spec.capabilities)),
+            pids_limit: spec.pids_limit.unwrap_or(0),
+            ulimits: spec.ulimits.iter().map(v1::Ulimit::from).collect(),
+            shm_size_bytes: spec.shm_size.unwrap_or(0),
         }
     }
 }
@@ -72,6 +81,7 @@ impl FromWire<v1::AppSpec> for AppSpec {
         let image = required(wire.image, path.field("image"), bad);
         let env = list(wire.env, path.field("env"), bad);
         let restart_policy = FromWire::from_wire(wire.restart_policy, path.field("restart_policy"), bad);
+        let grace = optional(wire.termination_grace_period, path.field("termination_grace_period"), bad);
         Some(Self {
             name: wire.name,
             image: image.unwrap_or_else(|| Image { source: stand_in_source(), pull_policy: None, credential: None }),
@@ -86,7 +96,45 @@ impl FromWire<v1::AppSpec> for AppSpec {
             startup: optional(wire.startup, path.field("startup"), bad).flatten().unwrap_or_default(),
             privileged: wire.privileged,
             host_pid: wire.host_pid,
+            user: said(wire.user),
+            working_dir: said(wire.working_dir),
+            stop_signal: said(wire.stop_signal),
+            termination_grace_period: grace.flatten(),
+            read_only_root_filesystem: wire.read_only_root_filesystem,
+            capabilities: wire.capabilities.map(Capabilities::from).unwrap_or_default(),
+            pids_limit: (wire.pids_limit != 0).then_some(wire.pids_limit),
+            ulimits: wire.ulimits.into_iter().map(Ulimit::from).collect(),
+            shm_size: (wire.shm_size_bytes != 0).then_some(wire.shm_size_bytes),
         })
+    }
+}
+
+/// A text that may be left out, which is to be empty on the wire.
+fn said(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+impl From<&Capabilities> for v1::Capabilities {
+    fn from(capabilities: &Capabilities) -> Self {
+        Self { add: capabilities.add.clone(), drop: capabilities.drop.clone() }
+    }
+}
+
+impl From<v1::Capabilities> for Capabilities {
+    fn from(wire: v1::Capabilities) -> Self {
+        Self { add: wire.add, drop: wire.drop }
+    }
+}
+
+impl From<&Ulimit> for v1::Ulimit {
+    fn from(limit: &Ulimit) -> Self {
+        Self { name: limit.name.clone(), soft: limit.soft, hard: (limit.hard != limit.soft).then_some(limit.hard) }
+    }
+}
+
+impl From<v1::Ulimit> for Ulimit {
+    fn from(wire: v1::Ulimit) -> Self {
+        Self { name: wire.name, soft: wire.soft, hard: wire.hard.unwrap_or(wire.soft) }
     }
 }
 
@@ -119,7 +167,7 @@ impl FromWire<v1::Image> for Image {
                 stand_in_source()
             }
         };
-        let credential = Some(wire.credential).filter(|name| !name.is_empty());
+        let credential = said(wire.credential);
         Some(Self { source, pull_policy: pull_policy.flatten(), credential })
     }
 }
@@ -250,7 +298,7 @@ impl FromWire<v1::Port> for Port {
             container_port: container_port.unwrap_or_else(|| (wire.container_port % u32::from(u16::MAX)) as u16 + 1),
             host_port: host_port.filter(|port| *port != 0),
             protocol: protocol.unwrap_or_default(),
-            host_interface: Some(wire.host_interface).filter(|name| !name.is_empty()),
+            host_interface: said(wire.host_interface),
         })
     }
 }

@@ -17,8 +17,8 @@ use longshore_model::order::{JobOrder, Work};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port, Protocol,
-    PullPolicy, Resources, RestartPolicy, Startup, Volume, VolumeSource,
+    AppSpec, Capabilities, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port,
+    Protocol, PullPolicy, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
@@ -106,7 +106,7 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     let what = (any::<String>(), image(), words(), words(), vec(env(), 0..3), resources);
     let security = (any::<bool>(), any::<bool>());
     let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup, security);
-    (what, how).prop_map(|(what, how)| {
+    (what, how, options()).prop_map(|(what, how, options)| {
         let (name, image, command, args, env, resources) = what;
         let (restart_policy, instances, volumes, network, startup, (privileged, host_pid)) = how;
         AppSpec {
@@ -123,6 +123,35 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
             startup,
             privileged,
             host_pid,
+            ..options
+        }
+    })
+}
+
+/// A spec of which only what it says of its containers beyond what to run is of interest.
+fn options() -> impl Strategy<Value = AppSpec> {
+    let text = || option::of(".{1,20}");
+    let words = || vec(any::<String>(), 0..3);
+    let ulimit =
+        (any::<String>(), any::<i64>(), any::<i64>()).prop_map(|(name, soft, hard)| Ulimit { name, soft, hard });
+    let rights = (text(), any::<bool>(), words(), words());
+    let life = (text(), text(), option::of(span()));
+    let limits = (nonzero(), vec(ulimit, 0..3), option::of(1..=u64::MAX));
+    (rights, life, limits).prop_map(|(rights, life, limits)| {
+        let (user, read_only_root_filesystem, add, drop) = rights;
+        let (working_dir, stop_signal, termination_grace_period) = life;
+        let (pids_limit, ulimits, shm_size) = limits;
+        AppSpec {
+            user,
+            working_dir,
+            stop_signal,
+            termination_grace_period,
+            read_only_root_filesystem,
+            capabilities: Capabilities { add, drop },
+            pids_limit,
+            ulimits,
+            shm_size,
+            ..AppSpec::new("", ImageSource::Reference(String::new()))
         }
     })
 }

@@ -20,6 +20,8 @@ use longshore_model::app::InstanceExit;
 use longshore_model::command;
 use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
+use longshore_model::spec::Ulimit;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::OwnedMutexGuard;
 
 use super::engine::{Engine, Facts, is_absent, patiently};
@@ -90,6 +92,7 @@ impl Containers {
         let (layout, instance, spec) = (self.layout.clone(), launch.instance.clone(), Arc::clone(&launch.spec));
         let (docker, facts) = self.engine.connect().await?;
         let host_paths = self.host_paths(&facts);
+        let user = launch.spec.user.as_deref().or(image.user.as_deref()).unwrap_or_default();
         let prepared = blocking(move || {
             let marker = layout.removed_mark(instance.app.as_str());
             files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
@@ -102,7 +105,8 @@ impl Containers {
             volumes: prepared.await?,
             rotation: engines_rotation(self.settings.rotation, &facts),
             limits_swap: facts.limits_swap,
-            capabilities: !facts.arms_users || request::is_root(image.user.as_deref().unwrap_or_default()),
+            own_limits: if facts.arms_users { own_limits() } else { Vec::new() },
+            capabilities: !facts.arms_users || request::is_root(user),
         };
         let name = request::name(&self.settings.node_uid, &launch.instance, launch.run);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -411,6 +415,18 @@ async fn remove(engine: &Engine, docker: &Docker, id: &str) -> Result<(), Runtim
         }
     }
     Err(engine.failed("removing the container", &error))
+}
+
+/// What Podman would raise in vain where the machine does not let it: see [`Parts::own_limits`].
+fn own_limits() -> Vec<Ulimit> {
+    let limits = [("nofile", Resource::RLIMIT_NOFILE), ("nproc", Resource::RLIMIT_NPROC)];
+    let own = limits.into_iter().filter_map(|(name, resource)| {
+        let (_, hard) = getrlimit(resource).ok()?;
+        // No limit is -1 in both worlds.
+        let hard = hard.cast_signed();
+        Some(Ulimit { name: name.to_owned(), soft: hard, hard })
+    });
+    own.collect()
 }
 
 /// How an engine shall rotate: it keeps at least what the agent keeps, so that an agent that is away for a while misses

@@ -70,6 +70,8 @@ pub(super) struct Facts {
     pub(super) limits_cpu: bool,
     /// Whether it enforces limits on memory.
     pub(super) limits_memory: bool,
+    /// Whether it enforces limits on processes.
+    pub(super) limits_pids: bool,
     /// Whether it can forbid swap to a container.
     pub(super) limits_swap: bool,
     /// Whether its containers reach the outside.
@@ -184,6 +186,7 @@ fn facts(version: String, number: &str, is_podman: bool, info: &SystemInfo) -> F
         arms_users: is_podman,
         limits_cpu: info.cpu_cfs_quota == Some(true) && info.cpu_cfs_period == Some(true),
         limits_memory: info.memory_limit == Some(true),
+        limits_pids: info.pids_limit == Some(true),
         limits_swap: info.swap_limit == Some(true),
         forwards: info.ipv4_forwarding == Some(true),
         is_rootless: info.security_options.iter().flatten().any(|option| option.starts_with("name=rootless")),

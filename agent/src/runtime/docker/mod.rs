@@ -204,7 +204,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn capabilities(&self) -> Vec<String> {
-        let (facts, allowances) = (self.containers.engine.facts(), self.containers.settings.allowances);
+        let (facts, allowances) = (self.containers.engine.facts(), &self.containers.settings.allowances);
         // Named one by one: a word that comes up later is not offered before somebody has made it true.
         let always = [
             capability::NETWORK_HOST,
@@ -214,14 +214,23 @@ impl Runtime for DockerRuntime {
             capability::VOLUMES_EMPTY_DIR_MEMORY,
             capability::IMAGE_ARCHIVE,
             capability::IMAGE_REGISTRY,
+            capability::CONTAINER_ULIMITS,
+            capability::CONTAINER_SHM_SIZE,
+            capability::CONTAINER_USER,
+            capability::CONTAINER_WORKING_DIR,
+            capability::CONTAINER_STOP,
+            capability::CONTAINER_READ_ONLY_ROOT,
+            capability::SECURITY_CAPABILITIES,
         ];
         let perhaps = [
             (facts.limits_cpu, capability::RESOURCES_CPU),
             (facts.limits_memory, capability::RESOURCES_MEMORY),
+            (facts.limits_pids, capability::RESOURCES_PIDS),
             (facts.forwards, capability::NETWORK_EGRESS),
             (facts.filters_calls, capability::SECURITY_SECCOMP),
             (allowances.privileged && facts.gives_all, capability::SECURITY_PRIVILEGED),
             (allowances.host_pid, capability::SECURITY_HOST_PID),
+            (allowances.allow(capability::SECURITY_CAPABILITIES_ADD), capability::SECURITY_CAPABILITIES_ADD),
         ];
         let offered = perhaps.into_iter().filter_map(|(is_so, word)| is_so.then_some(word));
         always.into_iter().chain(offered).map(str::to_owned).collect()

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use longshore_model::app::BoundPort;
+use longshore_model::limits;
+use longshore_model::linux::CapabilitySet;
 use longshore_model::name::AppName;
-use longshore_model::spec::{Network, Protocol};
+use longshore_model::spec::{Network, Protocol, Ulimit};
 
 use crate::runtime::volumes::VolumeMount;
-use crate::runtime::{InstanceKey, Launch, Rotation, privileges};
+use crate::runtime::{InstanceKey, Launch, Rotation};
 
 /// Label with the uid of the node whose agent made a container; what bears neither ours nor a former one
 /// of our directory is never touched.
@@ -86,7 +88,9 @@ pub(super) struct Parts<'a> {
     pub(super) rotation: Rotation,
     /// Whether the engine can forbid swap.
     pub(super) limits_swap: bool,
-    /// Whether the container gets the ordinary capabilities, or none at all.
+    /// Limits that stay as they are where the spec has others.
+    pub(super) own_limits: Vec<Ulimit>,
+    /// Whether the container gets its capabilities, or none at all.
     pub(super) capabilities: bool,
 }
 
@@ -109,6 +113,9 @@ pub(super) fn create(launch: &Launch, parts: Parts<'_>) -> ContainerCreateBody {
         labels: Some(Labels::write(launch, parts.node_uid)),
         exposed_ports: Some(ports.iter().map(container_port).collect()),
         // Probes are the spec's; an image's own would only take CPU.
+        user: launch.spec.user.clone(),
+        working_dir: launch.spec.working_dir.clone(),
+        stop_signal: launch.spec.stop_signal.clone(),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         host_config: Some(host(launch, parts, host_network, ports)),
         ..ContainerCreateBody::default()
@@ -135,9 +142,14 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         pid_mode: launch.spec.host_pid.then(|| "host".to_owned()),
         cap_drop: (!privileged).then(|| vec!["ALL".to_owned()]),
         // Whatever the engine's own default is: as with the embedded runtime.
-        cap_add: (!privileged && parts.capabilities).then(privileges::ordinary_names),
+        cap_add: (!privileged && parts.capabilities).then(|| names(launch.spec.capabilities.granted())),
         security_opt: (!privileged).then(|| vec!["no-new-privileges".to_owned()]),
         sysctls: (!host_network).then(|| LOW_PORTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        readonly_rootfs: Some(launch.spec.read_only_root_filesystem),
+        pids_limit: launch.spec.pids_limit.map(i64::from),
+        ulimits: Some(ulimits(&launch.spec.ulimits, &parts.own_limits)),
+        // Whatever the engine's own default is: as with the embedded runtime.
+        shm_size: Some(i64::try_from(launch.spec.shm_size.unwrap_or(limits::DEFAULT_SHM_SIZE)).unwrap_or(i64::MAX)),
         mounts: Some(parts.volumes.into_iter().map(mount).collect()),
         memory,
         // The sum of both: no swap at all, so that passing the limit is told at once and not after thrashing.
@@ -150,6 +162,22 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         }),
         ..HostConfig::default()
     }
+}
+
+/// Names of capabilities, as engines have them.
+fn names(capabilities: CapabilitySet) -> Vec<String> {
+    capabilities.names().map(str::to_owned).collect()
+}
+
+/// The spec's limits. Where it has some, Podman sets two others too, as high as the kernel takes them, which not every
+/// machine lets it: they stay as they are.
+fn ulimits(wanted: &[Ulimit], own: &[Ulimit]) -> Vec<ResourcesUlimits> {
+    let is_open = |limit: &&Ulimit| !wanted.is_empty() && wanted.iter().all(|said| said.name != limit.name);
+    wanted.iter().chain(own.iter().filter(is_open)).map(ulimit).collect()
+}
+
+fn ulimit(limit: &Ulimit) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(limit.name.clone()), soft: Some(limit.soft), hard: Some(limit.hard) }
 }
 
 fn container_port(port: &BoundPort) -> String {
@@ -212,6 +240,7 @@ mod tests {
             volumes: vec![],
             rotation: Rotation::default(),
             limits_swap: true,
+            own_limits: vec![Ulimit { name: "nproc".to_owned(), soft: 9, hard: 9 }],
             capabilities: true,
         };
         create(launch, parts)
@@ -251,6 +280,28 @@ mod tests {
         let all = request(&launch(json!({ "privileged": true, "hostPID": true }))).host_config.unwrap();
         assert_eq!((all.privileged, all.pid_mode.as_deref()), (Some(true), Some("host")));
         assert_eq!((all.cap_drop, all.cap_add, all.security_opt), (None, None, None));
+    }
+
+    #[test]
+    fn options_are_the_specs() {
+        let none = request(&launch(json!({})));
+        assert_eq!((none.user, none.working_dir, none.stop_signal), (None, None, None));
+        let host = none.host_config.unwrap();
+        assert_eq!((host.readonly_rootfs, host.pids_limit, host.shm_size), (Some(false), None, Some(64 << 20)));
+        assert_eq!(host.ulimits, Some(vec![]));
+        let all = request(&launch(json!({
+            "user": "5:6", "workingDir": "/srv", "stopSignal": "SIGINT", "readOnlyRootFilesystem": true,
+            "capabilities": { "add": ["CAP_NET_ADMIN"], "drop": ["ALL"] }, "pidsLimit": 100, "shmSize": "1Mi",
+            "ulimits": [{ "name": "nofile", "soft": 5, "hard": -1 }],
+        })));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!((all.user, all.working_dir, all.stop_signal), (text("5:6"), text("/srv"), text("SIGINT")));
+        let host = all.host_config.unwrap();
+        assert_eq!((host.readonly_rootfs, host.pids_limit, host.shm_size), (Some(true), Some(100), Some(1 << 20)));
+        assert_eq!((host.cap_drop, host.cap_add), (Some(vec!["ALL".to_owned()]), Some(vec!["NET_ADMIN".to_owned()])));
+        let limits = host.ulimits.unwrap().into_iter().map(|limit| (limit.name.unwrap(), limit.soft, limit.hard));
+        let expected = [("nofile".to_owned(), Some(5), Some(-1)), ("nproc".to_owned(), Some(9), Some(9))];
+        assert_eq!(limits.collect::<Vec<_>>(), expected);
     }
 
     #[test]

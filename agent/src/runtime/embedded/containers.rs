@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
+use longshore_model::limits;
 use longshore_model::name::AppName;
 use longshore_model::spec::Network;
 use nix::sys::signal::Signal;
@@ -143,8 +144,8 @@ impl Containers {
     }
 
     /// What apps may ask for.
-    pub(super) fn allowances(&self) -> Allowances {
-        self.settings.allowances
+    pub(super) fn allowances(&self) -> &Allowances {
+        &self.settings.allowances
     }
 
     /// Whether containers with mapped ports reach the outside.
@@ -192,6 +193,9 @@ impl Containers {
             format!("{}-{}", instance.app, instance.index)
         };
         let env = environment(program.env, &launch.env, &hostname);
+        let spec = &launch.spec;
+        let cwd = spec.working_dir.clone().unwrap_or(program.cwd);
+        let stop_signal = spec.stop_signal.as_deref().or(program.stop_signal.as_deref());
         Ok(LaunchFile {
             version: VERSION,
             app: instance.app.clone(),
@@ -201,9 +205,9 @@ impl Containers {
             layers: program.layers,
             args: program.args,
             env,
-            user: program.user,
-            cwd: if program.cwd.starts_with('/') { program.cwd } else { format!("/{}", program.cwd) },
-            stop_signal: program.stop_signal.as_deref().and_then(parse_signal).unwrap_or(Signal::SIGTERM) as i32,
+            user: spec.user.clone().unwrap_or(program.user),
+            cwd: if cwd.starts_with('/') { cwd } else { format!("/{cwd}") },
+            stop_signal: stop_signal.and_then(parse_signal).unwrap_or(Signal::SIGTERM) as i32,
             hostname,
             host_network,
             ports: if host_network { Vec::new() } else { launch.ports.clone() },
@@ -217,6 +221,11 @@ impl Containers {
             egress: self.egress.clone().filter(|_| !host_network),
             privileged: launch.spec.privileged,
             host_pid: launch.spec.host_pid,
+            read_only_root: spec.read_only_root_filesystem,
+            capabilities: spec.capabilities.clone(),
+            pids_limit: spec.pids_limit,
+            ulimits: spec.ulimits.clone(),
+            shm_size: spec.shm_size.unwrap_or(limits::DEFAULT_SHM_SIZE),
         })
     }
 

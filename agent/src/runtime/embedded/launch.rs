@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use longshore_model::app::BoundPort;
+use longshore_model::limits;
+use longshore_model::linux::CapabilitySet;
 use longshore_model::name::AppName;
+use longshore_model::spec::{Capabilities, Ulimit};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::CgroupPath;
@@ -72,6 +75,32 @@ pub(super) struct LaunchFile {
     /// Whether it lives among the node's own processes.
     #[serde(default)]
     pub(super) host_pid: bool,
+    /// Whether its root can only be read.
+    #[serde(default)]
+    pub(super) read_only_root: bool,
+    /// Its capabilities, beside or without the ordinary ones.
+    #[serde(default)]
+    pub(super) capabilities: Capabilities,
+    /// Processes and threads that it may have.
+    #[serde(default)]
+    pub(super) pids_limit: Option<u32>,
+    /// Limits of each of its processes.
+    #[serde(default)]
+    pub(super) ulimits: Vec<Ulimit>,
+    /// Bytes of its /dev/shm.
+    #[serde(default = "default_shm_size")]
+    pub(super) shm_size: u64,
+}
+
+fn default_shm_size() -> u64 {
+    limits::DEFAULT_SHM_SIZE
+}
+
+impl LaunchFile {
+    /// The capabilities that it gets, if the machine has them.
+    pub(super) fn granted(&self) -> CapabilitySet {
+        if self.privileged { CapabilitySet::EVERY } else { self.capabilities.granted() }
+    }
 }
 
 /// What the agent must know of a container that it finds: the part of a launch description that every version of the

@@ -123,6 +123,7 @@ impl Runtime for EmbeddedRuntime {
         let is_there = |word: &&str| match *word {
             capability::RESOURCES_CPU => cgroup::has_controller("cpu"),
             capability::RESOURCES_MEMORY => cgroup::has_controller("memory"),
+            capability::RESOURCES_PIDS => cgroup::has_controller("pids"),
             // These are the runtime's own doing; a machine without what they need runs no container at all.
             other => self.containers.allowances().allow(other),
         };

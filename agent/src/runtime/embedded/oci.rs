@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount,
+    MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 
 use super::launch::LaunchFile;
@@ -111,7 +112,7 @@ pub(super) fn configuration(
         .build()?;
     SpecBuilder::default()
         .version("1.0.2")
-        .root(RootBuilder::default().path(ROOTFS).readonly(false).build()?)
+        .root(RootBuilder::default().path(ROOTFS).readonly(launch.read_only_root).build()?)
         .hostname(launch.hostname.clone())
         .mounts(mounts(launch, sources)?)
         .process(process(launch, identity, machine)?)
@@ -120,7 +121,7 @@ pub(super) fn configuration(
 }
 
 fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Result<Process, OciSpecError> {
-    let allowed = if launch.privileged { machine.bounding.all() } else { machine.bounding.ordinary() };
+    let allowed = machine.bounding.of(launch.granted());
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(allowed.clone())
         .effective(allowed.clone())
@@ -169,10 +170,14 @@ fn resources(launch: &LaunchFile, machine: &Machine) -> Result<LinuxResources, O
         let quota = (i64::from(millis) * CPU_PERIOD as i64 / 1000).max(MIN_CPU_QUOTA);
         resources = resources.cpu(LinuxCpuBuilder::default().period(CPU_PERIOD).quota(quota).build()?);
     }
+    if let Some(limit) = launch.pids_limit {
+        resources = resources.pids(LinuxPidsBuilder::default().limit(limit).build()?);
+    }
     resources.build()
 }
 
 fn mounts(launch: &LaunchFile, sources: &Sources) -> Result<Vec<Mount>, OciSpecError> {
+    let shm_size = format!("size={}", launch.shm_size);
     let mut mounts = vec![
         mount("/proc", "proc", Path::new("proc"), &["nosuid", "noexec", "nodev"])?,
         mount("/dev", "tmpfs", Path::new("tmpfs"), &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
@@ -182,7 +187,7 @@ fn mounts(launch: &LaunchFile, sources: &Sources) -> Result<Vec<Mount>, OciSpecE
             Path::new("devpts"),
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        mount("/dev/shm", "tmpfs", Path::new("shm"), &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/dev/shm", "tmpfs", Path::new("shm"), &["nosuid", "noexec", "nodev", "mode=1777", &shm_size])?,
         mount("/dev/mqueue", "mqueue", Path::new("mqueue"), &["nosuid", "noexec", "nodev"])?,
         mount("/sys", "sysfs", Path::new("sysfs"), &["nosuid", "noexec", "nodev", access(!launch.privileged)])?,
     ];
@@ -224,7 +229,9 @@ fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Result<Mo
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use longshore_model::limits;
     use longshore_model::name::AppName;
+    use longshore_model::spec::Capabilities;
     use oci_spec::runtime::{LinuxDeviceBuilder, LinuxDeviceType};
     use serde_json::{Value, json};
 
@@ -259,6 +266,11 @@ mod tests {
             egress: None,
             privileged: false,
             host_pid: false,
+            read_only_root: false,
+            capabilities: Capabilities::default(),
+            pids_limit: None,
+            ulimits: vec![],
+            shm_size: limits::DEFAULT_SHM_SIZE,
         }
     }
 
@@ -379,6 +391,23 @@ mod tests {
         assert_eq!(without_swap["linux"]["resources"]["memory"], json!({ "limit": 1 << 26 }));
         let tiny = LaunchFile { cpu_millis: Some(1), ..launch() };
         assert_eq!(json_of(&tiny, &MACHINE)["linux"]["resources"]["cpu"]["quota"], 1000, "the kernel takes no less");
+    }
+
+    #[test]
+    fn options_are_the_specs() {
+        let none = json_of(&launch(), &MACHINE);
+        assert_eq!((&none["root"]["readonly"], &none["linux"]["resources"]["pids"]), (&json!(false), &Value::Null));
+        assert!(none["mounts"][3]["options"].as_array().unwrap().contains(&json!("size=67108864")));
+        let capabilities = Capabilities { add: vec!["NET_ADMIN".to_owned()], drop: vec!["ALL".to_owned()] };
+        let (pids_limit, shm_size) = (Some(100), 1 << 20);
+        let all = LaunchFile { read_only_root: true, capabilities, pids_limit, shm_size, ..launch() };
+        let spec = json_of(&all, &MACHINE);
+        assert_eq!(spec["root"]["readonly"], true);
+        assert_eq!(spec["linux"]["resources"]["pids"], json!({ "limit": 100 }));
+        assert!(spec["mounts"][3]["options"].as_array().unwrap().contains(&json!("size=1048576")));
+        for set in ["bounding", "effective", "permitted"] {
+            assert_eq!(spec["process"]["capabilities"][set], json!(["CAP_NET_ADMIN"]), "{set}");
+        }
     }
 
     #[test]

@@ -55,10 +55,7 @@ pub(super) fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity,
 }
 
 fn unknown(what: &str, name: &str) -> RuntimeError {
-    failure::because(
-        FailureReason::ImageInvalid,
-        format!("the image has no {what} {name:?}, which it names as its own"),
-    )
+    failure::because(FailureReason::ImageInvalid, format!("the image has no {what} {name:?} to run as"))
 }
 
 fn inside(flags: OFlag) -> OpenHow {

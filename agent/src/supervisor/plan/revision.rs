@@ -91,10 +91,18 @@ impl App {
         index: u32,
         container: &Container,
     ) -> impl Iterator<Item = &'a BoundPort> {
+        self.ports_of(self.side_of(container)).iter().filter(move |port| port.instance == index)
+    }
+
+    /// What a container was made for: by its revision, where that is still known.
+    pub(crate) fn assignment_of_container(&self, container: &Container) -> &Assignment {
+        self.assignment_of(self.side_of(container))
+    }
+
+    fn side_of(&self, container: &Container) -> Side {
         let proven = self.entry.proven.as_ref();
         let is_proven = proven.is_some_and(|proven| proven.assignment.revision == container.revision);
-        let ports = self.ports_of(if is_proven { Side::Proven } else { Side::Assigned });
-        ports.iter().filter(move |port| port.instance == index)
+        if is_proven { Side::Proven } else { Side::Assigned }
     }
 
     /// The image that the containers are made from, once it is here.

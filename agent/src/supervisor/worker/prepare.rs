@@ -13,8 +13,8 @@ use longshore_model::task::TaskState;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Worker, blocking, overtaken, refusal};
-use crate::host_path::HostPaths;
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
+use crate::supervisor::Context;
 use crate::supervisor::plan::Side;
 use crate::{capability, node, ports};
 
@@ -44,7 +44,7 @@ impl Worker {
             Err(error) => return self.unprepared(error),
         };
         let context = Arc::clone(&self.context);
-        let check = move || check_spec(&checked, &capability::all(&*context.runtime), &context.host_paths);
+        let check = move || check_spec(&checked, &context);
         if let Err(error) = blocking(check).await {
             return self.unprepared(error);
         }
@@ -172,10 +172,11 @@ impl Drop for Progress {
 }
 
 /// What the machine itself must have; host paths are made last, for they stay.
-fn check_spec(spec: &AppSpec, offered: &[String], host_paths: &HostPaths) -> Result<(), RuntimeError> {
-    longshore_model::capability::check(spec, offered)
+fn check_spec(spec: &AppSpec, context: &Context) -> Result<(), RuntimeError> {
+    longshore_model::capability::check(spec, &capability::all(&*context.runtime))
         .map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
-    host_paths.prepare(spec).map_err(|error| refusal(error.reason(), error.to_string()))
+    context.allowances.check(spec)?;
+    context.host_paths.prepare(spec).map_err(|error| refusal(error.reason(), error.to_string()))
 }
 
 fn interrupted(error: &tokio::task::JoinError) -> RuntimeError {

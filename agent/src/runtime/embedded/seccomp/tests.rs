@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
+use longshore_model::linux::CapabilitySet;
 use seccompiler::sock_filter;
 
 use super::*;
@@ -66,7 +67,8 @@ fn filter(architecture: TargetArch, capabilities: &[Capability], kernel: (u32, u
 }
 
 fn ordinary(architecture: TargetArch) -> Filter {
-    Filter::compile(architecture, &super::super::privileges::Bounding(u64::MAX).ordinary(), KERNEL).unwrap()
+    Filter::compile(architecture, &super::super::privileges::Bounding(u64::MAX).of(CapabilitySet::ORDINARY), KERNEL)
+        .unwrap()
 }
 
 #[test]

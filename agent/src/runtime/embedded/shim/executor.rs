@@ -12,6 +12,7 @@ use std::rc::Rc;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use longshore_model::failure::FailureReason;
+use longshore_model::spec::Ulimit;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve};
 
@@ -19,6 +20,7 @@ use super::super::failure;
 use super::super::seccomp::Filter;
 use super::super::state::Failure;
 use super::super::sys;
+use super::ulimits;
 use crate::runtime::RuntimeError;
 
 /// Where programs are looked up when the environment has no PATH.
@@ -33,6 +35,8 @@ pub(super) struct Exec {
     pub(super) args: Vec<String>,
     /// Whole environment.
     pub(super) env: Vec<(String, String)>,
+    /// Limits of the program, each within what the shim has raised its own to.
+    pub(super) ulimits: Vec<Ulimit>,
     /// What the program runs under.
     pub(super) filter: Option<Filter>,
     /// Takes a [`Failure`] as JSON.
@@ -73,6 +77,8 @@ impl Exec {
         let args = words(self.args.iter().cloned());
         let env = words(self.env.iter().map(|(name, value)| format!("{name}={value}")));
         sys::default_signals().map_err(|e| failure::io("resetting signals", e))?;
+        // Here and not by the library, which would have to make the rest of the container under them.
+        ulimits::set(&self.ulimits)?;
         if let Some(filter) = &self.filter {
             // Last of all: the filter has to allow only what the program may do, and what tells of its absence.
             filter.install().map_err(|e| failure::other(format!("the filter of system calls is not taken: {e}")))?;

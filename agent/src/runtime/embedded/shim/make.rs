@@ -8,6 +8,7 @@ use std::rc::Rc;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use longshore_model::failure::FailureReason;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, setgroups};
@@ -25,6 +26,7 @@ use super::devices;
 use super::executor::Exec;
 use super::ports::{self, Bound};
 use super::rootfs;
+use super::ulimits;
 use crate::runtime::RuntimeError;
 
 /// Descriptors that a shim asks for: two per proxied connection, and some to spare.
@@ -44,6 +46,7 @@ pub(super) struct Made {
 /// Makes the container of the current directory. The process must have one thread only.
 pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     let open_files = raise_open_files()?;
+    ulimits::raise(&launch.ulimits)?;
     // The container library keeps the caller's groups unless the container has some of its own.
     setgroups(&[]).map_err(|e| failure::io("dropping groups", e))?;
     let ports = ports::bind(&launch.ports)?;
@@ -64,7 +67,7 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
     CgroupPath::try_from(cgroup.unwrap_or_default().to_owned()).map_err(|e| failure::other(e.to_string()))?;
     spec.save("config.json").map_err(|e| failure::other(format!("writing config.json failed: {e}")))?;
-    let filter = if launch.privileged { None } else { filter(&machine)? };
+    let filter = if launch.privileged { None } else { filter(launch, &machine)? };
     create(launch, ports, filter).inspect(|_| {
         if let Err(error) = rootfs::release_volumes(&launch.volumes_root) {
             tracing::warn!(%error, "volumes stay mounted in the shim");
@@ -74,8 +77,14 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
 
 fn machine(launch: &LaunchFile, open_files: u64) -> Result<Machine, RuntimeError> {
     let devices = if launch.privileged { devices::of_machine() } else { Ok(Vec::new()) };
+    let bounding = Bounding::own().map_err(|e| failure::io("reading the shim's capabilities", e))?;
+    let lacking = bounding.lacks(launch.capabilities.named());
+    if !lacking.is_empty() {
+        let message = format!("the agent does not have the capabilities {lacking} itself, so that it cannot give them");
+        return Err(failure::because(FailureReason::Unsupported, message));
+    }
     Ok(Machine {
-        bounding: Bounding::own().map_err(|e| failure::io("reading the shim's capabilities", e))?,
+        bounding,
         open_files,
         limits_swap: cgroup::limits_swap(),
         masked: thermal_throttles(),
@@ -83,8 +92,8 @@ fn machine(launch: &LaunchFile, open_files: u64) -> Result<Machine, RuntimeError
     })
 }
 
-fn filter(machine: &Machine) -> Result<Option<Filter>, RuntimeError> {
-    let filter = Filter::for_container(&machine.bounding.ordinary())
+fn filter(launch: &LaunchFile, machine: &Machine) -> Result<Option<Filter>, RuntimeError> {
+    let filter = Filter::for_container(&machine.bounding.of(launch.granted()))
         .map_err(|e| failure::other(format!("the filter of system calls is wrong: {e}")))?;
     if filter.is_none() {
         tracing::warn!("this machine has no filter of system calls for containers");
@@ -99,7 +108,8 @@ fn create(launch: &LaunchFile, ports: Vec<Bound>, filter: Option<Filter>) -> Res
     let (mut exec, exec_writer) = pipe()?;
     let stdin = File::open("/dev/null").map_err(|e| failure::io("opening /dev/null", e))?;
     let report = Rc::new(File::from(std::os::fd::OwnedFd::from(exec_writer)));
-    let executor = Exec { args: launch.args.clone(), env: launch.env.clone(), filter, report };
+    let (args, env, ulimits) = (launch.args.clone(), launch.env.clone(), launch.ulimits.clone());
+    let executor = Exec { args, env, ulimits, filter, report };
     fs::create_dir_all("oci").map_err(|e| failure::io("making the library's directory", e))?;
     // The builder and with it our end of the pipes is dropped with this statement.
     let built = ContainerBuilder::new("c".to_owned(), SyscallType::default())

@@ -11,6 +11,7 @@ mod proxy;
 mod resolver;
 pub(super) mod rootfs;
 mod serve;
+mod ulimits;
 
 use std::fs::OpenOptions;
 use std::io::Write;
