@@ -206,3 +206,38 @@ fn without_a_way_out_the_node_says_so_and_all_else_works() {
         assert_eq!(traces(&host), untouched());
     });
 }
+
+#[test]
+fn what_an_earlier_node_of_the_directory_has_made_goes_too() {
+    on_a_switch(|switch, server| async move {
+        let cluster = Cluster::start_on(Some(&server)).await;
+        let host = switch.host();
+        let mut node = cluster.node_with("node", &[], Some(&host), &[]).await;
+        let client = cluster.client().await;
+        let app = deploy(&client, &cluster, "node", 80).await;
+        let names = || on(&host, "cat /proc/net/dev");
+        let pair = |line: &str| line.split_once(':').map(|(name, _)| name.trim().to_owned());
+        let pair = names().lines().filter_map(pair).find(|name| name.starts_with("ls-")).unwrap();
+
+        // A crash of everything, after which the kernel still has a pair of the node's.
+        node.kill();
+        node.shims().into_iter().for_each(process::kill_tree);
+        wait::until("the container's own pair to go", || async { !names().contains("ls-") }).await;
+        let left = format!("{}{:06x}", &pair[..pair.len() - 6], 0xff);
+        on(&host, &format!("ip link add {left} type veth peer name left"));
+        assert_ne!(traces(&host), untouched());
+
+        // The directory's identity was lost, and it was enrolled again.
+        let uid = std::fs::read_to_string(node.directory().join("runtime/node-uid")).unwrap();
+        let enrolment = node.directory().join("agent.json");
+        let text = std::fs::read_to_string(&enrolment).unwrap();
+        assert!(text.contains(&uid), "{text}");
+        std::fs::write(&enrolment, text.replace(&uid, "fedcba9876543210")).unwrap();
+        let request = v1::RemoveAppRequest { app_name: app, ..Default::default() };
+        client.apps.clone().remove_app(request).await.unwrap();
+        node.start();
+        wait::until("the app's removal", || async { client.apps_of("node").await.is_empty() }).await;
+        wait::until("the earlier node's network to go", || async { traces(&host) == untouched() }).await;
+        assert!(!names().contains("ls-"), "{}", names());
+    });
+}

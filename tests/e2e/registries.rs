@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use longshore_demo_image::{ARCHITECTURE, DemoImage};
 use longshore_proto::v1;
@@ -12,6 +14,7 @@ use longshore_tests::cluster::{Cluster, Node};
 use longshore_tests::engine::{Engine, Kind};
 use longshore_tests::host::{Host, Switch};
 use longshore_tests::http;
+use longshore_tests::https::{Https, Reply, Way};
 use longshore_tests::process::{output, succeed};
 use longshore_tests::registry::{Guard, PASSWORD, Registry, USERNAME};
 use longshore_tests::spec::{app, tcp, with_ports};
@@ -293,6 +296,85 @@ fn a_registry_that_wants_tokens_is_read_by_password_and_by_everybody() {
         credential(&["update", "shop"], PASSWORD);
         client.jobs.clone().retry_job(retry).await.unwrap();
         assert_eq!(ends(&private).await, (JobState::Succeeded, None));
+    });
+}
+
+#[test]
+fn a_mirror_is_asked_first_and_the_registry_for_what_it_does_not_have() {
+    on_a_switch(|switch, server| async move {
+        let hosts = [switch.host(), switch.host()];
+        let origin = Registry::start_on(Some(&hosts[0]), Guard::Passwords);
+        let mut mirror = Registry::start_on(Some(&hosts[1]), Guard::None);
+        for registry in [&origin, &mirror] {
+            registry.push("shop/till:1", &DemoImage::new().env("OF", "both")).await;
+        }
+        origin.push("shop/till:2", &DemoImage::new().env("OF", "origin")).await;
+        let cluster = Cluster::start_on(Some(&server)).await;
+        let authorities = cluster.file("authorities.crt", [origin.authority(), mirror.authority()].concat());
+        let instead = format!("{}={}", origin.address(), mirror.address());
+        let node_host = switch.host();
+        let arguments = ["--registry-ca", &authorities, "--registry-mirror", &instead];
+        let _node = cluster.node_with("node", &[], Some(&node_host), &arguments).await;
+        let client = cluster.client().await;
+        let deploy = async |name: &str| {
+            let always = with(PullPolicy::Always, &image(origin.reference(name)));
+            let spec = v1::AppSpec { image: Some(always), ..app("", &["sleep"]) };
+            let job = client.create(spec, &["node"]).await;
+            let failure = |task: v1::Task| task.failure.map(|failure| failure.reason());
+            (client.rest(&job.job_id).await.state(), failure(client.task(&job.job_id).await))
+        };
+
+        // Nobody has given a password: it can only come from the mirror.
+        assert_eq!(deploy("shop/till:1").await, (JobState::Succeeded, None));
+        let denied = (JobState::Failed, Some(FailureReason::ImageAccessDenied));
+        assert_eq!(
+            deploy("shop/till:2").await,
+            denied,
+            "the mirror does not have it, and the registry wants a password"
+        );
+        mirror.stop();
+        assert_eq!(deploy("shop/till:1").await, denied, "without a mirror only the registry is left");
+        let words = ["registry", "create", "shop", "--registry", origin.address(), "--username", USERNAME];
+        succeed(&mut cluster.cli(&[&words[..], &["--password-file", &cluster.file("password", PASSWORD)]].concat()));
+        for name in ["shop/till:1", "shop/till:2"] {
+            assert_eq!(deploy(name).await, (JobState::Succeeded, None), "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_pull_of_which_nothing_comes_fails_within_the_nodes_patience() {
+    on_a_switch(|switch, server| async move {
+        let registry_host = switch.host();
+        let registry = Registry::start_on(Some(&registry_host), Guard::None);
+        registry.push("shop/till:1", &DemoImage::new()).await;
+        let is_silent = Arc::new(AtomicBool::new(true));
+        let silence = Arc::clone(&is_silent);
+        // Enough for an image's configuration, and not for its layer, of which no later connection brings more.
+        let front =
+            Https::start(server.address.into(), Some((registry.address(), registry.authority())), move |asked| {
+                let falls_silent = asked.target.contains("/blobs/") && silence.load(Ordering::Relaxed);
+                let through = if asked.header("range").is_some() { 0 } else { 10_000 };
+                let way = if falls_silent { Way::Stall(through) } else { Way::Free };
+                async move { Reply::Forward(way) }
+            });
+        let cluster = Cluster::start_on(Some(&server)).await;
+        let authority = cluster.file("front.crt", front.authority());
+        let node_host = switch.host();
+        let arguments = ["--registry-ca", &authority, "--pull-stall-timeout", "2s"];
+        let _node = cluster.node_with("node", &[], Some(&node_host), &arguments).await;
+        let client = cluster.client().await;
+        let reference = format!("{}/shop/till:1", front.address());
+        let spec = v1::AppSpec { image: Some(image(reference)), ..app("", &["sleep"]) };
+        let job = client.create(spec, &["node"]).await;
+        assert_eq!(client.rest(&job.job_id).await.state(), JobState::Failed);
+        let failure = client.task(&job.job_id).await.failure.unwrap();
+        assert_eq!((failure.reason(), failure.step()), (FailureReason::PullStalled, TaskState::Pulling), "{failure:?}");
+        assert!(failure.message.contains(&front.address()) && failure.message.contains("2s"), "{failure:?}");
+        is_silent.store(false, Ordering::Relaxed);
+        let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
+        client.jobs.clone().retry_job(retry).await.unwrap();
+        assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
     });
 }
 

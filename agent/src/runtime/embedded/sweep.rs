@@ -65,11 +65,11 @@ pub(super) fn network(layout: &Layout, has_egress: bool) -> io::Result<()> {
     if has_egress || has_containers()? { Ok(()) } else { files::remove_file(&mark) }
 }
 
-/// Forgets the nodes that the directory was of before, and that have no container any more.
+/// Forgets the nodes that the directory was of before, and of which neither a container nor a network is left.
 pub(super) fn forget_former(layout: &Layout) -> io::Result<()> {
     let mut gone = Vec::new();
     for owner in owner::former(layout)? {
-        if cgroup::containers(&owner)?.is_empty() {
+        if cgroup::containers(&owner)?.is_empty() && !egress::is_left(&owner)? {
             cgroup::remove_node(&owner)?;
             gone.push(owner);
         }

@@ -60,11 +60,16 @@ impl ImageStore {
         let interest = Interest::default();
         let mut tries = tries_at(&image.image.source, access);
         let (record, contents) = loop {
-            let (record, layers) = self.layers_of(&digest, &image.image, tries.next().await?).await?;
-            let total = record.layers.iter().map(|layer| layer.size).sum();
-            let progress = Arc::new(Progress::new(Arc::clone(&progress), total));
-            match self.contents(&record, &layers, &progress, &interest).await {
-                Ok(contents) => break (record, contents),
+            let credential = tries.next().await?;
+            let fetched = async {
+                let (record, layers) = self.layers_of(&digest, &image.image, credential).await?;
+                let total = record.layers.iter().map(|layer| layer.size).sum();
+                let progress = Arc::new(Progress::new(Arc::clone(&progress), total));
+                let contents = self.contents(&record, &layers, &progress, &interest).await?;
+                Ok::<_, ImageError>((record, contents))
+            };
+            match fetched.await {
+                Ok(fetched) => break fetched,
                 Err(error) => tries.failed(error)?,
             }
         };

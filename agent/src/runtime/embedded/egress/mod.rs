@@ -156,6 +156,11 @@ fn interfaces(tag: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether a pair of this node is left.
+pub(super) fn is_left(node_uid: &str) -> io::Result<bool> {
+    interfaces(&tag(node_uid)).map(|names| !names.is_empty())
+}
+
 /// Removes this node's pairs if it `has_containers` no more, and what is shared when no agent has a pair any more.
 ///
 /// A pair goes with its container; but the kernel takes its time over the network of one that was killed with its shim.
