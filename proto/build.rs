@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "longshore/v1/agent.proto",
     "longshore/v1/app.proto",
+    "longshore/v1/audit.proto",
     "longshore/v1/enrollment.proto",
     "longshore/v1/job.proto",
     "longshore/v1/node.proto",

@@ -70,6 +70,9 @@ pub(crate) enum Command {
     /// Registry credentials: what images of private registries are read with.
     #[command(subcommand)]
     Registry(commands::registry::Registry),
+    /// The audit log: who did what when.
+    #[command(subcommand)]
+    Audit(commands::audit::Audit),
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use longshore_proto::v1;
 use longshore_proto::v1::app_service_client::AppServiceClient;
+use longshore_proto::v1::audit_service_client::AuditServiceClient;
 use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
 use longshore_proto::v1::registry_credential_service_client::RegistryCredentialServiceClient;
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     pub(crate) nodes: NodeServiceClient<Channel>,
     /// Apps.
     pub(crate) apps: AppServiceClient<Channel>,
+    /// The audit log.
+    pub(crate) audit: AuditServiceClient<Channel>,
     /// Users.
     pub(crate) users: UserServiceClient<Channel>,
     /// Registry credentials.
@@ -59,6 +62,7 @@ impl Client {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),
             apps: AppServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone()),
             users: UserServiceClient::new(channel.clone()),
             registries: RegistryCredentialServiceClient::new(channel),
         }

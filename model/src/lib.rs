@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod app;
 pub mod assignment;
+pub mod audit;
 pub mod backoff;
 pub mod capability;
 pub mod certificate;

@@ -85,6 +85,8 @@ pub const MAX_TOKENS: u32 = 100_000;
 pub const DEFAULT_USER_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Users, those included that were revoked and whose certificates have not expired: they are kept in memory.
 pub const MAX_USERS: u32 = 10_000;
+/// Entries of the audit log: a call every half minute for a year, in some 400 MB.
+pub const MAX_AUDIT_ENTRIES: u64 = 1_000_000;
 
 /// Bytes kept of a sentence that an agent reports: it is stored with every attempt of every task.
 pub const MAX_MESSAGE: usize = 2048;

@@ -35,6 +35,8 @@ pub enum SortValue {
     Text(String),
     /// Sorted by time.
     Time(Timestamp),
+    /// Sorted by size.
+    Number(u64),
 }
 
 /// Which of two comes first.

@@ -30,6 +30,8 @@ const MIN_NODE_LIFE: Duration = Duration::from_secs(10);
 const MAX_NODE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time for which final jobs are kept: a quarter, for those who look back.
 const DEFAULT_RETENTION: &str = "90d";
+/// Time for which the audit log is kept: a year, for whoever has to account for one.
+const DEFAULT_AUDIT_RETENTION: &str = "365d";
 /// A request about a job may come again within a day, and is then answered with the job.
 const MIN_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// A century: for ever.
@@ -237,6 +239,9 @@ pub struct RunArgs {
     /// Time for which a final job is kept after its end, 1d to 36500d; one of whose app a node still has is kept longer.
     #[arg(long, value_name = "TIME", default_value = DEFAULT_RETENTION, env = "LONGSHORE_JOB_RETENTION", value_parser = retention)]
     pub job_retention: SignedDuration,
+    /// Time for which an entry of the audit log is kept, 1d to 36500d; the oldest go earlier when there are a million.
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_AUDIT_RETENTION, env = "LONGSHORE_AUDIT_RETENTION", value_parser = retention)]
+    pub audit_retention: SignedDuration,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
@@ -274,6 +279,8 @@ pub struct Config {
     pub node_certificate_life: SignedDuration,
     /// Time for which final jobs are kept.
     pub job_retention: SignedDuration,
+    /// Time for which entries of the audit log are kept.
+    pub audit_retention: SignedDuration,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Origins of web pages that may call.
@@ -301,6 +308,7 @@ impl Config {
                 agent_listen: args.agent_listen,
                 node_certificate_life: args.node_certificate_life,
                 job_retention: args.job_retention,
+                audit_retention: args.audit_retention,
                 metrics_listen: args.metrics_listen,
                 cors_origins: args.cors_origins.clone(),
                 pki,

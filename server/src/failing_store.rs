@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
+use longshore_model::audit::{AuditEntry, Deed};
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
@@ -16,10 +17,10 @@ use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
-use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{
-    Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen, Store,
-    StoreError, StoredCredential, StoredToken, Terms,
+    AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen,
+    Store, StoreError, StoredCredential, StoredToken, Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -248,6 +249,18 @@ impl Store for FailingStore {
 
     async fn delete_credential(&self, _: &CredentialName, _: Terms, _: Timestamp) -> Result<(), StoreError> {
         self.nothing()
+    }
+
+    async fn record(&self, _: Deed) -> Result<AuditEntry, StoreError> {
+        self.nothing()
+    }
+
+    async fn audit_log(&self, _: Query<AuditKey>) -> Result<AuditPage, StoreError> {
+        self.nothing()
+    }
+
+    async fn forget_deeds(&self, _: Timestamp) -> Result<usize, StoreError> {
+        self.answer(0)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! Forgets old jobs, now and then.
+//! Forgets old jobs and old entries of the audit log, now and then.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,31 +7,60 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::store::Store;
 
-/// Time between two looks; a job is kept for days, and nobody counts the minutes.
+/// Time between two looks; what is kept is kept for days, and nobody counts the minutes.
 const PERIOD: Duration = Duration::from_secs(3600);
 /// Pause between two writes that forget: whatever came meanwhile goes first.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Forgets jobs that ended longer ago than `keep`, at once and then every hour, until it is dropped.
-pub async fn run(store: &dyn Store, keep: SignedDuration) -> Infallible {
+/// For how long what is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Final jobs, from their end.
+    pub jobs: SignedDuration,
+    /// Entries of the audit log.
+    pub deeds: SignedDuration,
+}
+
+/// Forgets what is older than `keep` says, at once and then every hour, until it is dropped.
+pub async fn run(store: &dyn Store, keep: Keep) -> Infallible {
     loop {
         let now = Timestamp::now();
-        let ended = now.checked_sub(keep).unwrap_or(Timestamp::MIN);
-        let mut all = 0;
-        loop {
-            match store.forget_jobs(ended, now).await {
-                Ok(0) => break,
-                Ok(count) => all += count,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "old jobs cannot be forgotten now");
-                    break;
-                }
+        let before = |keep: SignedDuration| now.checked_sub(keep).unwrap_or(Timestamp::MIN);
+        for old in [Old::Jobs { ended: before(keep.jobs), now }, Old::Deeds(before(keep.deeds))] {
+            let count = forget(store, old).await;
+            if count > 0 {
+                tracing::info!(count, ?old, "forgot what is old");
             }
-            tokio::time::sleep(PAUSE).await;
-        }
-        if all > 0 {
-            tracing::info!(jobs = all, %ended, "forgot jobs that ended before that");
         }
         tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// What is to be forgotten.
+#[derive(Clone, Copy, Debug)]
+enum Old {
+    /// Final jobs that ended by then.
+    Jobs { ended: Timestamp, now: Timestamp },
+    /// Entries of the audit log from before.
+    Deeds(Timestamp),
+}
+
+/// Forgets a part after the other until nothing is left to forget; returns how many it were.
+async fn forget(store: &dyn Store, old: Old) -> usize {
+    let mut all = 0;
+    loop {
+        let part = match old {
+            Old::Jobs { ended, now } => store.forget_jobs(ended, now).await,
+            Old::Deeds(before) => store.forget_deeds(before).await,
+        };
+        match part {
+            Ok(0) => return all,
+            Ok(count) => all += count,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, ?old, "what is old cannot be forgotten now");
+                return all;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }

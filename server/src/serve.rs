@@ -22,6 +22,7 @@ use tower::util::MapResponseLayer;
 
 use crate::api::calls::CallLayer;
 use crate::api::observe::{CallMetrics, ObserveLayer};
+use crate::api::record::RecordLayer;
 use crate::config::Config;
 use crate::identity::own::{OwnCertificate, OwnError};
 use crate::identity::users::Users;
@@ -179,9 +180,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
 
     let closing = CancellationToken::new();
     let mut parts = JoinSet::new();
-    let access = AccessLayer::new(Arc::clone(&store), users);
-    parts.spawn(api.serve(access.clone(), closing.clone()));
-    parts.spawn(agents.serve(access, closing.clone()));
+    let gate = Gate { access: AccessLayer::new(Arc::clone(&store), users), record: RecordLayer(Arc::clone(&store)) };
+    parts.spawn(api.serve(gate.clone(), closing.clone()));
+    parts.spawn(agents.serve(gate, closing.clone()));
     if let Some(listener) = listeners.metrics {
         let serving = longshore_metrics::serve(listener, sources.into_scrape(), closing.clone());
         parts.spawn(async {
@@ -190,8 +191,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         });
     }
     parts.spawn({
-        let (store, keep, closing) = (Arc::clone(&store), config.job_retention, closing.clone());
-        let reload = config.reload;
+        let (store, closing, reload) = (Arc::clone(&store), closing.clone(), config.reload);
+        let keep = retention::Keep { jobs: config.job_retention, deeds: config.audit_retention };
         async move {
             tokio::select! {
                 () = closing.cancelled() => Ok(()),
@@ -238,6 +239,13 @@ async fn remember_users(store: &dyn Store, live: &Live, first_admin: User) -> Re
     Ok(Arc::clone(&live.users))
 }
 
+/// What a call passes before it is handled.
+#[derive(Clone)]
+struct Gate {
+    access: AccessLayer,
+    record: RecordLayer,
+}
+
 /// One listener and what it serves.
 struct Listening {
     listener: TcpListener,
@@ -250,13 +258,14 @@ struct Listening {
 }
 
 impl Listening {
-    async fn serve(self, access: AccessLayer, closing: CancellationToken) -> Result<(), ServeError> {
+    async fn serve(self, gate: Gate, closing: CancellationToken) -> Result<(), ServeError> {
         let service = ServiceBuilder::new()
             .option_layer(web::layer(&self.origins))
             .layer(ObserveLayer(self.calls, Arc::default()))
             .layer(CallLayer)
             .layer(GuardLayer(self.origins))
-            .layer(access)
+            .layer(gate.record)
+            .layer(gate.access)
             // Only those who may call are told what serves them.
             .layer(MapResponseLayer::new(name_version))
             .service(self.routes.prepare());

@@ -7,6 +7,7 @@ use longshore_model::limits::{MAX_SPEC, MAX_TARGETS};
 use longshore_model::name::MAX_NAME_LENGTH;
 use longshore_proto::v1::agent_service_server::AgentServiceServer;
 use longshore_proto::v1::app_service_server::AppServiceServer;
+use longshore_proto::v1::audit_service_server::AuditServiceServer;
 use longshore_proto::v1::job_service_server::JobServiceServer;
 use longshore_proto::v1::node_service_server::NodeServiceServer;
 use longshore_proto::v1::registry_credential_service_server::RegistryCredentialServiceServer;
@@ -19,6 +20,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::api::apps::AppApi;
+use crate::api::audit::AuditApi;
 use crate::api::credentials::CredentialApi;
 use crate::api::jobs::JobApi;
 use crate::api::nodes::NodeApi;
@@ -101,12 +103,14 @@ impl Services {
         let users = UserServiceServer::new(UserApi { context: context.clone(), authority });
         let credentials = CredentialApi { context: context.clone(), vault };
         let credentials = RegistryCredentialServiceServer::new(credentials);
+        let audit = AuditServiceServer::new(AuditApi(context.clone()));
         let apps = AppServiceServer::new(AppApi(context));
         let people = Routes::new(jobs)
             .add_service(nodes.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(users.max_decoding_message_size(MAX_USER_MESSAGE))
             .add_service(credentials.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(apps.max_decoding_message_size(MAX_API_MESSAGE))
+            .add_service(audit.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
         Ok(Self {
             people: reflection::add(people)?,

@@ -7,6 +7,7 @@
 mod absence;
 mod admins;
 mod apps;
+mod audit;
 mod authorities;
 mod backup;
 mod cli;

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 mod help;
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Node(node) => node::run(node, context(connection, output).await?).await,
         Command::Registry(registry) => registry::run(registry, context(connection, output).await?).await,
         Command::User(user) => user::run(user, context(connection, output).await?).await,
+        Command::Audit(audit) => audit::run(audit, context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,
     }
 }

@@ -14,6 +14,7 @@ use longshore_model::validate::{Path, Violations, cut};
 
 mod agent;
 mod app;
+mod audit;
 mod job;
 mod node;
 mod registry;

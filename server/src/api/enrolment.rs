@@ -18,7 +18,7 @@ use tonic::Status;
 use super::nodes::NodeApi;
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
-use super::{filters, optional_name, status};
+use super::{filters, optional_name, record, status};
 use crate::store::StoredToken;
 
 /// Bytes of the identifier of a token, of which those that we make have 12.
@@ -70,6 +70,7 @@ impl NodeApi {
         };
         self.context.store.create_token(stored, beside.terms()).await.map_err(status::store)?;
         tracing::info!(token = token.id(), %expire_time, uses, creator, "enrolment token created");
+        record::about(format!("tokens/{}", token.id()), false);
         answer.token = token.to_string();
         answer.token_id = token.id().to_owned();
         Ok(answer)

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::{App, Desired};
+use longshore_model::audit::Deed;
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
 use longshore_model::node::Node;
@@ -151,6 +152,20 @@ pub(super) const CREDENTIALS: &[Field] = &[
     Field { name: "update_time", kind: Kind::Time },
 ];
 
+/// Fields of the audit log.
+pub(super) const AUDIT: &[Field] = &[
+    Field { name: "time", kind: Kind::Time },
+    Field { name: "caller", kind: Kind::Text },
+    Field { name: "key_fingerprint", kind: Kind::Text },
+    Field { name: "address", kind: Kind::Text },
+    Field { name: "method", kind: Kind::Text },
+    Field { name: "target", kind: Kind::Text },
+    Field { name: "validate_only", kind: Kind::Flag },
+    Field { name: "code", kind: Kind::Text },
+    Field { name: "reason", kind: Kind::Text },
+    Field { name: "request_id", kind: Kind::Text },
+];
+
 /// Reads a request's filter.
 pub(super) fn read(text: &str, fields: &[Field], bad: &mut Violations) -> Filter {
     Filter::parse(text, fields).unwrap_or_else(|error| {
@@ -275,6 +290,23 @@ pub(super) fn credential<'a>(credential: &'a RegistryCredential, registry: &'a s
     }
 }
 
+/// What a deed of the audit log has in a field.
+pub(super) fn deed<'a>(deed: &'a Deed, field: &str) -> Value<'a> {
+    match field {
+        "time" => Value::Time(deed.time),
+        "caller" => Value::Text(&deed.caller),
+        "key_fingerprint" => Value::Text(&deed.key_fingerprint),
+        "address" => Value::Text(&deed.address),
+        "method" => Value::Text(&deed.method),
+        "target" => Value::Text(&deed.target),
+        "validate_only" => Value::Flag(deed.validate_only),
+        "code" => Value::Text(&deed.code),
+        "reason" => Value::Text(&deed.reason),
+        "request_id" => Value::Text(&deed.request_id),
+        _ => Value::Unset,
+    }
+}
+
 /// What an app has in a field.
 pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
     match field {
@@ -333,6 +365,7 @@ mod tests {
             ("PendingNode", PENDING_NODES),
             ("User", USERS),
             ("RegistryCredential", CREDENTIALS),
+            ("AuditEntry", AUDIT),
         ];
         for (name, fields) in lists {
             for field in fields {

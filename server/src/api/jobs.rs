@@ -18,7 +18,7 @@ use v1::job_service_server::JobService;
 use super::pages::{Asked, Listing};
 use super::repeats::{Beside, Repeatable};
 use super::watch::{Cursor, Watch};
-use super::{Context, filters, job_id, new_job, status};
+use super::{Context, filters, job_id, new_job, record, status};
 use crate::hub::{Interest, Snapshot, Subscription};
 use crate::store::{JobRequest, Terms};
 
@@ -74,6 +74,7 @@ impl JobService for JobApi {
         }
         new.request = key;
         let job = store.create_job(new).await.map_err(status::store)?;
+        record::about(format!("jobs/{}", job.id), false);
         tracing::info!(job = %job.id, kind = %job.kind, app = %job.app, nodes = job.counts.total(), creator = job.creator, "job created");
         Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
     }

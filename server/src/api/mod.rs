@@ -7,6 +7,7 @@ use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::FromWire;
 
 pub mod apps;
+pub mod audit;
 pub mod calls;
 pub mod credentials;
 mod enrolment;
@@ -18,6 +19,7 @@ mod new_job;
 pub mod nodes;
 pub mod observe;
 mod pages;
+pub mod record;
 pub mod reflection;
 mod repeats;
 pub mod request_id;

@@ -22,6 +22,7 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::request_id;
+use super::status::name_of;
 use crate::ids::Ids;
 
 /// What a call counts as that asks for nothing known: names out of requests must not become labels.
@@ -80,29 +81,6 @@ impl CallMetrics {
             let reason = details.error_info().map_or_else(|| UNKNOWN.to_owned(), |info| info.reason.clone());
             self.refused.get_or_create(&[("reason", reason)]).inc();
         }
-    }
-}
-
-/// A code as gRPC writes it.
-fn name_of(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -112,11 +112,13 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// A position as a cursor: a JSON list of the order that it is in, and then of texts and of microseconds since 1970.
+/// A position as a cursor: a JSON list of the order that it is in, and then of texts, of microseconds since 1970, and of
+/// numbers, each in a list of its own.
 fn write<K: SortKey>(position: &Position, sorting: &Sorting<K>) -> String {
     let values = position.0.iter().map(|value| match value {
         SortValue::Text(text) => Value::from(text.as_str()),
         SortValue::Time(time) => Value::from(time.as_microsecond()),
+        SortValue::Number(number) => Value::from([*number].as_slice()),
     });
     Value::Array([Value::from(sorting.to_string())].into_iter().chain(values).collect()).to_string()
 }
@@ -131,6 +133,7 @@ fn read<K: SortKey>(cursor: &str, sorting: &Sorting<K>) -> Option<Position> {
     let values = values.iter().map(|value| match value {
         Value::String(text) => Some(SortValue::Text(text.clone())),
         Value::Number(number) => Timestamp::from_microsecond(number.as_i64()?).ok().map(SortValue::Time),
+        Value::Array(number) => number.first()?.as_u64().map(SortValue::Number),
         _ => None,
     });
     values.collect::<Option<_>>().map(Position)
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_lists_can_be_sorted_by_is_documented() {
-        use crate::store::sorting::{AppKey, JobKey, NameKey, TaskKey, TokenKey};
+        use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, TaskKey, TokenKey};
         check_documents::<JobKey>("ListJobs", "Job");
         check_documents::<TaskKey>("ListTasks", "Task");
         check_documents::<NodeKey>("ListNodes", "Node");
@@ -282,6 +285,7 @@ mod tests {
         check_documents::<NameKey>("ListPendingNodes", "PendingNode");
         check_documents::<AppKey>("ListApps", "App");
         check_documents::<NameKey>("ListUsers", "User");
+        check_documents::<AuditKey>("ListAuditEntries", "AuditEntry");
         check_documents::<NameKey>("ListRegistryCredentials", "RegistryCredential");
     }
 

@@ -10,7 +10,7 @@ use longshore_proto::v1;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::request_id;
+use super::{record, request_id};
 use crate::store::{RequestKey, Terms};
 use crate::vault::{Vault, VaultError};
 
@@ -26,10 +26,15 @@ pub(super) trait Repeatable: Message {
     fn etag(&self) -> &str {
         ""
     }
+
+    /// What it is about, as the audit log names it; empty for what has no name yet.
+    fn target(&self) -> String {
+        String::new()
+    }
 }
 
 macro_rules! repeatable {
-    ($($message:ident $($etag:ident)?),+ $(,)?) => {
+    ($($message:ident $($etag:ident)? $(=> $target:expr)?),+ $(,)?) => {
         $(impl Repeatable for v1::$message {
             const NAME: &'static str = stringify!($message);
 
@@ -40,15 +45,39 @@ macro_rules! repeatable {
             $(fn etag(&self) -> &str {
                 &self.$etag
             })?
+
+            $(fn target(&self) -> String {
+                let target: fn(&Self) -> String = $target;
+                target(self)
+            })?
         })+
     };
 }
 repeatable! {
-    CreateJobRequest, StopJobRequest etag, ResumeJobRequest etag, RetryJobRequest etag, RemoveAppRequest,
-    UpdateNodeRequest, UpdateNodeLabelsRequest etag, DeleteNodeRequest etag,
-    CreateEnrollmentTokenRequest, DeleteEnrollmentTokenRequest, ApproveNodeRequest etag, DenyNodeRequest etag,
-    CreateUserRequest, RevokeUserRequest etag,
-    CreateRegistryCredentialRequest, UpdateRegistryCredentialRequest, DeleteRegistryCredentialRequest etag,
+    CreateJobRequest,
+    StopJobRequest etag => |request| format!("jobs/{}", request.job_id),
+    ResumeJobRequest etag => |request| format!("jobs/{}", request.job_id),
+    RetryJobRequest etag => |request| format!("jobs/{}", request.job_id),
+    RemoveAppRequest => |request| match request.node_name.as_str() {
+        "" => format!("apps/{}", request.app_name),
+        node => format!("nodes/{node}/apps/{}", request.app_name),
+    },
+    UpdateNodeRequest => |request| format!("nodes/{}", request.node.as_ref().map_or("", |node| &node.name)),
+    UpdateNodeLabelsRequest etag => |request| format!("nodes/{}", request.name),
+    DeleteNodeRequest etag => |request| format!("nodes/{}", request.name),
+    CreateEnrollmentTokenRequest,
+    DeleteEnrollmentTokenRequest => |request| format!("tokens/{}", request.token_id),
+    ApproveNodeRequest etag => |request| format!("nodes/{}", request.name),
+    DenyNodeRequest etag => |request| format!("nodes/{}", request.name),
+    CreateUserRequest => |request| format!("users/{}", request.name),
+    RevokeUserRequest etag => |request| format!("users/{}", request.name),
+    CreateRegistryCredentialRequest => |request| credential(request.registry_credential.as_ref()),
+    UpdateRegistryCredentialRequest => |request| credential(request.registry_credential.as_ref()),
+    DeleteRegistryCredentialRequest etag => |request| format!("registries/{}", request.name),
+}
+
+fn credential(named: Option<&v1::RegistryCredential>) -> String {
+    format!("registries/{}", named.map_or("", |credential| &credential.name))
 }
 
 /// What a caller says beside the effect.
@@ -64,10 +93,13 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Takes it out of a request. An identifier that is none is wrong; the request is then not known by any.
+    /// Takes it out of a request, and tells the audit log what that is about. An identifier that is none is wrong; the
+    /// request is then not known by any.
     pub(super) fn read<R: Repeatable>(request: &mut R, caller: &Identity, bad: &mut Violations) -> Self {
+        let target = request.target();
         let (id, validate_only) = request.beside();
         let (id, validate_only) = (std::mem::take(id), std::mem::take(validate_only));
+        record::about(target, validate_only);
         let id = read_id(id, bad);
         let mut content = Vec::new();
         if id.is_some() {

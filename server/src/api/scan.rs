@@ -97,7 +97,7 @@ mod tests {
     fn number(position: &Position) -> u32 {
         match &position.0[0] {
             SortValue::Text(text) => text.parse().unwrap(),
-            SortValue::Time(_) => 0,
+            SortValue::Time(_) | SortValue::Number(_) => 0,
         }
     }
 

@@ -17,7 +17,7 @@ use v1::user_service_server::UserService;
 
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
-use super::{Context, filters, status};
+use super::{Context, filters, record, status};
 use crate::identity::Authority;
 use crate::identity::authority::CertificateRequest;
 use crate::store::StoreError;
@@ -123,6 +123,7 @@ impl UserService for UserApi {
             return Err(status::plain(Code::PermissionDenied, "NOT_A_USER", "this call is for users"));
         };
         let (name, role, issued) = (name.clone(), *role, caller.certificate().validity.issued());
+        record::about(format!("users/{name}"), false);
         let csr = CertificateRequest::read(&request.get_ref().csr_der).map_err(status::uncertified)?;
         let (now, end) = (Timestamp::now(), self.authority.end());
         self.authority.check_time(now).map_err(status::uncertified)?;

@@ -18,7 +18,7 @@ use tonic_types::StatusExt;
 
 use super::attempts::Attempts;
 use super::authority::{Authority, CertificateRequest};
-use crate::api::status;
+use crate::api::{record, status};
 use crate::store::{Enrolled, Enrolling, Store, StoreError};
 
 /// The service.
@@ -72,6 +72,7 @@ impl Enrollment {
             Enrolled::Node(node) => node,
             Enrolled::Waits(machine) => return Err(status::approval_pending(&machine)),
         };
+        record::about(format!("nodes/{}", node.name), false);
         // It may have been approved after this request came: what is older than the enrolment is a predecessor's.
         let issued = now.max(node.enroll_time);
         let certificate = self.authority.certify_node(&node.name, &csr, issued).map_err(status::uncertified)?;

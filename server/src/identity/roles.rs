@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 42] = [
+const TABLE: [(&str, Access); 43] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -31,6 +31,8 @@ const TABLE: [(&str, Access); 42] = [
     ("/longshore.v1.AppService/ListApps", PEOPLE),
     ("/longshore.v1.AppService/ReadLogs", PEOPLE),
     ("/longshore.v1.AppService/RemoveApp", OPERATORS),
+    // It tells what everybody did, and from where.
+    ("/longshore.v1.AuditService/ListAuditEntries", ADMINS),
     // The token in the request decides.
     ("/longshore.v1.EnrollmentService/Enroll", Access::Anyone),
     ("/longshore.v1.JobService/CreateJob", OPERATORS),

@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::assignment::{ImageAccess, Order};
+use longshore_model::audit::{AuditEntry, Deed, Head};
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
@@ -33,7 +34,7 @@ mod conformance;
 pub mod sorting;
 mod sqlite;
 
-use self::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use self::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 
 /// A job on its way into the store.
 #[derive(Clone, Debug)]
@@ -155,6 +156,17 @@ pub struct EncodedAssignment {
     pub image_access: ImageAccess,
     /// Those of the node's labels that the spec asks for.
     pub node_labels: Labels,
+}
+
+/// A part of the audit log, and what it is a part of.
+#[derive(Clone, Debug)]
+pub struct AuditPage {
+    /// The entries.
+    pub page: Page<AuditEntry>,
+    /// What the oldest entry that is kept follows.
+    pub base: Head,
+    /// The newest entry.
+    pub head: Head,
 }
 
 /// Something that was committed.
@@ -607,6 +619,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a registry credential.
     async fn delete_credential(&self, name: &CredentialName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Puts a deed at the end of the audit log, and returns its entry.
+    async fn record(&self, deed: Deed) -> Result<AuditEntry, StoreError>;
+
+    /// A part of the audit log.
+    async fn audit_log(&self, query: Query<AuditKey>) -> Result<AuditPage, StoreError>;
+
+    /// Forgets entries of the audit log from before a moment, and those of which there are too many, oldest first; returns
+    /// how many it were, 0 when none is left. An entry that follows one that stays does so too, whatever the clock said.
+    async fn forget_deeds(&self, before: Timestamp) -> Result<usize, StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
+use longshore_model::audit::AuditEntry;
 use longshore_model::job::Job;
 use longshore_model::node::Node;
 use longshore_model::sorting::{Position, SortKey, SortValue, Sorting, Term};
@@ -247,5 +248,26 @@ impl Sorted for StoredCredential {
             NameKey::Name => text(&self.credential.name),
             NameKey::CreateTime => time(self.credential.create_time),
         }
+    }
+}
+
+/// What entries of the audit log can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditKey {
+    /// The number, which grows with time.
+    Number,
+}
+
+impl SortKey for AuditKey {
+    const ALL: &'static [(&'static str, Self)] = &[("number", Self::Number)];
+    const UNIQUE: &'static [Self] = &[Self::Number];
+    const DEFAULT: &'static [Term<Self>] = &[Term::descending(Self::Number)];
+}
+
+impl Sorted for AuditEntry {
+    type Key = AuditKey;
+
+    fn sort_value(&self, AuditKey::Number: AuditKey) -> SortValue {
+        SortValue::Number(self.number)
     }
 }

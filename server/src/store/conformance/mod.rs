@@ -34,6 +34,7 @@ use super::{
 };
 
 pub(super) mod apps;
+pub(super) mod audit;
 pub(super) mod credentials;
 pub(super) mod enrolment;
 pub(super) mod history;
@@ -82,6 +83,7 @@ macro_rules! conformance_suite {
                 a_revoked_user_is_forgotten_with_their_certificate, a_renewal_is_for_the_users_own_certificate;
             nodes: nodes_are_paged, labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
                 a_deleted_node_can_come_back, changes_come_in_order, a_restart_keeps_everything;
+            audit: deeds_are_kept_and_bound, deeds_are_paged, old_deeds_are_forgotten, an_empty_log_goes_on_where_it_was;
             credentials: credentials_are_kept_and_paged, a_credential_is_made_once, a_change_knows_what_it_changes,
                 a_deletion_knows_what_it_deletes, what_is_validated_changes_no_credential, credentials_are_bounded,
                 an_assignment_says_whether_a_credential_is_for_its_image;

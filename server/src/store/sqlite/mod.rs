@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
+use longshore_model::audit::{AuditEntry, Deed};
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
@@ -30,13 +31,14 @@ use self::read::Readers;
 pub(super) use self::requests::MAX_REQUESTS;
 use self::rows::rounded;
 use self::writer::Writer;
-use super::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use super::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use super::{
-    Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page, RequestKey, Seen,
-    Store, StoreError, StoredCredential, StoredToken, Terms,
+    AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page,
+    RequestKey, Seen, Store, StoreError, StoredCredential, StoredToken, Terms,
 };
 
 mod apps;
+mod audit;
 pub mod backup;
 mod batch;
 mod census;
@@ -437,6 +439,19 @@ impl Store for SqliteStore {
     async fn delete_credential(&self, name: &CredentialName, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
         self.write_once(terms, now, move |batch, terms| batch.delete_credential(&name, terms)).await
+    }
+
+    async fn record(&self, deed: Deed) -> Result<AuditEntry, StoreError> {
+        let deed = Deed { time: rounded(deed.time), ..deed };
+        self.writer.write(move |batch| batch.record(deed)).await
+    }
+
+    async fn audit_log(&self, query: Query<AuditKey>) -> Result<AuditPage, StoreError> {
+        self.readers.read(move |sql| audit::log(sql, &query)).await
+    }
+
+    async fn forget_deeds(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.writer.write(move |batch| batch.forget_deeds(before)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::rows;
-use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{Page, StoreError};
 
 /// Where the tables keep what a list is sorted by; never NULL.
@@ -71,6 +71,14 @@ impl Column for NameKey {
     }
 }
 
+impl Column for AuditKey {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+        }
+    }
+}
+
 /// Rows to choose from: SQL from SELECT to before WHERE, conditions, and the values of `?1`, `?2`, … in them.
 pub(super) struct Source<'a> {
     pub(super) select: &'a str,
@@ -116,6 +124,7 @@ pub(super) fn statement<K: Column>(source: Source<'_>, query: &Query<K>) -> (Str
         values.extend(after.0.iter().map(|value| match value {
             SortValue::Text(text) => Value::Text(text.clone()),
             SortValue::Time(time) => Value::Integer(rows::micros(*time)),
+            SortValue::Number(number) => Value::Integer(rows::signed(*number)),
         }));
         conditions.push(beyond(terms, first));
     }

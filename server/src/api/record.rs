@@ -1,0 +1,228 @@
+//! Puts every call that could change something into the audit log.
+//!
+//! The entry is written after the call was handled and before it is answered: who has an answer is in the log. A server that
+//! is killed right between the two has done something that the log does not say. (Rejected: the same transaction. What a call
+//! does is decided in a dozen places of the store, and what it was answered is decided after them.)
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use jiff::Timestamp;
+use longshore_model::audit::{Deed, Head};
+use longshore_model::identity::Identity;
+use longshore_model::validate::cut;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use tower::{Layer, Service};
+
+use super::request_id;
+use super::status::name_of;
+use crate::identity::caller::{Peer, PeerCredentials};
+use crate::identity::roles;
+use crate::store::Store;
+
+/// First words of the calls that change nothing.
+const LOOKS: [&str; 5] = ["Get", "List", "Read", "Wait", "Watch"];
+/// Services of which no call is recorded: an agent speaks for its node, in numbers that no log for people bears, and the others
+/// change nothing.
+const UNRECORDED: [&str; 2] = ["longshore.v1.AgentService", "grpc."];
+
+tokio::task_local! {
+    static NOTE: Arc<Mutex<Note>>;
+}
+
+/// What a handler says of the call that it handles.
+#[derive(Clone, Debug, Default)]
+struct Note {
+    target: String,
+    validate_only: bool,
+}
+
+/// Bytes of a target: two names of the longest kind and the words between them. What is longer is no name of anything.
+const MAX_TARGET: usize = 256;
+
+/// Tells the audit log what the call that is being handled is about, such as `jobs/01jd…`, and whether it only checks.
+///
+/// Call it as soon as the target is known, so that a refusal names it too. The last word counts. Targets may come from
+/// requests as they are: their end is cut off.
+pub fn about(target: impl Into<String>, validate_only: bool) {
+    let mut target = target.into();
+    cut(&mut target, MAX_TARGET);
+    let note = Note { target, validate_only };
+    // Outside of a recorded call there is nobody to be told.
+    let _ = NOTE.try_with(|place| *place.lock().unwrap_or_else(PoisonError::into_inner) = note);
+}
+
+/// Whether the call with this path (`/package.Service/Method`) is one that the audit log has.
+fn is_recorded(path: &str) -> bool {
+    let Some((service, method)) = path.trim_start_matches('/').split_once('/') else { return false };
+    let is_look = LOOKS.iter().any(|word| method.starts_with(word));
+    roles::access(path).is_some() && !is_look && !UNRECORDED.iter().any(|prefix| service.starts_with(prefix))
+}
+
+/// See the module. It must be outside of whatever refuses calls by role, and inside of what names them.
+#[derive(Clone)]
+pub struct RecordLayer(pub Arc<dyn Store>);
+
+impl<S> Layer<S> for RecordLayer {
+    type Service = RecordService<S>;
+
+    fn layer(&self, inner: S) -> RecordService<S> {
+        RecordService { inner, store: Arc::clone(&self.0) }
+    }
+}
+
+/// See [`RecordLayer`].
+#[derive(Clone)]
+pub struct RecordService<S> {
+    inner: S,
+    store: Arc<dyn Store>,
+}
+
+impl<S> Service<Request<Body>> for RecordService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        if !is_recorded(path) {
+            return Box::pin(self.inner.call(request));
+        }
+        let method = path.trim_start_matches('/').to_owned();
+        let peer = request.extensions().get::<Peer>().cloned();
+        let note = Arc::<Mutex<Note>>::default();
+        let call = NOTE.scope(Arc::clone(&note), self.inner.call(request));
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            let response = call.await?;
+            let note = note.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(deed) = deed(method, peer.as_ref(), note, &response) {
+                write(store.as_ref(), deed).await;
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// What is to be recorded of a call; nothing of strangers who were turned away, who could fill the log with what they like.
+fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Body>) -> Option<Deed> {
+    let caller = match peer.map(|peer| &peer.credentials) {
+        Some(PeerCredentials::Known(caller)) => Some(caller),
+        _ if note.target.is_empty() => return None,
+        _ => None,
+    };
+    let status = response.extensions().get::<Status>();
+    let code = status.map_or(Code::Ok, Status::code);
+    let reason = status.and_then(|status| status.get_details_error_info()).map(|info| info.reason);
+    Some(Deed {
+        time: Timestamp::now(),
+        caller: caller.map(|caller| describe(caller.identity())).unwrap_or_default(),
+        key_fingerprint: caller.map(|caller| hex(&caller.certificate().key_hash)).unwrap_or_default(),
+        address: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
+        method,
+        target: note.target,
+        validate_only: note.validate_only,
+        code: name_of(code).to_owned(),
+        reason: reason.unwrap_or_default(),
+        request_id: request_id::current().unwrap_or_default(),
+    })
+}
+
+fn describe(identity: &Identity) -> String {
+    match identity {
+        Identity::User { name, role } => format!("{role} {name}"),
+        Identity::Node(name) => format!("node {name}"),
+        Identity::Server => "server".to_owned(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The log has the entry too, with its hash: whoever keeps logs elsewhere can tell whether the database was touched.
+async fn write(store: &dyn Store, deed: Deed) {
+    match store.record(deed.clone()).await {
+        Ok(entry) => {
+            let head = Head { number: entry.number, hash: entry.hash };
+            let Deed { caller, address, method, target, code, reason, .. } = deed;
+            tracing::info!(caller, address, method, target, code, reason, %head, "recorded a call");
+        }
+        // It has happened: an answer that denies it would be another untruth.
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, ?deed, "a call is not in the audit log")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_look_is_one_and_all_else_is_recorded() {
+        let set = FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap_or_default();
+        let mut looks = BTreeSet::new();
+        for file in &set.file {
+            for service in file.service.iter().filter(|service| service.name() != "AgentService") {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    if !is_recorded(&path) {
+                        looks.insert(method.name());
+                    }
+                }
+            }
+        }
+        let expected = [
+            "GetApp",
+            "GetJob",
+            "GetNode",
+            "GetRegistryCredential",
+            "ListApps",
+            "ListAuditEntries",
+            "ListEnrollmentTokens",
+            "ListJobs",
+            "ListNodes",
+            "ListPendingNodes",
+            "ListRegistryCredentials",
+            "ListTasks",
+            "ListUsers",
+            "ReadLogs",
+            "WaitJob",
+            "WatchJob",
+        ];
+        assert_eq!(looks, BTreeSet::from(expected), "a call that only looks has to begin with one of {LOOKS:?}");
+    }
+
+    #[test]
+    fn what_nobody_serves_and_what_agents_say_is_not_recorded() {
+        for path in [
+            "/longshore.v1.JobService/Nonsense",
+            "/longshore.v1.AgentService/OpenSession",
+            "/",
+            "",
+            "/grpc.health.v1.Health/Check",
+        ] {
+            assert!(!is_recorded(path), "{path}");
+        }
+        assert!(is_recorded("/longshore.v1.JobService/StopJob"));
+    }
+}
