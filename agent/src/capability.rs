@@ -1,6 +1,6 @@
 //! What this node says that it can do, in the words of [`longshore_model::capability`].
 
-use longshore_model::capability::SPEC_NODE_VALUES;
+use longshore_model::capability::{RESOURCES_REQUESTS, SPEC_NODE_VALUES};
 use longshore_model::kind::JobKind;
 
 use crate::runtime::Runtime;
@@ -9,5 +9,9 @@ use crate::runtime::Runtime;
 #[must_use]
 pub fn all(runtime: &dyn Runtime) -> Vec<String> {
     let jobs = JobKind::ALL.into_iter().filter_map(JobKind::capability);
-    runtime.capabilities().into_iter().chain(jobs.chain([SPEC_NODE_VALUES]).map(str::to_owned)).collect()
+    runtime
+        .capabilities()
+        .into_iter()
+        .chain(jobs.chain([RESOURCES_REQUESTS, SPEC_NODE_VALUES]).map(str::to_owned))
+        .collect()
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longshore_help::{Completion, Manual};
+use longshore_model::capacity::Amounts;
 use longshore_model::host_path;
 use longshore_model::linux::{CapabilitySet, UnknownCapability};
 use longshore_model::name::NodeName;
-use longshore_model::quantity::duration;
+use longshore_model::quantity::{self, duration};
 use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 
@@ -157,6 +158,12 @@ pub struct Run {
     /// stands for all of them, which is close to root on this machine.
     #[arg(long, value_name = "NAME", env = "LONGSHORE_CAPABILITY_ALLOW", value_parser = linux_capability, action = ArgAction::Append)]
     pub capability_allow: Vec<CapabilitySet>,
+    /// CPU of this machine that is kept for the system: apps that ask for CPU are admitted to the rest.
+    #[arg(long, value_name = "CPU", default_value = "100m", env = "LONGSHORE_RESERVE_CPU", value_parser = quantity::cpu::parse)]
+    pub reserve_cpu: u32,
+    /// Memory of this machine that is kept for the system: apps that ask for memory are admitted to the rest.
+    #[arg(long, value_name = "BYTES", default_value = "128Mi", env = "LONGSHORE_RESERVE_MEMORY", value_parser = quantity::bytes::parse)]
+    pub reserve_memory: u64,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
@@ -167,6 +174,12 @@ impl Run {
     #[must_use]
     pub fn host_paths(&self) -> HostPaths {
         HostPaths::new(&self.data.data_dir, self.host_path_allow.clone())
+    }
+
+    /// What of this machine is kept for the system.
+    #[must_use]
+    pub fn reserve(&self) -> Amounts {
+        Amounts { cpu: self.reserve_cpu.into(), memory: self.reserve_memory }
     }
 
     /// What apps may ask for.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use jiff::Timestamp;
+use longshore_agent::capacity::CapacityTable;
 use longshore_agent::clock::Clock;
 use longshore_agent::config::{self, Cli, Command, Doctor, Enroll, FindingsFormat, LogFormat, Reset, Run, RuntimeKind};
 use longshore_agent::data_dir::{DataDir, Enrolment};
@@ -156,6 +157,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         reporter: reporter.clone(),
         host_paths: arguments.host_paths(),
         allowances: arguments.allowances(),
+        capacity: CapacityTable::new(node::capacity()?.less(arguments.reserve())),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: enrolment.node_name.clone(),

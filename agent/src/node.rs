@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
+use longshore_model::capacity::Amounts;
 use longshore_model::node::{NetworkInterface, NodeInfo};
 
 use crate::runtime::embedded::INTERFACE_PREFIX;
@@ -19,13 +20,27 @@ pub fn info(runtime: &str, capabilities: Vec<String>, host_ip: Option<Ipv4Addr>)
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         architecture: architecture().to_owned(),
         kernel_release: kernel.release().to_string_lossy().into_owned(),
-        cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+        cpus: cpus(),
         memory_bytes: memory(&std::fs::read_to_string("/proc/meminfo")?),
         interfaces: interfaces()?,
         capabilities,
         runtime: runtime.to_owned(),
         host_ip,
     })
+}
+
+/// What this machine has of what apps can ask for.
+///
+/// # Errors
+///
+/// The kernel does not answer.
+pub fn capacity() -> io::Result<Amounts> {
+    let memory = memory(&std::fs::read_to_string("/proc/meminfo")?);
+    Ok(Amounts { cpu: u64::from(cpus()).saturating_mul(1000), memory })
+}
+
+fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
 }
 
 /// The CPU architecture in OCI's words.

@@ -16,6 +16,8 @@ pub const NETWORK_EGRESS: &str = "network.egress";
 pub const RESOURCES_CPU: &str = "resources.cpu";
 /// A limit on memory is enforced.
 pub const RESOURCES_MEMORY: &str = "resources.memory";
+/// What an app asks for has to be free.
+pub const RESOURCES_REQUESTS: &str = "resources.requests";
 /// A limit on processes is enforced.
 pub const RESOURCES_PIDS: &str = "resources.pids";
 /// Limits of each process.
@@ -57,11 +59,12 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 21] = [
+pub const ALL: [&str; 22] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
     RESOURCES_MEMORY,
+    RESOURCES_REQUESTS,
     RESOURCES_PIDS,
     CONTAINER_ULIMITS,
     CONTAINER_SHM_SIZE,
@@ -83,7 +86,8 @@ pub const ALL: [&str; 21] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 12] = [
+pub const LATER: [&str; 13] = [
+    RESOURCES_REQUESTS,
     RESOURCES_PIDS,
     CONTAINER_ULIMITS,
     CONTAINER_SHM_SIZE,
@@ -159,6 +163,7 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         NETWORK_PORTS => spec.network != Network::Host,
         RESOURCES_CPU => spec.resources.cpu.is_some(),
         RESOURCES_MEMORY => spec.resources.memory.is_some(),
+        RESOURCES_REQUESTS => !spec.resources.requests.is_nothing(),
         RESOURCES_PIDS => spec.pids_limit.is_some(),
         CONTAINER_ULIMITS => !spec.ulimits.is_empty(),
         CONTAINER_SHM_SIZE => spec.shm_size.is_some(),
@@ -216,6 +221,10 @@ mod tests {
                 vec![NETWORK_PORTS, VOLUMES_EMPTY_DIR, VOLUMES_EMPTY_DIR_MEMORY, IMAGE_REGISTRY],
             ),
             (json!({ "args": ["${node.name}"] }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SPEC_NODE_VALUES]),
+            (
+                json!({ "resources": { "requests": { "cpu": 1 } } }),
+                vec![NETWORK_PORTS, RESOURCES_REQUESTS, IMAGE_REGISTRY],
+            ),
             (json!({ "pidsLimit": 100 }), vec![NETWORK_PORTS, RESOURCES_PIDS, IMAGE_REGISTRY]),
             (
                 json!({ "ulimits": [{ "name": "core", "soft": 0 }] }),

@@ -46,13 +46,15 @@ pub enum FailureReason {
     PullStalled,
     /// The app that the job is for is not on the node.
     AppNotFound,
+    /// The node has not enough left of what the app asks for.
+    InsufficientResources,
     /// The node lacks a label, or another value, that the spec is filled in with.
     NodeValueMissing,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -72,6 +74,7 @@ impl FailureReason {
         Self::RuntimeError,
         Self::PullStalled,
         Self::AppNotFound,
+        Self::InsufficientResources,
         Self::NodeValueMissing,
     ];
 }

@@ -11,6 +11,7 @@ pub mod assignment;
 pub mod audit;
 pub mod backoff;
 pub mod capability;
+pub mod capacity;
 pub mod certificate;
 pub mod clock;
 pub mod command;

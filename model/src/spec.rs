@@ -188,7 +188,7 @@ pub enum NodeField {
     Name,
 }
 
-/// Limits of one instance.
+/// Limits of one instance, and what it asks of its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
@@ -198,10 +198,33 @@ pub struct Resources {
     /// Bytes of memory; in YAML `64Mi` or a number.
     #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// What has to be free on the node for it.
+    #[serde(default, skip_serializing_if = "Requests::is_nothing")]
+    pub requests: Requests,
+}
+
+/// What of a node one instance holds, whether it uses it or not: admitted only where that much is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Requests {
+    /// Thousandths of a CPU; in YAML `0.5` or `500m`.
+    #[serde(default, with = "crate::quantity::cpu", skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Bytes of memory; in YAML `64Mi` or a number.
+    #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+}
+
+impl Requests {
+    /// Whether nothing has to be free.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Resources {
-    /// Whether nothing is limited.
+    /// Whether nothing is limited and nothing asked for.
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()

@@ -254,6 +254,28 @@ fn resources(resources: Resources, path: Path<'_>, bad: &mut Violations) {
         Some(bytes) if i64::try_from(bytes).is_err() => bad.add(memory, "is more than any machine has"),
         _ => {}
     }
+    requests(resources, path.field("requests"), bad);
+}
+
+/// An instance that asks for more than it may use keeps others out for nothing.
+fn requests(resources: Resources, path: Path<'_>, bad: &mut Violations) {
+    let requests = resources.requests;
+    if let (Some(asked), Some(limit)) = (requests.cpu, resources.cpu)
+        && asked > limit
+    {
+        let [asked, limit] = [asked, limit].map(quantity::cpu::format);
+        bad.add(path.field("cpu_millis"), format!("is {asked}, which is more than the limit {limit}"));
+    }
+    match (requests.memory, resources.memory) {
+        (Some(asked), Some(limit)) if asked > limit => {
+            let [asked, limit] = [asked, limit].map(quantity::bytes::format);
+            bad.add(path.field("memory_bytes"), format!("is {asked}, which is more than the limit {limit}"));
+        }
+        (Some(asked), _) if i64::try_from(asked).is_err() => {
+            bad.add(path.field("memory_bytes"), "is more than any machine has");
+        }
+        _ => {}
+    }
 }
 
 fn volumes(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {

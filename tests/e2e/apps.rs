@@ -163,7 +163,7 @@ async fn an_oom_after_success_is_seen_in_the_apps_status() {
     let _node = cluster.node("node").await;
     let client = cluster.client().await;
     let mut spec = restart(serve(&cluster, &["serve"]), v1::RestartPolicy::Always);
-    spec.resources = Some(v1::Resources { memory_bytes: 32 << 20, cpu_millis: 500 });
+    spec.resources = Some(v1::Resources { memory_bytes: 32 << 20, cpu_millis: 500, ..Default::default() });
     let app = deploy(&client, spec).await;
     // The process is killed before it can answer.
     http::request("POST", address(&app, 0), "/eat?bytes=268435456", "").await.unwrap_err();

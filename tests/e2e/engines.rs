@@ -88,7 +88,7 @@ fn apps_run_on(kind: Kind) {
 async fn failures_have_their_reasons(client: &Client, cluster: &Cluster) {
     let once = |spec| restart(spec, RestartPolicy::Never);
     let mut greedy = once(app(&cluster.image(), &["eat", "200000000"]));
-    greedy.resources = Some(v1::Resources { memory_bytes: 32 << 20, cpu_millis: 0 });
+    greedy.resources = Some(v1::Resources { memory_bytes: 32 << 20, ..Default::default() });
     let absent = v1::AppSpec { command: vec!["/no/such".to_owned()], ..once(app(&cluster.image(), &[])) };
     let nowhere = once(app("/nowhere/image.tar", &[]));
     let cases = [

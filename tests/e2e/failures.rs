@@ -129,7 +129,7 @@ async fn a_container_that_passes_its_memory_limit() {
     let node = cluster.node("node").await;
     let client = cluster.client().await;
     let mut spec = restart(app(&cluster.image(), &["eat", "268435456"]), v1::RestartPolicy::Never);
-    spec.resources = Some(v1::Resources { memory_bytes: 32 << 20, cpu_millis: 0 });
+    spec.resources = Some(v1::Resources { memory_bytes: 32 << 20, ..Default::default() });
     fails(&client, &node, spec, FailureReason::OutOfMemory, TaskState::Settling).await;
 }
 

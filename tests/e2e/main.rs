@@ -6,6 +6,7 @@
 
 mod absence;
 mod admins;
+mod admission;
 mod apps;
 mod audit;
 mod authorities;

@@ -16,6 +16,7 @@ use longshore_model::report::AppReport;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::capacity::CapacityTable;
 use crate::clock::Clock;
 use crate::host_path::HostPaths;
 use crate::ledger::{Entry, Ledger, LedgerError, Wish};
@@ -39,6 +40,8 @@ pub struct Context {
     pub host_paths: HostPaths,
     /// Knows what this node's configuration allows apps beyond the ordinary.
     pub allowances: Allowances,
+    /// Knows what of this node apps hold.
+    pub capacity: CapacityTable,
     /// Knows who has which port.
     pub ports: PortTable,
     /// Decides when.
@@ -109,8 +112,9 @@ impl Supervisor {
             tracing::warn!(%error, "something of removed apps stays");
         }
         let mut supervisor = Self { context, workers: HashMap::new(), unclaimed: HashMap::new() };
-        // All ports are reserved before the first worker can ask for one.
+        // All ports, and shares of the node, are reserved before the first worker can ask for one.
         for entry in &loaded.entries {
+            supervisor.context.capacity.adopt(entry);
             supervisor.context.ports.adopt(&entry.assignment.app, &entry.ports);
             let before = entry.proven.iter().flat_map(|proven| proven.ports.iter().cloned()).collect::<Vec<_>>();
             supervisor.context.ports.adopt(&entry.assignment.app, &before);

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use longshore_model::app::{AppState, BoundPort, InstanceExit};
 use longshore_model::assignment::{Assignment, Order};
 use longshore_model::backoff;
+use longshore_model::capacity::Amounts;
 use longshore_model::failure::FailureReason;
 use longshore_model::node_value::{Facts, Missing};
 use longshore_model::report::{AppReport, TaskReport};
@@ -21,6 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::plan::{App, ContainerState, Ending, Next, Side};
 use super::{Context, Orders, status};
+use crate::capacity;
 use crate::environment::{self, Environment};
 use crate::ledger::LedgerError;
 use crate::runtime::{FoundState, InstanceKey, Launch, Runtime, RuntimeError};
@@ -131,6 +133,8 @@ impl Worker {
             }
         }
         if changed {
+            // An update that came to nothing has no share any more.
+            self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
             self.persist().await;
         }
     }
@@ -147,6 +151,11 @@ impl Worker {
     async fn create(&mut self, index: u32) {
         self.reach(TaskState::Creating);
         if let Err(error) = self.reserve_ports(self.app.target_side()).await {
+            return self.stumbled(error);
+        }
+        // A retry may find its image prepared, and was not checked again.
+        let app = &self.app.entry.assignment.app;
+        if let Err(error) = prepare::admit(&self.context, app, Amounts::of(&self.app.target().spec)) {
             return self.stumbled(error);
         }
         let run = self.app.creating(index);
@@ -220,6 +229,7 @@ impl Worker {
             }
         }
         self.context.ports.release(&app);
+        self.context.capacity.release(&app);
         self.app.torn_down();
         match ending {
             Ending::Removed => drop(self.persist().await),
@@ -234,6 +244,8 @@ impl Worker {
         let (state, failure) = self.app.end_of_way_back(ending);
         self.conclude(state, failure).await;
         self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
+        let needed = Amounts::of(&self.app.target().spec);
+        self.context.capacity.shrink(&self.app.entry.assignment.app, needed);
     }
 
     /// Stops and deletes containers, several at once; returns the first error after it has tried all.
@@ -296,6 +308,7 @@ impl Worker {
         self.conclude(TaskState::Succeeded, None).await;
         if self.app.entry.outcome.is_some() {
             self.app.forget_proven();
+            self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
             self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
         }
     }

@@ -42,6 +42,7 @@ impl Agent {
             reporter: Reporter::default(),
             host_paths: longshore_agent::host_path::HostPaths::default(),
             allowances: Allowances::all(),
+            capacity: longshore_agent::capacity::CapacityTable::default(),
             ports: PortTable::default(),
             clock: Clock::starting_at(Timestamp::now()),
             node: NodeName::parse("edge-1").unwrap(),

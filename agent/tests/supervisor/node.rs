@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_agent::capacity::CapacityTable;
 use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
@@ -15,6 +16,7 @@ use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::capability;
+use longshore_model::capacity::Amounts;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::Labels;
 use longshore_model::report::TaskReport;
@@ -142,6 +144,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         reporter: Reporter::default(),
         host_paths: longshore_agent::host_path::HostPaths::default(),
         allowances: Allowances::all(),
+        capacity: CapacityTable::new(Amounts { cpu: 1000, memory: 1 << 30 }),
         ports: PortTable::default(),
         clock: Clock::starting_at(Timestamp::now()),
         node: NodeName::parse("edge-1").unwrap(),

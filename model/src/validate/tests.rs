@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::order::Work;
-use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Ulimit, Volume};
+use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Requests, Ulimit, Volume};
 use crate::targets::Targets;
 
 fn spec() -> AppSpec {
@@ -67,7 +67,7 @@ fn a_full_spec_passes() {
             literal("A.b-c_1", ""),
             EnvVar { name: "_HOST".to_owned(), source: EnvSource::NodeField(NodeField::HostIp) },
         ];
-        spec.resources = Resources { cpu: Some(10), memory: Some(limits::MIN_MEMORY) };
+        spec.resources = Resources { cpu: Some(10), memory: Some(limits::MIN_MEMORY), requests: Requests::default() };
         spec.volumes = vec![
             host_path("/data", "/srv/till"),
             host_path("/data/more", "/opt/more"),
@@ -228,6 +228,15 @@ fn resources_have_limits() {
     assert_eq!(fields(|spec| spec.resources.cpu = Some(9)), ["spec.resources.cpu_millis"]);
     assert_eq!(fields(|spec| spec.resources.memory = Some(limits::MIN_MEMORY - 1)), ["spec.resources.memory_bytes"]);
     assert_eq!(fields(|spec| spec.resources.memory = Some(u64::MAX)), ["spec.resources.memory_bytes"]);
+    let asking = |cpu, memory, limits: (Option<u32>, Option<u64>)| {
+        let resources = Resources { cpu: limits.0, memory: limits.1, requests: Requests { cpu, memory } };
+        fields(|spec| spec.resources = resources)
+    };
+    assert!(asking(Some(1), Some(1), (Some(500), Some(64 << 20))).is_empty());
+    assert!(asking(Some(u32::MAX), Some(1 << 62), (None, None)).is_empty());
+    let both = ["spec.resources.requests.cpu_millis", "spec.resources.requests.memory_bytes"];
+    assert_eq!(asking(Some(501), Some((64 << 20) + 1), (Some(500), Some(64 << 20))), both);
+    assert_eq!(asking(None, Some(u64::MAX), (None, None)), both[1..]);
     assert_eq!(fields(|spec| spec.instances = 0), ["spec.instances"]);
     assert_eq!(fields(|spec| spec.startup.max_starts = 0), ["spec.startup.max_starts"]);
     assert_eq!(fields(|spec| spec.startup.max_starts = 101), ["spec.startup.max_starts"]);

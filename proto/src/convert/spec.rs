@@ -4,7 +4,7 @@ use bytes::Bytes;
 use longshore_model::limits;
 use longshore_model::spec::{
     AppSpec, Capabilities, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port,
-    Protocol, PullPolicy, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
 use prost::Message;
@@ -202,7 +202,27 @@ impl FromWire<v1::EnvVar> for EnvVar {
 
 impl From<Resources> for v1::Resources {
     fn from(resources: Resources) -> Self {
-        Self { cpu_millis: resources.cpu.unwrap_or(0), memory_bytes: resources.memory.unwrap_or(0) }
+        let requests = resources.requests;
+        Self {
+            cpu_millis: resources.cpu.unwrap_or(0),
+            memory_bytes: resources.memory.unwrap_or(0),
+            requests: (!requests.is_nothing()).then(|| requests.into()),
+        }
+    }
+}
+
+impl From<Requests> for v1::Requests {
+    fn from(requests: Requests) -> Self {
+        Self { cpu_millis: requests.cpu.unwrap_or(0), memory_bytes: requests.memory.unwrap_or(0) }
+    }
+}
+
+impl From<v1::Requests> for Requests {
+    fn from(wire: v1::Requests) -> Self {
+        Self {
+            cpu: (wire.cpu_millis != 0).then_some(wire.cpu_millis),
+            memory: (wire.memory_bytes != 0).then_some(wire.memory_bytes),
+        }
     }
 }
 
@@ -211,6 +231,7 @@ impl From<v1::Resources> for Resources {
         Self {
             cpu: (wire.cpu_millis != 0).then_some(wire.cpu_millis),
             memory: (wire.memory_bytes != 0).then_some(wire.memory_bytes),
+            requests: wire.requests.map(Requests::from).unwrap_or_default(),
         }
     }
 }

@@ -40,7 +40,7 @@ mirrored!(FailureReason, FailureReason, none: None, {
     DeadlineExceeded => DeadlineExceeded,
     RuntimeError => RuntimeError,
     PullStalled => PullStalled,
-    AppNotFound => AppNotFound,
+    AppNotFound => AppNotFound, InsufficientResources => InsufficientResources,
     NodeValueMissing => NodeValueMissing,
 });
 

@@ -18,7 +18,7 @@ use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, Capabilities, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port,
-    Protocol, PullPolicy, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
@@ -100,7 +100,11 @@ fn network() -> impl Strategy<Value = Network> {
 
 pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     let restart = select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
-    let resources = (nonzero(), option::of(1..=u64::MAX)).prop_map(|(cpu, memory)| Resources { cpu, memory });
+    let amounts = || (nonzero(), option::of(1..=u64::MAX));
+    let resources = (amounts(), amounts()).prop_map(|((cpu, memory), asked)| {
+        let requests = Requests { cpu: asked.0, memory: asked.1 };
+        Resources { cpu, memory, requests }
+    });
     let startup = (span(), 1..=u32::MAX).prop_map(|(settle, max_starts)| Startup { settle, max_starts });
     let words = || vec(any::<String>(), 0..3);
     let what = (any::<String>(), image(), words(), words(), vec(env(), 0..3), resources);

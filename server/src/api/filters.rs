@@ -62,6 +62,7 @@ const FAILURE_REASON: Kind = Kind::Word {
         "RUNTIME_ERROR",
         "PULL_STALLED",
         "APP_NOT_FOUND",
+        "INSUFFICIENT_RESOURCES",
         "NODE_VALUE_MISSING",
     ],
 };

@@ -116,7 +116,7 @@ fn misnumber(number: i32) -> Vec<v1::CreateJobRequest> {
     with(&|spec| {
         spec.env = vec![v1::EnvVar { name: owned("A"), source: Some(v1::env_var::Source::NodeField(number)) }]
     });
-    with(&|spec| spec.resources = Some(v1::Resources { cpu_millis: 1, memory_bytes: u64::MAX }));
+    with(&|spec| spec.resources = Some(v1::Resources { cpu_millis: 1, memory_bytes: u64::MAX, ..Default::default() }));
     with(&|spec| {
         let port = v1::Port { container_port: number.cast_unsigned(), protocol: number, ..Default::default() };
         let mapping = v1::PortMapping { ports: vec![port] };

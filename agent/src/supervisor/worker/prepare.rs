@@ -6,7 +6,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use longshore_model::capacity::Amounts;
 use longshore_model::failure::FailureReason;
+use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
 use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
@@ -43,8 +45,14 @@ impl Worker {
             Ok((filled, _)) => (Arc::clone(&self.app.assignment_of(side).spec), filled),
             Err(error) => return self.unprepared(error),
         };
-        let context = Arc::clone(&self.context);
-        let check = move || check_spec(&checked, &context);
+        let (context, asked) = (Arc::clone(&self.context), Amounts::of(&spec));
+        let app = self.app.entry.assignment.app.clone();
+        let check = move || {
+            check_rights(&checked, &context)?;
+            admit(&context, &app, asked)?;
+            // Last, for what is made stays.
+            context.host_paths.prepare(&checked).map_err(|error| refusal(error.reason(), error.to_string()))
+        };
         if let Err(error) = blocking(check).await {
             return self.unprepared(error);
         }
@@ -171,12 +179,17 @@ impl Drop for Progress {
     }
 }
 
-/// What the machine itself must have; host paths are made last, for they stay.
-fn check_spec(spec: &AppSpec, context: &Context) -> Result<(), RuntimeError> {
+/// What the machine must be able to do, and allow.
+fn check_rights(spec: &AppSpec, context: &Context) -> Result<(), RuntimeError> {
     longshore_model::capability::check(spec, &capability::all(&*context.runtime))
         .map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
-    context.allowances.check(spec)?;
-    context.host_paths.prepare(spec).map_err(|error| refusal(error.reason(), error.to_string()))
+    context.allowances.check(spec)
+}
+
+/// Lets an app hold what it asks for, if that is free.
+pub(super) fn admit(context: &Context, app: &AppName, asked: Amounts) -> Result<(), RuntimeError> {
+    let admitted = context.capacity.admit(app, asked);
+    admitted.map_err(|error| refusal(FailureReason::InsufficientResources, error.to_string()))
 }
 
 fn interrupted(error: &tokio::task::JoinError) -> RuntimeError {
