@@ -12,6 +12,7 @@ pub mod audit;
 pub mod backoff;
 pub mod capability;
 pub mod capacity;
+pub mod cause;
 pub mod certificate;
 pub mod clock;
 pub mod command;

@@ -57,6 +57,7 @@ not_scripted! {
     resume_job(ResumeJobRequest) -> ResumeJobResponse;
     retry_job(RetryJobRequest) -> RetryJobResponse;
     list_tasks(ListTasksRequest) -> ListTasksResponse;
+    group_failures(GroupFailuresRequest) -> GroupFailuresResponse;
 }
 
 fn message(job: JobState, task: TaskState) -> Result<WatchJobResponse, Status> {

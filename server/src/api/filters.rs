@@ -1,9 +1,12 @@
 //! What lists can be filtered by, in the words of the wire.
 
+use std::cell::OnceCell;
+
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::{App, Desired};
 use longshore_model::audit::Deed;
+use longshore_model::cause;
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
 use longshore_model::node::Node;
@@ -85,6 +88,7 @@ pub(super) const TASKS: &[Field] = &[
     Field { name: "node_name", kind: Kind::Text },
     Field { name: "state", kind: TASK_STATE },
     Field { name: "failure.reason", kind: FAILURE_REASON },
+    Field { name: "failure.cause", kind: Kind::Text },
     Field { name: "cancel_requested", kind: Kind::Flag },
     Field { name: "absent_time", kind: Kind::Time },
     Field { name: "assign_time", kind: Kind::Time },
@@ -202,8 +206,17 @@ pub(super) fn job<'a>(job: &'a Job, field: &str) -> Value<'a> {
     }
 }
 
+/// Whether a task matches a filter of [`TASKS`].
+pub(super) fn matches_task(filter: &Filter, one: &Task) -> bool {
+    let cause = OnceCell::new();
+    filter.matches(|field| match field {
+        "failure.cause" => cause.get_or_init(|| cause::of(one)).as_deref().map_or(Value::Unset, Value::Text),
+        _ => task(one, field),
+    })
+}
+
 /// What a task has in a field.
-pub(super) fn task<'a>(task: &'a Task, field: &str) -> Value<'a> {
+fn task<'a>(task: &'a Task, field: &str) -> Value<'a> {
     match field {
         "node_name" => Value::Text(task.node.as_str()),
         "state" => Value::Text(task.state.as_str()),

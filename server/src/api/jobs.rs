@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use longshore_model::cause::{Group, Grouping};
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::JobId;
@@ -20,7 +21,8 @@ use super::repeats::{Beside, Repeatable};
 use super::watch::{Cursor, Watch};
 use super::{Context, filters, job_id, new_job, record, status};
 use crate::hub::{Interest, Snapshot, Subscription};
-use crate::store::{JobRequest, Terms};
+use crate::store::sorting::Query;
+use crate::store::{Chosen, JobRequest, Terms};
 
 /// Jobs read at once where most may not be wanted: each comes with its spec, up to half a megabyte.
 const SCANNED_JOBS: usize = 100;
@@ -34,7 +36,7 @@ impl JobApi {
     async fn request(&self, id: String, request: JobRequest, terms: Terms) -> Result<Option<v1::Job>, Status> {
         let id = job_id(id)?;
         let validate_only = terms.validate_only;
-        let job = self.0.store.request(&id, request, terms, Timestamp::now()).await.map_err(status::store)?;
+        let job = self.0.store.request(&id, request.clone(), terms, Timestamp::now()).await.map_err(status::store)?;
         if !validate_only {
             tracing::info!(job = %id, ?request, state = %job.state(), "request taken");
         }
@@ -166,7 +168,15 @@ impl JobService for JobApi {
 
     async fn retry_job(&self, request: Request<v1::RetryJobRequest>) -> Result<Response<v1::RetryJobResponse>, Status> {
         let (request, terms) = read(request)?;
-        let job = self.request(request.job_id, JobRequest::Retry, terms).await?;
+        let mut bad = Violations::default();
+        let filter = filters::read(&request.filter, filters::TASKS, &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        let retry = if filter.is_empty() {
+            JobRequest::Retry
+        } else {
+            JobRequest::RetryOf(Chosen(Arc::new(move |task| filters::matches_task(&filter, task))))
+        };
+        let job = self.request(request.job_id, retry, terms).await?;
         Ok(Response::new(v1::RetryJobResponse { job }))
     }
 
@@ -186,11 +196,39 @@ impl JobService for JobApi {
         let Some(id) = id.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
         while scan.goes_on() {
             let page = self.0.store.tasks(&id, scan.query()).await.map_err(status::store)?;
-            scan.take(page, |task| filter.matches(|field| filters::task(task, field)));
+            scan.take(page, |task| filters::matches_task(&filter, task));
         }
         let found = scan.finish();
         let (tasks, next_page_token) = listing.close(&found, found.items.iter().map(v1::Task::from).collect());
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))
+    }
+
+    async fn group_failures(
+        &self,
+        request: Request<v1::GroupFailuresRequest>,
+    ) -> Result<Response<v1::GroupFailuresResponse>, Status> {
+        let id = job_id(request.into_inner().job_id)?;
+        let mut grouping = Grouping::default();
+        let mut next = Some(Query::first(MAX_PAGE));
+        while let Some(query) = next {
+            let page = self.0.store.tasks(&id, query.clone()).await.map_err(status::store)?;
+            next = query.next(&page);
+            page.items.into_iter().for_each(|task| grouping.add(task));
+        }
+        let found = grouping.finish();
+        let groups = found.groups.into_iter().map(failure_group).collect();
+        Ok(Response::new(v1::GroupFailuresResponse { groups, other_tasks: found.others }))
+    }
+}
+
+fn failure_group(group: Group) -> v1::FailureGroup {
+    v1::FailureGroup {
+        filter: format!("failure.cause = \"{}\"", group.cause),
+        cause: group.cause,
+        reason: v1::FailureReason::from(group.reason).into(),
+        pattern: group.shape,
+        tasks: group.tasks,
+        example: Some(v1::Task::from(&group.example)),
     }
 }
 

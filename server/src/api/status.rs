@@ -172,6 +172,7 @@ pub(crate) fn store(error: StoreError) -> Status {
             details.add_bad_request_violation("request_id", message.clone());
             Status::with_error_details(Code::InvalidArgument, message, details)
         }
+        StoreError::NoneChosen => invalid(Violations::one("filter", message)),
         StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
         StoreError::TooManyLabels(error) => invalid(Violations::one("node.labels", error.to_string())),
         StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),

@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 43] = [
+const TABLE: [(&str, Access); 44] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -37,6 +37,7 @@ const TABLE: [(&str, Access); 43] = [
     ("/longshore.v1.EnrollmentService/Enroll", Access::Anyone),
     ("/longshore.v1.JobService/CreateJob", OPERATORS),
     ("/longshore.v1.JobService/GetJob", PEOPLE),
+    ("/longshore.v1.JobService/GroupFailures", PEOPLE),
     ("/longshore.v1.JobService/ListJobs", PEOPLE),
     ("/longshore.v1.JobService/ListTasks", PEOPLE),
     ("/longshore.v1.JobService/ResumeJob", OPERATORS),

@@ -113,7 +113,7 @@ impl Seen {
 }
 
 /// What people ask of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum JobRequest {
     /// Assign nothing further.
     Stop {
@@ -124,6 +124,18 @@ pub enum JobRequest {
     Resume,
     /// Start anew what has not succeeded.
     Retry,
+    /// Start those of them anew that are chosen.
+    RetryOf(Chosen),
+}
+
+/// Answers whether a task is meant; called on the writer's thread, where it must not wait.
+#[derive(Clone)]
+pub struct Chosen(pub Arc<dyn Fn(&Task) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chosen")
+    }
 }
 
 /// One report of an agent, for [`Store::report`].
@@ -372,6 +384,9 @@ pub enum StoreError {
     /// The caller sent another request under this identifier.
     #[error("the request identifier {0} stands for another request already")]
     RequestReused(String),
+    /// Of the tasks that could be retried none is chosen.
+    #[error("matches no task of the job that has not succeeded")]
+    NoneChosen,
     /// Another job has a task of the app open.
     #[error("app {app} has an open task of job {job} on node {node}; stop the job first")]
     AppBusy {

@@ -3,7 +3,7 @@
 use longshore_proto::v1;
 use v1::{JobState, Order, TaskState};
 
-use crate::harness::{World, app_is, eventually, order, reached};
+use crate::harness::{World, app_is, eventually, failure, order, reached};
 
 #[tokio::test]
 async fn a_job_goes_its_whole_way_to_healthy_apps_and_their_removal() {
@@ -208,4 +208,60 @@ async fn a_paced_job_never_has_more_in_flight_than_it_may() {
     })
     .await;
     work.join_all().await;
+}
+
+#[tokio::test]
+async fn failures_are_grouped_and_retried_by_cause() {
+    let world = World::start().await;
+    let names = ["shop-1", "shop-2", "shop-3", "shop-4"];
+    let mut agents = world.fleet(&names).await;
+    let job = world.create(order(&names)).await;
+    for (number, agent) in agents.iter_mut().enumerate() {
+        let assignment = agent.set().await;
+        let (reason, message) = match number {
+            0 | 1 => (v1::FailureReason::PortInUse, format!("Port 80 on 10.0.0.{number} is taken.")),
+            2 => (v1::FailureReason::DiskFull, "The disk is full.".to_owned()),
+            _ => {
+                agent.reach(&assignment, TaskState::Succeeded).await;
+                continue;
+            }
+        };
+        let failure = v1::Failure { reason: reason.into(), message, step: TaskState::Checking.into() };
+        let v1::report::Subject::Task(task) = reached(&assignment, TaskState::Failed) else { unreachable!("a task") };
+        agent.report(v1::report::Subject::Task(v1::TaskReport { failure: Some(failure), ..task })).await;
+    }
+    world.job_in(&job.job_id, JobState::PartiallySucceeded).await;
+    let request = v1::GroupFailuresRequest { job_id: job.job_id.clone() };
+    let found = world.jobs().group_failures(request).await.unwrap().into_inner();
+    let told: Vec<_> = found.groups.iter().map(|group| (group.reason(), group.tasks, group.pattern.as_str())).collect();
+    let ports = (v1::FailureReason::PortInUse, 2, "Port … on … is taken.");
+    assert_eq!(told, [ports, (v1::FailureReason::DiskFull, 1, "The disk is full.")]);
+    let filter = found.groups[0].filter.clone();
+    let request = v1::ListTasksRequest { job_id: job.job_id.clone(), filter: filter.clone(), ..Default::default() };
+    let tasks = world.jobs().list_tasks(request).await.unwrap().into_inner().tasks;
+    assert_eq!(tasks.iter().map(|task| task.node_name.as_str()).collect::<Vec<_>>(), ["shop-1", "shop-2"]);
+
+    let retry = |filter: &str| v1::RetryJobRequest {
+        job_id: job.job_id.clone(),
+        filter: filter.to_owned(),
+        ..Default::default()
+    };
+    for nothing in ["node_name = \"shop-4\"", "failure.cause = \"x\"", "no such"] {
+        let (code, details) = failure(world.jobs().retry_job(retry(nothing)).await);
+        assert_eq!(code, tonic::Code::InvalidArgument, "{nothing}");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "filter", "{nothing}");
+    }
+    world.jobs().retry_job(v1::RetryJobRequest { validate_only: true, ..retry(&filter) }).await.unwrap();
+    assert_eq!(world.job(&job.job_id).await.state(), JobState::PartiallySucceeded);
+    world.jobs().retry_job(retry(&filter)).await.unwrap();
+    for agent in agents.iter_mut().take(2) {
+        let assignment = agent.set().await;
+        assert_eq!(assignment.attempt, 2);
+        agent.reach(&assignment, TaskState::Succeeded).await;
+    }
+    let done = world.job_in(&job.job_id, JobState::PartiallySucceeded).await;
+    let counts = done.counts.unwrap();
+    assert_eq!((counts.succeeded, counts.failed, done.round), (3, 1, 2));
+    let attempts: Vec<_> = world.tasks(&job.job_id).await.iter().map(|task| task.attempt).collect();
+    assert_eq!(attempts, [2, 2, 1, 1], "the others stay as they are");
 }

@@ -87,7 +87,7 @@ impl Play {
             other => {
                 let cancel_in_flight = self.random.random();
                 let request =
-                    [JobRequest::Stop { cancel_in_flight }, JobRequest::Resume, JobRequest::Retry][other - 17];
+                    [JobRequest::Stop { cancel_in_flight }, JobRequest::Resume, JobRequest::Retry][other - 17].clone();
                 // The state may forbid it.
                 let _ = store.request(&self.job, request, Terms::default(), now).await;
             }

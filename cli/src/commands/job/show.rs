@@ -1,9 +1,14 @@
 //! `longshore job show`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{Job, JobKind, JobState, Task, TaskState, WatchJobResponse, network};
+use longshore_proto::v1::{
+    FailureGroup, GroupFailuresRequest, GroupFailuresResponse, Job, JobKind, JobState, Task, TaskState,
+    WatchJobResponse, network,
+};
+use tonic::Code;
 
 use super::{has_telling_logs, is_retryable};
+use crate::client::call;
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -22,15 +27,30 @@ pub(crate) struct Show {
 pub(super) async fn run(show: Show, context: &mut Context<'_>) -> Result<Exit, Error> {
     let (job, tasks) = context.client.job_with_tasks(&show.job).await?;
     let command = context.connection.command();
+    let causes = causes(context, &job).await?;
     let message = WatchJobResponse { job: Some(job.clone()), tasks: tasks.clone(), ..Default::default() };
     context
         .output
-        .show(|| json::of("WatchJobResponse", &message), || text(&job, &tasks, &command, Timestamp::now()))?;
+        .show(|| json::of("WatchJobResponse", &message), || text(&job, &tasks, &causes, &command, Timestamp::now()))?;
     Ok(Exit::Ok)
 }
 
+/// Why the job's tasks failed, where more than one did; of a server that cannot say, nothing.
+async fn causes(context: &mut Context<'_>, job: &Job) -> Result<GroupFailuresResponse, Error> {
+    let failed = job.counts.as_ref().map_or(0, |counts| counts.failed + counts.timed_out);
+    if failed < 2 {
+        return Ok(GroupFailuresResponse::default());
+    }
+    let request = GroupFailuresRequest { job_id: job.job_id.clone() };
+    match context.client.jobs.group_failures(call(request)).await {
+        Ok(answer) => Ok(answer.into_inner()),
+        Err(status) if status.code() == Code::Unimplemented => Ok(GroupFailuresResponse::default()),
+        Err(status) => Err(status.into()),
+    }
+}
+
 /// Everything about a job.
-fn text(job: &Job, tasks: &[Task], command: &str, now: Timestamp) -> String {
+fn text(job: &Job, tasks: &[Task], causes: &GroupFailuresResponse, command: &str, now: Timestamp) -> String {
     let rows = tasks.iter().map(|task| {
         [
             task.node_name.clone(),
@@ -42,6 +62,7 @@ fn text(job: &Job, tasks: &[Task], command: &str, now: Timestamp) -> String {
     let mut parts = vec![facts(job, now), text::table(["NODE", "STATE", "ATTEMPT", "SINCE"], rows)];
     parts.extend(Some(absences(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(failures(tasks)).filter(|part| !part.is_empty()));
+    parts.extend(Some(by_cause(job, causes, command)).filter(|part| !part.is_empty()));
     parts.extend(Some(late(tasks)).filter(|part| !part.is_empty()));
     parts.push(advice(job, tasks, command));
     parts.join("\n\n")
@@ -108,6 +129,29 @@ fn list<'a>(title: &str, mut tasks: impl Iterator<Item = &'a Task>) -> String {
         lines.push(format!("  … and {more} more: -o json shows all"));
     }
     format!("{title}:\n{}", lines.join("\n"))
+}
+
+/// How many tasks failed for which cause, and what retries just those; empty where that is not known.
+fn by_cause(job: &Job, causes: &GroupFailuresResponse, command: &str) -> String {
+    let retry = |group: &FailureGroup| match is_retryable(job.state()) {
+        true => format!("\n    {command} job retry {} --filter '{}' --wait", job.job_id, group.filter),
+        false => String::new(),
+    };
+    let line = |group: &FailureGroup| {
+        let (tasks, reason) = (text::count(group.tasks, "task"), text::reason(group.reason()));
+        let node = group.example.as_ref().map_or("", |task| task.node_name.as_str());
+        format!("  {tasks} such as {node}: {reason}: {}{}", group.pattern, retry(group))
+    };
+    let mut lines: Vec<String> = causes.groups.iter().take(MAX_TOLD).map(line).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let untold: u32 = causes.groups.iter().skip(MAX_TOLD).map(|group| group.tasks).sum();
+    let others = untold.saturating_add(causes.other_tasks);
+    if others > 0 {
+        lines.push(format!("  … and {} for other causes", text::count(others, "task")));
+    }
+    format!("By cause:\n{}", lines.join("\n"))
 }
 
 /// Reports that came too late to count; empty when there is none.

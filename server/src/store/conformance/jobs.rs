@@ -19,7 +19,7 @@ use super::{
     setting, spec, spec_bytes,
 };
 use crate::store::sorting::Query;
-use crate::store::{Change, JobRequest, Seen, StoreError, Terms};
+use crate::store::{Change, Chosen, JobRequest, Seen, StoreError, Terms};
 
 pub(crate) async fn created_jobs_are_found(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
@@ -353,19 +353,19 @@ pub(crate) async fn a_stop_can_become_a_cancel(factory: &dyn Factory) {
     let bed = Bed::with_nodes(factory, &["a", "b"]).await;
     bed.assigned(1, &["a", "b"], 1).await;
     let [stop, cancel] = [false, true].map(|cancel_in_flight| JobRequest::Stop { cancel_in_flight });
-    bed.store.request(&job_id(1), stop, Terms::default(), at(10)).await.unwrap();
+    bed.store.request(&job_id(1), stop.clone(), Terms::default(), at(10)).await.unwrap();
     bed.seen.take();
-    let again = bed.store.request(&job_id(1), stop, Terms::default(), at(11)).await.unwrap_err();
+    let again = bed.store.request(&job_id(1), stop.clone(), Terms::default(), at(11)).await.unwrap_err();
     assert!(matches!(again, StoreError::Refused(_)), "{again:?}");
 
-    let stopping = bed.store.request(&job_id(1), cancel, Terms::default(), at(12)).await.unwrap();
+    let stopping = bed.store.request(&job_id(1), cancel.clone(), Terms::default(), at(12)).await.unwrap();
     assert_eq!(stopping.state(), JobState::Stopping);
     assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: a ASSIGNED", "set a web-1 Cancel attempt 1"]);
-    bed.store.request(&job_id(1), cancel, Terms::default(), at(13)).await.unwrap();
+    bed.store.request(&job_id(1), cancel.clone(), Terms::default(), at(13)).await.unwrap();
     assert_eq!(lines(&bed.seen.take()), ["job web-1 STOPPING: "], "the agent was told already");
     bed.report("a", progress(1, 1, TaskState::Cancelled), 14).await;
     assert_eq!(bed.job(1).await.state(), JobState::Stopped);
-    bed.store.request(&job_id(1), cancel, Terms::default(), at(15)).await.unwrap_err();
+    bed.store.request(&job_id(1), cancel.clone(), Terms::default(), at(15)).await.unwrap_err();
 }
 
 pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
@@ -388,6 +388,28 @@ pub(crate) async fn retry_starts_anew(factory: &dyn Factory) {
     bed.report("b", progress(1, 2, TaskState::Succeeded), 1002).await;
     let counts = TaskCounts { succeeded: 2, failed: 1, ..TaskCounts::default() };
     assert_eq!(bed.job(1).await.counts, counts);
+}
+
+pub(crate) async fn a_retry_can_be_of_some(factory: &dyn Factory) {
+    let bed = Bed::with_nodes(factory, &["a", "b", "c"]).await;
+    bed.assigned(1, &["a", "b", "c"], 0).await;
+    let of = |node: &'static str| JobRequest::RetryOf(Chosen(Arc::new(move |task| task.node.as_str() == node)));
+    let ask = async |request, second| bed.store.request(&job_id(1), request, Terms::default(), at(second)).await;
+    assert!(matches!(ask(of("a"), 2).await, Err(StoreError::Refused(_))), "the state comes first");
+    for (node, state) in [("a", TaskState::Failed), ("b", TaskState::Failed), ("c", TaskState::Succeeded)] {
+        bed.report(node, progress(1, 1, state), 3).await;
+    }
+    for nothing in ["c", "d"] {
+        assert!(matches!(ask(of(nothing), 4).await, Err(StoreError::NoneChosen)), "{nothing}");
+    }
+    assert_eq!(bed.job(1).await.state(), JobState::PartiallySucceeded, "nothing has changed");
+    let job = ask(of("a"), 5).await.unwrap();
+    assert_eq!((job.state(), job.round, job.counts.pending, job.counts.failed), (JobState::Queued, 2, 1, 1));
+    assert_eq!((bed.task(1, "a").await.attempt, bed.task(1, "b").await.attempt), (2, 1));
+    bed.assign_all(6).await;
+    bed.report("a", progress(1, 2, TaskState::Succeeded), 7).await;
+    let job = bed.job(1).await;
+    assert_eq!((job.state(), job.counts.succeeded, job.counts.failed), (JobState::PartiallySucceeded, 2, 1));
 }
 
 pub(crate) async fn requests_are_refused(factory: &dyn Factory) {

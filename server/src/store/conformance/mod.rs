@@ -62,7 +62,7 @@ macro_rules! conformance_suite {
                 only_connected_nodes_are_assigned, max_parallel_paces, absent_nodes_leave_their_places, absence_outlives_the_store,
                 assignment_deploys, what_a_node_has_not_said_is_not_sent_to_it,
                 an_assignment_brings_the_labels_that_its_spec_asks_for,
-                assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, a_stop_can_become_a_cancel, retry_starts_anew,
+                assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, a_stop_can_become_a_cancel, retry_starts_anew, a_retry_can_be_of_some,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found, everything_is_counted;
             retention: old_jobs_are_forgotten, what_is_needed_is_kept, a_creation_that_may_come_again_is_kept;
             terms: a_request_that_comes_again_is_answered_as_before, a_retry_that_comes_again_starts_nothing,

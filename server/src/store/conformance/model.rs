@@ -201,28 +201,29 @@ impl Model {
         let nodes = self.nodes.clone();
         let exists = |node: &NodeName| nodes.contains(node);
         let Some((job, _)) = self.jobs.get(id) else { return Err("NotFound") };
-        let asked = match request {
+        let asked = match &request {
             JobRequest::Stop { cancel_in_flight: false } => machine::Request::Stop,
             JobRequest::Stop { cancel_in_flight: true } => machine::Request::Cancel,
             JobRequest::Resume => machine::Request::Resume,
             JobRequest::Retry => machine::Request::Retry,
+            JobRequest::RetryOf(_) => unreachable!("the histories retry everything"),
         };
         if !asked.is_allowed_in(job.state()) {
             return Err("Refused");
         }
         let (job, tasks) = self.jobs.get(id).unwrap();
-        let is_meant = |task: &&Task| match request {
+        let is_meant = |task: &&Task| match &request {
             JobRequest::Stop { .. } => false,
             JobRequest::Resume => matches!(task.state.class(), TaskClass::Pending | TaskClass::Cancelled),
-            JobRequest::Retry => task.state != TaskState::Succeeded,
+            JobRequest::Retry | JobRequest::RetryOf(_) => task.state != TaskState::Succeeded,
         };
         if self.is_busy(|other| other.id == *id, &job.app, tasks.iter().filter(is_meant).map(|task| &task.node)) {
             return Err("AppBusy");
         }
-        self.bulk(id, now, |job, tasks| match request {
-            JobRequest::Stop { cancel_in_flight } => machine::stop(job, tasks, cancel_in_flight, now).unwrap(),
+        self.bulk(id, now, |job, tasks| match &request {
+            JobRequest::Stop { cancel_in_flight } => machine::stop(job, tasks, *cancel_in_flight, now).unwrap(),
             JobRequest::Resume => machine::resume(job, tasks, exists, now).unwrap(),
-            JobRequest::Retry => machine::retry(job, tasks, exists, now).unwrap(),
+            JobRequest::Retry | JobRequest::RetryOf(_) => machine::retry(job, tasks, exists, now).unwrap(),
         });
         Ok(0)
     }

@@ -16,7 +16,7 @@ use rusqlite::params;
 
 use super::batch::Batch;
 use super::{no_node, read, rows};
-use crate::store::{JobRequest, NewJob, StoreError, Terms};
+use crate::store::{Chosen, JobRequest, NewJob, StoreError, Terms};
 
 /// SQL for the kinds of tasks that a request looks at; the numbers are those of [`rows::state_number`].
 const ACTIVE: &str = "state BETWEEN 1 AND 6";
@@ -128,13 +128,21 @@ impl Batch<'_> {
             return Ok(self.job(&id)?.job.clone());
         }
         terms.admit(&self.job(id)?.job.etag(), "job", id.as_str())?;
-        let (asked, filter) = match request {
+        let (asked, filter) = match &request {
             JobRequest::Stop { cancel_in_flight: true } => (machine::Request::Cancel, Some(ACTIVE)),
             JobRequest::Stop { cancel_in_flight: false } => (machine::Request::Stop, None),
             JobRequest::Resume => (machine::Request::Resume, Some(PENDING_OR_CANCELLED)),
-            JobRequest::Retry => (machine::Request::Retry, Some(NOT_SUCCEEDED)),
+            JobRequest::Retry | JobRequest::RetryOf(_) => (machine::Request::Retry, Some(NOT_SUCCEEDED)),
         };
         let mut tasks = filter.map_or_else(|| Ok(Vec::new()), |filter| self.tasks(id, filter))?;
+        if let JobRequest::RetryOf(Chosen(is_chosen)) = &request
+            && asked.is_allowed_in(self.job(id)?.job.state())
+        {
+            tasks.retain(|task| is_chosen(task));
+            if tasks.is_empty() {
+                return Err(StoreError::NoneChosen);
+            }
+        }
         let mut existing = HashSet::new();
         if !matches!(request, JobRequest::Stop { .. }) {
             let (app, state) = (self.job(id)?.job.app.clone(), self.job(id)?.job.state());
@@ -150,10 +158,10 @@ impl Batch<'_> {
             }
         }
         let exists = |node: &NodeName| existing.contains(node);
-        let mut decide = |job: &mut Job| match request {
-            JobRequest::Stop { cancel_in_flight } => machine::stop(job, &mut tasks, cancel_in_flight, now),
+        let mut decide = |job: &mut Job| match &request {
+            JobRequest::Stop { cancel_in_flight } => machine::stop(job, &mut tasks, *cancel_in_flight, now),
             JobRequest::Resume => machine::resume(job, &mut tasks, exists, now),
-            JobRequest::Retry => machine::retry(job, &mut tasks, exists, now),
+            JobRequest::Retry | JobRequest::RetryOf(_) => machine::retry(job, &mut tasks, exists, now),
         };
         let job = &mut self.job(id)?.job;
         if terms.validate_only {

@@ -86,7 +86,31 @@ Too late to count:
 Next:
   longshore app logs till-x1 --node store-2  # shows its last output
   longshore job retry 01jd --wait            # starts anew what has not succeeded";
-    assert_eq!(text(&job(), &tasks(), "longshore", now), expected);
+    assert_eq!(text(&job(), &tasks(), &GroupFailuresResponse::default(), "longshore", now), expected);
+}
+
+#[test]
+fn causes_are_told_with_what_retries_them() {
+    let group = |node: &str, tasks: u32| FailureGroup {
+        reason: FailureReason::PortInUse.into(),
+        pattern: "Port … is taken.".to_owned(),
+        tasks,
+        example: Some(Task { node_name: node.to_owned(), ..Default::default() }),
+        filter: format!("failure.cause = \"{node}\""),
+        ..Default::default()
+    };
+    let causes = GroupFailuresResponse { groups: vec![group("store-7", 40), group("store-9", 1)], other_tasks: 3 };
+    let expected = "\
+By cause:
+  40 tasks such as store-7: PORT_IN_USE: Port … is taken.
+    ls job retry 01jd --filter 'failure.cause = \"store-7\"' --wait
+  1 task such as store-9: PORT_IN_USE: Port … is taken.
+    ls job retry 01jd --filter 'failure.cause = \"store-9\"' --wait
+  … and 3 tasks for other causes";
+    assert_eq!(by_cause(&job(), &causes, "ls"), expected);
+    assert_eq!(by_cause(&job(), &GroupFailuresResponse::default(), "ls"), "");
+    let running = Job { state: JobState::Running.into(), ..job() };
+    assert!(!by_cause(&running, &causes, "ls").contains("retry"));
 }
 
 #[test]
