@@ -9,9 +9,12 @@ use crate::runtime::Runtime;
 #[must_use]
 pub fn all(runtime: &dyn Runtime) -> Vec<String> {
     let jobs = JobKind::ALL.into_iter().filter_map(JobKind::capability);
-    runtime
-        .capabilities()
-        .into_iter()
-        .chain(jobs.chain([RESOURCES_REQUESTS, SPEC_NODE_VALUES]).map(str::to_owned))
-        .collect()
+    let mut words = runtime.capabilities();
+    for word in jobs.chain([RESOURCES_REQUESTS, SPEC_NODE_VALUES]) {
+        // A runtime may know all words.
+        if !words.iter().any(|known| known == word) {
+            words.push(word.to_owned());
+        }
+    }
+    words
 }
