@@ -120,3 +120,30 @@ async fn what_is_no_reference_is_refused_with_its_field() {
         assert!(told.contains(words), "{words}: {told}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_told_by_cause_and_one_cause_is_retried() {
+    let cluster = Cluster::start().await;
+    let _one = cluster.node("one").await;
+    let _two = cluster.node("two").await;
+    let _three = cluster.node_with("three", &[("dir", "etc")], None, &[]).await;
+    let client = cluster.client().await;
+    let spec = v1::AppSpec {
+        volumes: vec![host_path("/data", "/${node.labels.dir}")],
+        ..with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 0)])
+    };
+    let job = client.create(spec, &["one", "two", "three"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Failed);
+    let shown = process::output(&mut cluster.cli(&["job", "show", &job.job_id]));
+    let told = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(told.contains("2 tasks such as one: NODE_VALUE_MISSING: The node has no label \"dir\""), "{told}");
+    assert!(told.contains("1 task such as three: HOST_PATH_UNAVAILABLE"), "{told}");
+    // The command as it is shown, with a shell's own splitting.
+    let retry = told.lines().find(|line| line.contains("job retry") && line.contains("--filter")).unwrap();
+    let filter = retry.split('\'').nth(1).unwrap().to_owned();
+    let retried = process::output(&mut cluster.cli(&["job", "retry", &job.job_id, "--filter", &filter, "--wait"]));
+    assert!(!retried.status.success(), "the labels are still missing: {retried:?}");
+    let attempts: Vec<_> =
+        client.tasks(&job.job_id).await.into_iter().map(|task| (task.node_name, task.attempt)).collect();
+    assert_eq!(attempts, [("one".to_owned(), 2), ("three".to_owned(), 1), ("two".to_owned(), 2)]);
+}
