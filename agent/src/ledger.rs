@@ -11,6 +11,7 @@ use longshore_model::app::{BoundPort, InstanceExit};
 use longshore_model::assignment::Assignment;
 use longshore_model::backoff::Crashes;
 use longshore_model::failure::Failure;
+use longshore_model::health::Readiness;
 use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
 use longshore_model::task::TaskState;
@@ -122,6 +123,12 @@ pub struct Record {
     pub not_before: Option<Timestamp>,
     /// How it last ended.
     pub last_exit: Option<InstanceExit>,
+    /// Why it was ended then, where it did not end by itself.
+    #[serde(default)]
+    pub last_exit_reason: Option<String>,
+    /// What its readiness probe said when that last changed: a new agent goes on with it.
+    #[serde(default)]
+    pub readiness: Option<Readiness>,
 }
 
 impl Record {
@@ -135,6 +142,8 @@ impl Record {
             live,
             start_time: self.start_time,
             last_exit: self.last_exit,
+            last_exit_reason: self.last_exit_reason.clone(),
+            readiness: self.readiness.clone().filter(|_| live),
             ..Self::default()
         }
     }

@@ -20,6 +20,7 @@ pub mod metrics;
 mod mounts;
 pub mod node;
 pub mod ports;
+pub mod probe;
 pub mod renewal;
 pub mod reporter;
 pub mod runtime;

@@ -24,7 +24,7 @@ use longshore_agent::runtime::image::RegistryConfig;
 use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
 use longshore_agent::runtime::{Rotation, Runtime};
 use longshore_agent::session::{self, Link};
-use longshore_agent::supervisor::{Context, Supervisor};
+use longshore_agent::supervisor::{Context, MAX_PROBES_AT_ONCE, Supervisor};
 use longshore_agent::{doctor, enroll, metrics, node, renewal};
 use longshore_doctor::Report;
 use longshore_model::capability;
@@ -34,7 +34,7 @@ use longshore_tls::KeepAlive;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -159,6 +159,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         allowances: arguments.allowances(),
         capacity: CapacityTable::new(node::capacity()?.less(arguments.reserve())),
         ports: PortTable::default(),
+        probes: Semaphore::new(MAX_PROBES_AT_ONCE),
         clock: Clock::starting_at(Timestamp::now()),
         node: enrolment.node_name.clone(),
         host_ip: watch::Sender::new(None),

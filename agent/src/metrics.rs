@@ -64,9 +64,10 @@ impl fmt::Debug for Standing {
 }
 
 /// Words of states, as on the wire.
-const APPS: [(AppState, &str); 5] = [
+const APPS: [(AppState, &str); 6] = [
     (AppState::Starting, "STARTING"),
     (AppState::Running, "RUNNING"),
+    (AppState::NotReady, "NOT_READY"),
     (AppState::BackOff, "BACK_OFF"),
     (AppState::Completed, "COMPLETED"),
     (AppState::Failed, "FAILED"),

@@ -10,6 +10,7 @@ use longshore_model::kind::JobKind;
 use longshore_model::limits;
 use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
+use longshore_model::probe::Probe;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, Capabilities, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Ulimit, Volume,
@@ -66,6 +67,10 @@ struct SpecText {
     #[serde(default)]
     startup: Startup,
     #[serde(default)]
+    liveness_probe: Option<Probe>,
+    #[serde(default)]
+    readiness_probe: Option<Probe>,
+    #[serde(default)]
     privileged: bool,
     #[serde(default, rename = "hostPID")]
     host_pid: bool,
@@ -104,6 +109,8 @@ impl From<SpecText> for AppSpec {
             volumes: text.volumes,
             network: text.network,
             startup: text.startup,
+            liveness_probe: text.liveness_probe,
+            readiness_probe: text.readiness_probe,
             privileged: text.privileged,
             host_pid: text.host_pid,
             user: text.user,

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::health::Readiness;
 use crate::name::{AppName, JobId, NodeName};
 use crate::spec::Protocol;
 
@@ -64,6 +65,17 @@ pub struct AppStatus {
     pub ports: Vec<BoundPort>,
 }
 
+impl AppStatus {
+    /// Why it is not ready, if that is so: `instance 2 is not ready: HTTP 503`.
+    #[must_use]
+    pub fn unreadiness(&self) -> Option<String> {
+        let (index, readiness) =
+            self.instances.iter().find_map(|one| Some((one.index, one.readiness.as_ref().filter(|r| !r.ready)?)))?;
+        let answer = if readiness.message.is_empty() { "it has not been asked yet" } else { &readiness.message };
+        Some(format!("instance {index} is not ready: {answer}"))
+    }
+}
+
 /// States of an app on its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -75,6 +87,8 @@ pub enum AppState {
     Starting,
     /// Every instance is up.
     Running,
+    /// Every instance is up, and at least one is not ready.
+    NotReady,
     /// At least one instance waits for its next start.
     BackOff,
     /// Every instance ended by itself and its restart policy leaves it so.
@@ -98,6 +112,12 @@ pub struct InstanceStatus {
     pub start_time: Option<Timestamp>,
     /// How it last ended.
     pub last_exit: Option<InstanceExit>,
+    /// Why the agent ended it then, such as `liveness probe failed: HTTP 500`; `None` where it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit_reason: Option<String>,
+    /// What its readiness probe says; `None` where it has none or is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
 }
 
 /// States of an instance.

@@ -42,6 +42,8 @@ pub const VOLUMES_EMPTY_DIR_MEMORY: &str = "volumes.empty-dir.memory";
 pub const IMAGE_ARCHIVE: &str = "image.archive";
 /// Images from registries.
 pub const IMAGE_REGISTRY: &str = "image.registry";
+/// Instances are probed for life and readiness.
+pub const PROBES: &str = "probes";
 /// Containers run under a filter of system calls, unless they are privileged. No spec asks for it either.
 pub const SECURITY_SECCOMP: &str = "security.seccomp";
 /// Other capabilities of Linux than the ordinary ones: fewer, or more where [`SECURITY_CAPABILITIES_ADD`] is there too.
@@ -59,7 +61,7 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 23] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
@@ -77,6 +79,7 @@ pub const ALL: [&str; 22] = [
     VOLUMES_EMPTY_DIR_MEMORY,
     IMAGE_ARCHIVE,
     IMAGE_REGISTRY,
+    PROBES,
     SPEC_NODE_VALUES,
     SECURITY_CAPABILITIES,
     SECURITY_CAPABILITIES_ADD,
@@ -86,7 +89,7 @@ pub const ALL: [&str; 22] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 13] = [
+pub const LATER: [&str; 14] = [
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
     CONTAINER_ULIMITS,
@@ -95,6 +98,7 @@ pub const LATER: [&str; 13] = [
     CONTAINER_WORKING_DIR,
     CONTAINER_STOP,
     CONTAINER_READ_ONLY_ROOT,
+    PROBES,
     SPEC_NODE_VALUES,
     SECURITY_CAPABILITIES,
     SECURITY_CAPABILITIES_ADD,
@@ -180,6 +184,7 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         }
         IMAGE_ARCHIVE => matches!(spec.image.source, ImageSource::Archive(_)),
         IMAGE_REGISTRY => matches!(spec.image.source, ImageSource::Reference(_)),
+        PROBES => spec.liveness_probe.is_some() || spec.readiness_probe.is_some(),
         SPEC_NODE_VALUES => node_value::is_needed(spec),
         SECURITY_PRIVILEGED => spec.privileged,
         SECURITY_HOST_PID => spec.host_pid,
@@ -220,6 +225,8 @@ mod tests {
                 json!({ "volumes": [{ "mountPath": "/v", "emptyDir": { "medium": "Memory" } }] }),
                 vec![NETWORK_PORTS, VOLUMES_EMPTY_DIR, VOLUMES_EMPTY_DIR_MEMORY, IMAGE_REGISTRY],
             ),
+            (json!({ "livenessProbe": { "tcpSocket": { "port": 1 } } }), vec![NETWORK_PORTS, IMAGE_REGISTRY, PROBES]),
+            (json!({ "readinessProbe": { "httpGet": { "port": 1 } } }), vec![NETWORK_PORTS, IMAGE_REGISTRY, PROBES]),
             (json!({ "args": ["${node.name}"] }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SPEC_NODE_VALUES]),
             (
                 json!({ "resources": { "requests": { "cpu": 1 } } }),

@@ -50,11 +50,13 @@ pub enum FailureReason {
     InsufficientResources,
     /// The node lacks a label, or another value, that the spec is filled in with.
     NodeValueMissing,
+    /// The liveness probe failed before the app was healthy, more often than allowed.
+    LivenessProbeFailed,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -76,6 +78,7 @@ impl FailureReason {
         Self::AppNotFound,
         Self::InsufficientResources,
         Self::NodeValueMissing,
+        Self::LivenessProbeFailed,
     ];
 }
 

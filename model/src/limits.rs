@@ -62,6 +62,34 @@ pub const MAX_MAX_STARTS: u32 = 100;
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// Longest such time: a database that writes its memory to a slow disk is done by then, and a removal does not hang for ever.
 pub const MAX_GRACE: Duration = Duration::from_secs(3600);
+/// From one question of a probe to the next, when the probe does not say.
+pub const DEFAULT_PROBE_PERIOD: Duration = Duration::from_secs(10);
+/// Shortest period of a probe: an edge machine has better things to do.
+pub const MIN_PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// Longest period of a probe, and the longest delay before its first question.
+pub const MAX_PROBE_PERIOD: Duration = Duration::from_secs(3600);
+/// How long an answer to a probe may take, when the probe does not say.
+pub const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Shortest such time: what is busy for a moment is not dead.
+pub const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(100);
+/// Longest such time: a question that is open takes one of the node's few places.
+pub const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Successes of a probe in a row that make up for failures, when the probe does not say.
+pub const DEFAULT_PROBE_SUCCESSES: u32 = 1;
+/// Failures of a probe in a row that count, when the probe does not say.
+pub const DEFAULT_PROBE_FAILURES: u32 = 3;
+/// Most answers in a row that a probe may ask for.
+pub const MAX_PROBE_THRESHOLD: u32 = 100;
+/// Bytes of a probe's path with its query: what servers take in a request's first line is not much more.
+pub const MAX_PROBE_PATH: usize = 2048;
+/// Bytes of the name of a host that a probe asks: that of a DNS name.
+pub const MAX_PROBE_HOST: usize = 253;
+/// Headers of a probe.
+pub const MAX_PROBE_HEADERS: usize = 32;
+/// Bytes of the name of a probe's header.
+pub const MAX_PROBE_HEADER_NAME: usize = 128;
+/// Bytes of the value of a probe's header.
+pub const MAX_PROBE_HEADER_VALUE: usize = 4096;
 
 /// Events kept of a task's past: enough to see what happened, and bounded under any number of retries.
 pub const MAX_TASK_HISTORY: usize = 16;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+use crate::probe::Probe;
 
 mod options;
 mod text;
@@ -48,6 +49,12 @@ pub struct AppSpec {
     /// When a fresh app counts as healthy, and when to give up.
     #[serde(default)]
     pub startup: Startup,
+    /// How an instance is asked whether it is alive: one that is not is started anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
+    /// How an instance is asked whether it is ready: only then does it count as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness_probe: Option<Probe>,
     /// Whether it may do on the node what root may; only where the node allows it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub privileged: bool,
@@ -99,6 +106,8 @@ impl AppSpec {
             volumes: Vec::new(),
             network: Network::default(),
             startup: Startup::default(),
+            liveness_probe: None,
+            readiness_probe: None,
             privileged: false,
             host_pid: false,
             user: None,

@@ -16,6 +16,7 @@ use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medi
 
 mod network;
 mod options;
+mod probe;
 mod violation;
 
 pub use violation::{Path, Violation, Violations, cut, quoted};
@@ -68,6 +69,7 @@ pub fn app_spec(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     network::network(spec, path.field("network"), bad);
     startup(spec.startup, path.field("startup"), bad);
     options::options(spec, path, bad);
+    probe::probes(spec, path, bad);
 }
 
 /// Checks how long an enrolment token shall be good for.

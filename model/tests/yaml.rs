@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
+use longshore_model::probe::{Action, Probe, Scheme, TcpSocket};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, EmptyDir, EnvSource, HostPath, ImageSource, Medium, Network, NodeField, Protocol, PullPolicy,
@@ -57,6 +58,19 @@ spec:
   startup:
     settle: 2s
     maxStarts: 5
+  livenessProbe:
+    tcpSocket: { port: 80 }
+    initialDelay: 30s
+  readinessProbe:
+    httpGet:
+      scheme: HTTPS
+      port: 8443
+      path: /ready?full=1
+      httpHeaders: [{ name: X-Probe, value: "1" }]
+    period: 2s
+    timeout: 500ms
+    successThreshold: 2
+    failureThreshold: 5
   hostPID: true
   user: 1000
   workingDir: /srv
@@ -123,6 +137,16 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((ports[0].container_port, ports[0].host_port, ports[0].protocol), (80, None, Protocol::Tcp));
     assert_eq!((ports[1].protocol, ports[1].host_interface.as_deref()), (Protocol::Udp, Some("eth0")));
     assert_eq!((spec.startup.settle, spec.startup.max_starts), (Duration::from_secs(2), 5));
+    let liveness = spec.liveness_probe.as_ref().unwrap();
+    assert_eq!(liveness.action, Action::TcpSocket(TcpSocket { host: None, port: 80 }));
+    let defaults = Probe::new(liveness.action.clone());
+    assert_eq!(*liveness, Probe { initial_delay: Duration::from_secs(30), ..defaults });
+    let readiness = spec.readiness_probe.as_ref().unwrap();
+    let Action::HttpGet(get) = &readiness.action else { unreachable!("a GET was given") };
+    assert_eq!((get.scheme, get.port, get.path.as_str()), (Scheme::Https, 8443, "/ready?full=1"));
+    assert_eq!(get.http_headers[0].name, "X-Probe");
+    assert_eq!((readiness.period, readiness.timeout), (Duration::from_secs(2), Duration::from_millis(500)));
+    assert_eq!((readiness.success_threshold, readiness.failure_threshold), (2, 5));
     assert_eq!((spec.privileged, spec.host_pid), (false, true));
     assert_eq!(spec.user.as_deref(), Some("1000"));
     assert_eq!((spec.working_dir.as_deref(), spec.stop_signal.as_deref()), (Some("/srv"), Some("SIGINT")));
@@ -135,6 +159,21 @@ fn everything_is_read_as_it_is_meant() {
     assert!(order.targets.mixed_architectures);
     assert_eq!(order.rollout, Rollout { max_parallel: 10, absent_after: Duration::from_secs(120) });
     assert_eq!(order.timeout, Duration::from_secs(90));
+}
+
+#[test]
+fn a_probe_asks_one_thing() {
+    let probe = |text: &str| serde_saphyr::from_str::<AppSpec>(&format!("{MINIMAL}livenessProbe: {text}"));
+    let socket = probe("{ tcpSocket: { port: 1 } }").unwrap();
+    assert_eq!(serde_json::from_value::<AppSpec>(serde_json::to_value(&socket).unwrap()).unwrap(), socket);
+    for wrong in ["{}", "{ httpGet: { port: 1 }, tcpSocket: { port: 1 } }"] {
+        let error = probe(wrong).unwrap_err().to_string();
+        assert!(error.contains("exactly one of `httpGet`"), "{error}");
+    }
+    for wrong in ["{ tcpSocket: { port: 70000 } }", "{ httpGet: { prot: 1 } }", "{ tcpSocket: { port: 1 }, period: 5 }"]
+    {
+        probe(wrong).unwrap_err();
+    }
 }
 
 #[test]

@@ -107,6 +107,12 @@ fn all_that_is_wrong_is_found_with_its_path() {
             mode: Some(v1::network::Mode::PortMapping(v1::PortMapping { ports: vec![port(1, 0), port(65536, 7)] })),
         }),
         startup: Some(v1::Startup { settle: Some(prost_types::Duration { seconds: -1, nanos: 0 }), max_starts: 0 }),
+        liveness_probe: Some(v1::Probe::default()),
+        readiness_probe: Some(v1::Probe {
+            action: Some(v1::probe::Action::HttpGet(v1::HttpGet { scheme: 3, port: 65536, ..v1::HttpGet::default() })),
+            period: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+            ..v1::Probe::default()
+        }),
         ..v1::AppSpec::default()
     };
     let request = v1::CreateJobRequest {
@@ -125,6 +131,10 @@ fn all_that_is_wrong_is_found_with_its_path() {
             "spec.network.port_mapping.ports[1].container_port",
             "spec.network.port_mapping.ports[1].protocol",
             "spec.startup.settle",
+            "spec.liveness_probe",
+            "spec.readiness_probe.http_get.scheme",
+            "spec.readiness_probe.http_get.port",
+            "spec.readiness_probe.period",
             "timeout",
         ]
     );

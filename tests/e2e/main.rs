@@ -28,6 +28,7 @@ mod node_values;
 mod options;
 mod passwords;
 mod privileges;
+mod probes;
 mod registries;
 mod reload;
 mod removal;

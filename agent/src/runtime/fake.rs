@@ -14,6 +14,9 @@
 //! | `runs=2` | only the first two runs of each instance end by themselves |
 //! | `wait=fail` | the first wait for each container fails, though it runs |
 //! | `oom=true` | they end by passing their memory limit |
+//! | `opens=81:5s` | the port 81 takes no connection before that long after a container's start; all others do at once |
+//! | `hangs=80:20s` | the port 80 does not answer any more from then on |
+//! | `hangs_runs=1` | that is so of the first run of each instance only |
 //!
 //! Containers live in a [`Machine`]. Several runtimes may share one, which is how an agent's restart is played: a second
 //! agent finds the containers that the first one started.
@@ -29,7 +32,9 @@ use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
 use longshore_model::capability;
 use longshore_model::failure::FailureReason;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::{Action, HttpGet, Probe, TcpSocket};
 use longshore_model::spec::{Image, ImageSource};
 use longshore_model::task::PullProgress;
 use tokio::sync::watch;
@@ -38,8 +43,8 @@ use super::{
     Access, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime,
     RuntimeError,
 };
-use crate::clock::Clock;
-use crate::node;
+use crate::clock::{Clock, until};
+use crate::{node, probe};
 
 /// Bytes of every image.
 const IMAGE_BYTES: u64 = 1_000_000;
@@ -145,10 +150,25 @@ impl Script {
     }
 
     fn duration(&self, key: &str) -> Duration {
-        let text = self.get(key).unwrap_or_default();
-        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-        let number = digits.parse().unwrap_or(0);
-        if unit == "s" { Duration::from_secs(number) } else { Duration::from_millis(number) }
+        duration(self.get(key).unwrap_or_default())
+    }
+
+    /// A port and a time, of `word=80:5s`.
+    fn port_time(&self, key: &str) -> Option<(u16, Duration)> {
+        let (port, time) = self.get(key)?.split_once(':')?;
+        Some((port.parse().ok()?, duration(time)))
+    }
+
+    /// What a port answers to a probe, that long after the container's start.
+    fn answer(&self, run: u32, port: u16, up_for: Duration, probe: &Probe) -> Answer {
+        if self.port_time("opens").is_some_and(|(late, at)| late == port && up_for < at) {
+            return Answer::failed("connection refused");
+        }
+        let hangs = self.port_time("hangs").is_some_and(|(ill, at)| ill == port && up_for >= at);
+        if hangs && self.number("hangs_runs").is_none_or(|runs: u32| run <= runs) {
+            return probe::silence(probe.timeout);
+        }
+        Answer::passed("HTTP 200")
     }
 
     fn fails_at(&self, step: &str) -> Result<(), RuntimeError> {
@@ -343,6 +363,18 @@ impl Runtime for FakeRuntime {
         Ok(self.machine.state().containers.iter().map(found).collect())
     }
 
+    async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
+        let container = self.machine.state().containers.get(instance).cloned().ok_or_else(|| absent(instance))?;
+        let started = container.started.filter(|_| container.exit.is_none()).ok_or_else(|| absent(instance))?;
+        let up_for = until(started, self.machine.clock.now());
+        let (Action::HttpGet(HttpGet { port, .. }) | Action::TcpSocket(TcpSocket { port, .. })) = &probe.action;
+        let answer = Script::of(&container.launch.spec.image).answer(container.launch.run, *port, up_for, probe);
+        if answer == probe::silence(probe.timeout) {
+            tokio::time::sleep(probe.timeout).await;
+        }
+        Ok(answer)
+    }
+
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
         let machine = self.machine.clone();
         let kept: Vec<LogLine> = {
@@ -378,6 +410,12 @@ impl Runtime for FakeRuntime {
         });
         Ok(Some(head.chain(tail).boxed()))
     }
+}
+
+fn duration(text: &str) -> Duration {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number = digits.parse().unwrap_or(0);
+    if unit == "s" { Duration::from_secs(number) } else { Duration::from_millis(number) }
 }
 
 fn absent(instance: &InstanceKey) -> RuntimeError {

@@ -15,7 +15,9 @@ use longshore_metrics::client::metrics::family::Family;
 use longshore_metrics::client::metrics::histogram::Histogram;
 use longshore_metrics::client::registry::{Registry, Unit};
 use longshore_model::app::InstanceExit;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
 
@@ -144,6 +146,10 @@ impl Runtime for Measured {
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.metrics.time("list", self.inner.list()).await
+    }
+
+    async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
+        self.metrics.time("probe", self.inner.probe(instance, probe)).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

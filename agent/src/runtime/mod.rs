@@ -13,7 +13,9 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::app::{BoundPort, InstanceExit};
 use longshore_model::failure::FailureReason;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
@@ -181,6 +183,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// All containers of this node, and nothing of others.
     async fn list(&self) -> Result<Vec<Found>, RuntimeError>;
+
+    /// Asks a running instance what its probe asks. An error is no answer: the instance may well be alive and ready.
+    async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError>;
 
     /// Streams an instance's output; `None` where there never was any.
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;

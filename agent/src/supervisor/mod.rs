@@ -13,7 +13,7 @@ use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::Assignment;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::report::AppReport;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::capacity::CapacityTable;
@@ -25,6 +25,10 @@ use crate::reporter::{Reporter, Settled};
 use crate::runtime::{Allowances, Found, Keyring, Runtime, RuntimeError};
 use plan::App;
 use worker::Worker;
+
+/// Probes that are put at once, of all apps together: each costs a connection, and a small machine is not to be busy with
+/// asking. The others wait for their turn, and their timeouts begin with it.
+pub const MAX_PROBES_AT_ONCE: usize = 16;
 
 /// What all workers share.
 pub struct Context {
@@ -44,6 +48,8 @@ pub struct Context {
     pub capacity: CapacityTable,
     /// Knows who has which port.
     pub ports: PortTable,
+    /// Places for probes, of all apps together.
+    pub probes: Semaphore,
     /// Decides when.
     pub clock: Clock,
     /// This node's name, for environments.

@@ -12,6 +12,7 @@ use longshore_model::app::InstanceExit;
 use longshore_model::assignment::{Assignment, Order};
 use longshore_model::backoff;
 use longshore_model::failure::{Failure, FailureReason};
+use longshore_model::health::{Health, Kind};
 use longshore_model::report::TaskReport;
 use longshore_model::spec::RestartPolicy;
 use longshore_model::task::TaskState;
@@ -21,6 +22,7 @@ use crate::ledger::{Entry, Outcome, Prepared, Record, Wish};
 use crate::runtime::ResolvedImage;
 
 mod adopt;
+mod probing;
 mod revision;
 
 pub use revision::Side;
@@ -35,6 +37,8 @@ pub struct App {
     pub entry: Entry,
     /// Its containers, by instance; those of earlier revisions included.
     pub containers: BTreeMap<u32, Container>,
+    /// What probes say of those that are up.
+    pub health: BTreeMap<u32, Health>,
     /// The image that this deployment's check found.
     pub resolved: Option<ResolvedImage>,
     /// The furthest state of this attempt.
@@ -78,6 +82,10 @@ pub enum Next {
     Create(u32),
     /// Start this instance's container.
     Start(u32),
+    /// Stop the containers of these instances, which do not live by their liveness probe.
+    Kill(Vec<u32>),
+    /// Ask this instance.
+    Probe(u32, Kind),
     /// The app is healthy: record it.
     Succeed,
     /// Remove everything of the app, then record why.
@@ -110,6 +118,7 @@ impl App {
         Self {
             entry,
             containers: BTreeMap::new(),
+            health: BTreeMap::new(),
             resolved: None,
             step: TaskState::Assigned,
             stumbles: 0,
@@ -165,8 +174,7 @@ impl App {
         self.forget_trouble();
         let policy = self.entry.assignment.spec.restart_policy;
         for record in &mut self.entry.instances {
-            let is_done =
-                same_revision && record.ended && record.last_exit.is_some_and(|exit| ended_well(policy, exit));
+            let is_done = same_revision && record.ended && has_ended_well(policy, record);
             if !is_done {
                 *record = record.counted_anew(record.live);
             }
@@ -247,13 +255,10 @@ impl App {
         }
     }
 
-    /// When the containers of the last healthy revision need something, while an update is checked or fetched.
+    /// What the containers of the last healthy revision need, while an update is checked or fetched.
     #[must_use]
-    pub fn next_disturbance(&self, now: Timestamp) -> Option<Timestamp> {
-        match self.keep_up(now) {
-            Next::Wait(until) if self.runs_proven() => until,
-            _ => None,
-        }
+    pub fn meanwhile(&self, now: Timestamp) -> Next {
+        if self.runs_proven() && self.image().is_some() { self.keep_up(now) } else { Next::Wait(None) }
     }
 
     /// What the containers need, whose image is here.
@@ -263,6 +268,10 @@ impl App {
         if !in_the_way.is_empty() {
             return Next::Clear(in_the_way);
         }
+        let dead = self.dead();
+        if !dead.is_empty() {
+            return Next::Kill(dead);
+        }
         let due = |(_, record): &(u32, &Record)| record.not_before.is_none_or(|moment| moment <= now);
         let absent = || self.instances().filter(|(i, record)| !record.ended && !self.containers.contains_key(i));
         if let Some((index, _)) = absent().find(due) {
@@ -271,10 +280,13 @@ impl App {
         if let Some((index, _)) = self.containers.iter().find(|(_, c)| c.state == ContainerState::Created) {
             return Next::Start(*index);
         }
+        if let Some((index, kind)) = self.probe_due(now) {
+            return Next::Probe(index, kind);
+        }
         let restarts = absent().filter_map(|(_, record)| record.not_before);
         let settled =
             self.containers.values().filter_map(|c| self.is_deploying().then(|| self.settles_at(c)).flatten());
-        Next::Wait(restarts.chain(settled.filter(|moment| *moment > now)).min())
+        Next::Wait(restarts.chain(settled.filter(|moment| *moment > now)).chain(self.next_probe()).min())
     }
 
     /// Whether checks and image of this revision are done: by this attempt, while a task is open.
@@ -303,16 +315,16 @@ impl App {
         }
     }
 
-    /// Whether every instance of the wanted revision has stayed up for the settle time, or ended well.
+    /// Whether every instance of the wanted revision has stayed up for the settle time and is ready, or ended well.
     #[must_use]
     pub fn is_healthy(&self, now: Timestamp) -> bool {
         let wanted = &self.entry.assignment;
         let is_for_revision = self.entry.prepared.as_ref().is_some_and(|p| p.revision == wanted.revision);
         let is_well = |(index, record): (u32, &Record)| match self.containers.get(&index) {
             Some(container) if !self.is_in_the_way(index, container) => {
-                self.settles_at(container).is_some_and(|moment| moment <= now)
+                self.settles_at(container).is_some_and(|moment| moment <= now) && self.is_ready(index)
             }
-            _ => record.ended && record.last_exit.is_some_and(|exit| ended_well(wanted.spec.restart_policy, exit)),
+            _ => record.ended && has_ended_well(wanted.spec.restart_policy, record),
         };
         is_for_revision && !self.runs_proven() && self.instances().all(is_well)
     }
@@ -368,7 +380,9 @@ impl App {
         self.progressed();
         if let Some(record) = self.entry.instances.get_mut(index as usize) {
             record.start_time = Some(wall);
+            record.readiness = None;
         }
+        self.begin_probing(index, now, now);
     }
 
     fn set_state(&mut self, index: u32, state: ContainerState) {
@@ -380,6 +394,7 @@ impl App {
     /// Its container is gone, by our own hand.
     pub fn cleared(&mut self, index: u32) {
         self.containers.remove(&index);
+        self.health.remove(&index);
         if let Some(record) = self.entry.instances.get_mut(index as usize) {
             record.live = false;
         }
@@ -392,6 +407,7 @@ impl App {
             _ => Duration::ZERO,
         };
         self.set_state(index, ContainerState::Spent);
+        let death = self.health.remove(&index).and_then(|health| health.death().map(death_sentence));
         let deploying = self.is_deploying() && !self.runs_proven();
         let spec = self.target().spec.clone();
         let is_current = self.containers.get(&index).is_none_or(|c| c.revision == self.target().revision);
@@ -401,16 +417,16 @@ impl App {
         }
         record.live = false;
         record.last_exit = Some(exit);
+        record.last_exit_reason = death;
+        let is_well = has_ended_well(spec.restart_policy, record);
         record.ended = match spec.restart_policy {
             RestartPolicy::Always => false,
-            RestartPolicy::OnFailure => ended_well(spec.restart_policy, exit),
+            RestartPolicy::OnFailure => is_well,
             RestartPolicy::Never => true,
         };
-        let is_final =
-            !ended_well(spec.restart_policy, exit) && (record.ended || record.starts >= spec.startup.max_starts);
+        let is_final = !is_well && (record.ended || record.starts >= spec.startup.max_starts);
         if deploying && is_final {
-            let sentence = exit_sentence(index, exit, record.starts);
-            let reason = if exit.out_of_memory { FailureReason::OutOfMemory } else { FailureReason::ContainerExited };
+            let (reason, sentence) = end_of_deployment(index, exit, record);
             self.fail(reason, sentence);
         } else if !record.ended {
             record.not_before = Some(later(now, record.crashes.count(was_up)));
@@ -521,17 +537,32 @@ impl App {
     }
 }
 
-/// Whether such an end is a success: exit code 0 where the policy lets a container end.
-fn ended_well(policy: RestartPolicy, exit: InstanceExit) -> bool {
-    policy != RestartPolicy::Always && exit.code == 0 && !exit.out_of_memory
+/// Whether an instance's last end is a success: by itself, with exit code 0, where the policy lets a container end.
+fn has_ended_well(policy: RestartPolicy, record: &Record) -> bool {
+    let is_well = |exit: InstanceExit| exit.code == 0 && !exit.out_of_memory;
+    policy != RestartPolicy::Always && record.last_exit_reason.is_none() && record.last_exit.is_some_and(is_well)
 }
 
-fn exit_sentence(index: u32, exit: InstanceExit, starts: u32) -> String {
-    let times = if starts == 1 { "its only start".to_owned() } else { format!("the last of {starts} starts") };
-    if exit.out_of_memory {
-        format!("Instance {index} passed its memory limit and was killed, at {times}, before the app was healthy.")
+/// Why an instance was ended that a liveness probe has found dead.
+fn death_sentence(answer: &str) -> String {
+    format!("liveness probe failed: {answer}")
+}
+
+/// Why a deployment fails with this end of an instance.
+fn end_of_deployment(index: u32, exit: InstanceExit, record: &Record) -> (FailureReason, String) {
+    let times =
+        if record.starts == 1 { "its only start".to_owned() } else { format!("the last of {} starts", record.starts) };
+    if let Some(why) = &record.last_exit_reason {
+        let sentence = format!("Instance {index} was stopped, at {times}, before the app was healthy: {why}.");
+        (FailureReason::LivenessProbeFailed, sentence)
+    } else if exit.out_of_memory {
+        let sentence =
+            format!("Instance {index} passed its memory limit and was killed, at {times}, before the app was healthy.");
+        (FailureReason::OutOfMemory, sentence)
     } else {
-        format!("Instance {index} ended with exit code {}, at {times}, before the app was healthy.", exit.code)
+        let code = exit.code;
+        let sentence = format!("Instance {index} ended with exit code {code}, at {times}, before the app was healthy.");
+        (FailureReason::ContainerExited, sentence)
     }
 }
 

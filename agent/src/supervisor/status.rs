@@ -18,6 +18,8 @@ pub fn of(app: &App, now: Timestamp) -> AppStatus {
         starts: record.starts,
         start_time: record.start_time,
         last_exit: record.last_exit,
+        last_exit_reason: record.last_exit_reason.clone(),
+        readiness: app.readiness(index).cloned(),
     };
     let instances: Vec<InstanceStatus> = app.instances().map(instance).collect();
     let state = if is_down(app) { AppState::Failed } else { whole(&instances) };
@@ -49,6 +51,8 @@ fn whole(instances: &[InstanceStatus]) -> AppState {
         AppState::BackOff
     } else if any(InstanceState::Waiting) {
         AppState::Starting
+    } else if instances.iter().any(|instance| instance.readiness.as_ref().is_some_and(|readiness| !readiness.ready)) {
+        AppState::NotReady
     } else if any(InstanceState::Running) {
         AppState::Running
     } else {

@@ -36,8 +36,10 @@ const MAX_TEAR_DOWNS: u32 = 5;
 type Exit = (u32, u32, Result<InstanceExit, RuntimeError>);
 
 mod prepare;
+mod probes;
 
 use prepare::Pulling;
+use probes::Answered;
 
 pub(super) struct Worker {
     context: Arc<Context>,
@@ -45,6 +47,8 @@ pub(super) struct Worker {
     orders: watch::Receiver<Orders>,
     exits: JoinSet<Exit>,
     watched: HashMap<u32, AbortHandle>,
+    /// Questions of probes that are open.
+    answers: JoinSet<Answered>,
     /// A pull that the containers of the revision before an update have interrupted.
     pulling: Option<Pulling>,
     published: Option<AppReport>,
@@ -63,6 +67,7 @@ impl Worker {
             orders,
             exits: JoinSet::new(),
             watched: HashMap::new(),
+            answers: JoinSet::new(),
             pulling: None,
             published: None,
             said: 0,
@@ -76,6 +81,7 @@ impl Worker {
         loop {
             self.take_orders().await;
             self.take_exits().await;
+            self.take_answers().await;
             self.publish();
             let next = self.app.next(self.context.clock.now());
             tracing::debug!(app = %self.app.entry.assignment.app, ?next, "next");
@@ -85,6 +91,8 @@ impl Worker {
                 Next::Clear(indices) => self.clear(indices).await,
                 Next::Create(index) => self.create(index).await,
                 Next::Start(index) => self.start(index).await,
+                Next::Kill(indices) => self.kill(indices).await,
+                Next::Probe(index, kind) => self.probe(index, kind),
                 Next::Succeed => self.succeed().await,
                 Next::TearDown(ending) => self.tear_down(ending).await,
                 Next::GoneBack(ending) => self.gone_back(ending).await,
@@ -144,6 +152,15 @@ impl Worker {
         while let Some(exit) = self.exits.try_join_next() {
             if let Ok(exit) = exit {
                 self.ended(exit).await;
+            }
+        }
+    }
+
+    /// Takes the answers to probes that came meanwhile.
+    async fn take_answers(&mut self) {
+        while let Some(answer) = self.answers.try_join_next() {
+            if let Ok(answer) = answer {
+                self.answered(answer).await;
             }
         }
     }
@@ -292,7 +309,7 @@ impl Worker {
             matches!(container.state, ContainerState::Running(_)).then_some(*index)
         };
         for index in self.app.containers.iter().filter_map(is_up).collect::<Vec<_>>() {
-            let run = self.app.entry.instances.get(index as usize).map_or(0, |record| record.run);
+            let run = self.run_of(index);
             let key = self.key(index);
             let container = found.iter().find(|found| found.instance == key && found.run == run);
             let exit = match container.map(|found| &found.state) {
@@ -357,6 +374,11 @@ impl Worker {
                     self.ended(exit).await;
                 }
             }
+            Some(answer) = self.answers.join_next() => {
+                if let Ok(answer) = answer {
+                    self.answered(answer).await;
+                }
+            }
             () = timer => {}
             () = rewrite => drop(self.persist().await),
         }
@@ -388,7 +410,7 @@ impl Worker {
     }
 
     fn watch(&mut self, index: u32) {
-        let run = self.app.entry.instances.get(index as usize).map_or(0, |record| record.run);
+        let run = self.run_of(index);
         let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
         let handle = self.exits.spawn(async move { (index, run, end_of(&*runtime, &key, run).await) });
         self.watched.insert(index, handle);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use longshore_agent::runtime::{Found, FoundState, InstanceKey, Launch, LogQuery, Runtime};
 use longshore_demo_image::DemoImage;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use serde_json::json;
 
 use super::node::{Node, PATIENCE};
@@ -198,6 +200,27 @@ pub async fn a_call_that_is_dropped_leaves_what_delete_removes(bench: impl Bench
     bench.end().await;
 }
 
+pub async fn a_probe_is_put_inside_the_instance_and_what_does_not_run_has_no_answer(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let probe = |action: serde_json::Value| -> Probe { serde_json::from_value(action).unwrap() };
+    let served = probe(json!({ "httpGet": { "port": 8080, "path": "/healthz" }, "timeout": "10s" }));
+    let connected = probe(json!({ "tcpSocket": { "port": 8080 }, "timeout": "10s" }));
+    let refused = probe(json!({ "tcpSocket": { "port": 1 }, "timeout": "10s" }));
+    runtime.probe(&key("never"), &served).await.unwrap_err();
+    let launch = bench.started("a", Does::Stays).await;
+    let key = &launch.instance;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !runtime.probe(key, &served).await.unwrap().passed {
+        assert!(tokio::time::Instant::now() < deadline, "the instance never answers");
+    }
+    assert!(runtime.probe(key, &connected).await.unwrap().passed);
+    assert_eq!(runtime.probe(key, &refused).await.unwrap(), Answer::failed("connection refused"));
+    runtime.stop(key, PATIENCE).await.unwrap();
+    runtime.probe(key, &served).await.unwrap_err();
+    runtime.delete(key).await.unwrap();
+    bench.end().await;
+}
+
 pub async fn output_outlives_the_container_and_the_app(bench: impl Bench) {
     let runtime = bench.runtime();
     assert_eq!(bench.lines(&key("a"), None).await, None, "no output where there never was any");
@@ -227,6 +250,7 @@ macro_rules! holds {
             a_container_is_not_made_twice
             deletion_kills_what_runs_and_leaves_others_alone
             a_call_that_is_dropped_leaves_what_delete_removes
+            a_probe_is_put_inside_the_instance_and_what_does_not_run_has_no_answer
             output_outlives_the_container_and_the_app
         }
     };

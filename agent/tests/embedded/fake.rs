@@ -24,7 +24,7 @@ impl Bench for Fake {
 
     async fn launch(&self, app: &str, does: Does) -> Launch {
         let script = match does {
-            Does::Stays => "create=5ms&start=5ms",
+            Does::Stays => "create=5ms&start=5ms&opens=1:100000s",
             Does::Prints => "exit=0",
             Does::Fails => "exit=3",
         };

@@ -20,7 +20,7 @@ use longshore_proto::v1;
 use longshore_proto::v1::open_session_response::Message as Response;
 use prost::Message as _;
 use server::Scripted;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -44,6 +44,7 @@ impl Agent {
             allowances: Allowances::all(),
             capacity: longshore_agent::capacity::CapacityTable::default(),
             ports: PortTable::default(),
+            probes: Semaphore::new(1),
             clock: Clock::starting_at(Timestamp::now()),
             node: NodeName::parse("edge-1").unwrap(),
             host_ip: watch::Sender::new(None),

@@ -4,6 +4,7 @@
 mod admission;
 mod crashes;
 mod node;
+mod probes;
 mod trouble;
 mod updates;
 

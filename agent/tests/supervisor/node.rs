@@ -12,7 +12,7 @@ use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::{Report, Reporter};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
 use longshore_agent::runtime::{Allowances, FoundState, InstanceKey};
-use longshore_agent::supervisor::{Context, Supervisor};
+use longshore_agent::supervisor::{Context, MAX_PROBES_AT_ONCE, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::capability;
@@ -22,7 +22,7 @@ use longshore_model::node::Labels;
 use longshore_model::report::TaskReport;
 use longshore_model::spec::{AppSpec, ImageSource, Startup};
 use longshore_model::task::TaskState;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Far more virtual time than any test needs: reaching it means that what is waited for never comes.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -146,6 +146,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         allowances: Allowances::all(),
         capacity: CapacityTable::new(Amounts { cpu: 1000, memory: 1 << 30 }),
         ports: PortTable::default(),
+        probes: Semaphore::new(MAX_PROBES_AT_ONCE),
         clock: Clock::starting_at(Timestamp::now()),
         node: NodeName::parse("edge-1").unwrap(),
         host_ip: watch::Sender::new(None),

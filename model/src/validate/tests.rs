@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::order::Work;
+use crate::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
 use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Requests, Ulimit, Volume};
 use crate::targets::Targets;
 
@@ -317,6 +318,78 @@ fn a_fixed_port_is_for_one_instance() {
         spec.network = Network::Ports(vec![port(80, Some(8080), None), port(80, None, None)]);
     });
     assert_eq!(found, ["spec.network.port_mapping.ports[0].host_port"]);
+}
+
+/// Fields below a readiness probe that are wrong.
+fn probe_fields(action: Action, change: impl FnOnce(&mut Probe)) -> Vec<String> {
+    let mut probe = Probe::new(action);
+    change(&mut probe);
+    let found = fields(|spec| spec.readiness_probe = Some(probe));
+    found.into_iter().map(|field| field.strip_prefix("spec.readiness_probe.").unwrap_or(&field).to_owned()).collect()
+}
+
+fn get(change: impl FnOnce(&mut HttpGet)) -> Action {
+    let mut get =
+        HttpGet { scheme: Scheme::Http, host: None, port: 80, path: "/".to_owned(), http_headers: Vec::new() };
+    change(&mut get);
+    Action::HttpGet(get)
+}
+
+#[test]
+fn probes_have_limits() {
+    let none: [&str; 0] = [];
+    for right in ["/", "/a/b.c?d=e&f=%20g", "/~x/@y:z;1,2!$'()*+=[]"] {
+        assert_eq!(probe_fields(get(|get| get.path = right.to_owned()), |_| {}), none, "{right}");
+    }
+    for wrong in ["", "a", "http://x/", "/ HTTP/1.0\r\nX: y", "/a b", "/é", "/a#b", "/\0", "/\u{202e}"] {
+        assert_eq!(probe_fields(get(|get| get.path = wrong.to_owned()), |_| {}), ["http_get.path"], "{wrong}");
+    }
+    let long = format!("/{}", "a".repeat(limits::MAX_PROBE_PATH));
+    assert_eq!(probe_fields(get(|get| get.path = long), |_| {}), ["http_get.path"]);
+    for right in ["example.com", "till", "10.0.0.1", "fe80::1"] {
+        assert_eq!(probe_fields(get(|get| get.host = Some(right.to_owned())), |_| {}), none, "{right}");
+    }
+    for wrong in ["", "a b", "a..b", "-a", "user@host", "host:80", "[::1]", "exämple.com", "а.example"] {
+        let socket = Action::TcpSocket(TcpSocket { host: Some(wrong.to_owned()), port: 1 });
+        assert_eq!(probe_fields(socket, |_| {}), ["tcp_socket.host"], "{wrong}");
+    }
+    assert_eq!(probe_fields(get(|get| get.port = 0), |_| {}), ["http_get.port"]);
+    let header = |name: &str, value: &str| Header { name: name.to_owned(), value: value.to_owned() };
+    for (name, value, field) in [
+        ("", "", "name"),
+        ("a b", "", "name"),
+        ("X:", "", "name"),
+        ("Content-Length", "5", "name"),
+        ("transfer-ENCODING", "chunked", "name"),
+        ("X", "a\r\nY: b", "value"),
+        ("X", "\0", "value"),
+        ("X", "é", "value"),
+    ] {
+        let headers = vec![header("Ok", "fine, too"), header(name, value)];
+        let found = probe_fields(get(|get| get.http_headers = headers), |_| {});
+        assert_eq!(found, [format!("http_get.http_headers[1].{field}")], "{name} {value}");
+    }
+    let (name, value) = ("n".repeat(limits::MAX_PROBE_HEADER_NAME + 1), "v".repeat(limits::MAX_PROBE_HEADER_VALUE + 1));
+    let found = probe_fields(get(|get| get.http_headers = vec![header(&name, &value)]), |_| {});
+    assert_eq!(found, ["http_get.http_headers[0].name", "http_get.http_headers[0].value"]);
+    let many = vec![header("X", ""); limits::MAX_PROBE_HEADERS + 1];
+    assert_eq!(probe_fields(get(|get| get.http_headers = many), |_| {}), ["http_get.http_headers"]);
+}
+
+#[test]
+fn all_that_is_wrong_with_a_probe_is_found_at_once() {
+    let found = probe_fields(get(|_| {}), |probe| {
+        probe.initial_delay = limits::MAX_PROBE_PERIOD + Duration::from_nanos(1);
+        probe.period = Duration::from_millis(999);
+        probe.timeout = Duration::MAX;
+        (probe.success_threshold, probe.failure_threshold) = (0, 101);
+    });
+    assert_eq!(found, ["initial_delay", "period", "timeout", "failure_threshold", "success_threshold"]);
+    let liveness = wrong(|spec| {
+        let action = Action::TcpSocket(TcpSocket { host: None, port: 1 });
+        spec.liveness_probe = Some(Probe { success_threshold: 2, ..Probe::new(action) });
+    });
+    assert_eq!(liveness.to_string(), "spec.liveness_probe.success_threshold: is 2; for liveness it must be 1");
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use longshore_model::app::{App, AppState, AppStatus, BoundPort, Desired, InstanceExit, InstanceState, InstanceStatus};
+use longshore_model::health::Readiness;
 use longshore_model::limits;
 use longshore_model::name::JobId;
 use longshore_model::spec::AppSpec;
 use longshore_model::validate::{Path, Violations};
 
 use super::spec::port_number;
-use super::{FromWire, address, bounded, mirrored, optional, required, timestamp};
+use super::{FromWire, address, bounded, message, mirrored, optional, required, timestamp};
 use crate::v1;
 
 /// Instances of one report; more than a spec allows cannot be.
@@ -21,6 +22,7 @@ mirrored!(AppState, AppState, none: Some(Self::Unknown), {
     Unknown => Unspecified,
     Starting => Starting,
     Running => Running,
+    NotReady => NotReady,
     BackOff => BackOff,
     Completed => Completed,
     Failed => Failed,
@@ -79,6 +81,8 @@ impl From<&InstanceStatus> for v1::InstanceStatus {
             starts: status.starts,
             start_time: status.start_time.map(timestamp),
             last_exit: status.last_exit.map(v1::InstanceExit::from),
+            readiness: status.readiness.as_ref().map(v1::Readiness::from),
+            last_exit_reason: status.last_exit_reason.clone().unwrap_or_default(),
         }
     }
 }
@@ -88,13 +92,33 @@ impl FromWire<v1::InstanceStatus> for InstanceStatus {
         let state = FromWire::from_wire(wire.state, path.field("state"), bad);
         let start_time = optional(wire.start_time, path.field("start_time"), bad);
         let last_exit = optional(wire.last_exit, path.field("last_exit"), bad);
+        let readiness = optional(wire.readiness, path.field("readiness"), bad);
         Some(Self {
             index: wire.index,
             state: state?,
             starts: wire.starts,
             start_time: start_time?,
             last_exit: last_exit?,
+            last_exit_reason: Some(message(wire.last_exit_reason)).filter(|reason| !reason.is_empty()),
+            readiness: readiness?,
         })
+    }
+}
+
+impl From<&Readiness> for v1::Readiness {
+    fn from(readiness: &Readiness) -> Self {
+        Self {
+            ready: readiness.ready,
+            since_time: Some(timestamp(readiness.since)),
+            message: readiness.message.clone(),
+        }
+    }
+}
+
+impl FromWire<v1::Readiness> for Readiness {
+    fn from_wire(wire: v1::Readiness, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let since = required(wire.since_time, path.field("since_time"), bad)?;
+        Some(Self { ready: wire.ready, since, message: message(wire.message) })
     }
 }
 

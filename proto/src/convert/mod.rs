@@ -17,6 +17,7 @@ mod app;
 mod audit;
 mod job;
 mod node;
+mod probe;
 mod registry;
 mod spec;
 mod task;

@@ -72,6 +72,8 @@ impl From<&AppSpec> for v1::AppSpec {
             pids_limit: spec.pids_limit.unwrap_or(0),
             ulimits: spec.ulimits.iter().map(v1::Ulimit::from).collect(),
             shm_size_bytes: spec.shm_size.unwrap_or(0),
+            liveness_probe: spec.liveness_probe.as_ref().map(v1::Probe::from),
+            readiness_probe: spec.readiness_probe.as_ref().map(v1::Probe::from),
         }
     }
 }
@@ -105,6 +107,8 @@ impl FromWire<v1::AppSpec> for AppSpec {
             pids_limit: (wire.pids_limit != 0).then_some(wire.pids_limit),
             ulimits: wire.ulimits.into_iter().map(Ulimit::from).collect(),
             shm_size: (wire.shm_size_bytes != 0).then_some(wire.shm_size_bytes),
+            liveness_probe: optional(wire.liveness_probe, path.field("liveness_probe"), bad).flatten(),
+            readiness_probe: optional(wire.readiness_probe, path.field("readiness_probe"), bad).flatten(),
         })
     }
 }

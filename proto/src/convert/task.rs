@@ -42,6 +42,7 @@ mirrored!(FailureReason, FailureReason, none: None, {
     PullStalled => PullStalled,
     AppNotFound => AppNotFound, InsufficientResources => InsufficientResources,
     NodeValueMissing => NodeValueMissing,
+    LivenessProbeFailed => LivenessProbeFailed,
 });
 
 impl From<&Task> for v1::Task {

@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit, InstanceState, InstanceStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::failure::{Failure, FailureReason};
+use longshore_model::health::Readiness;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::{NetworkInterface, Node, NodeInfo};
 use longshore_model::order::{JobOrder, Work};
+use longshore_model::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
@@ -98,6 +100,27 @@ fn network() -> impl Strategy<Value = Network> {
     prop_oneof![Just(Network::Host), vec(port, 0..4).prop_map(Network::Ports)]
 }
 
+fn probe() -> impl Strategy<Value = Probe> {
+    let host = || option::of(".{1,20}");
+    let header = (any::<String>(), any::<String>()).prop_map(|(name, value)| Header { name, value });
+    let scheme = select(vec![Scheme::Http, Scheme::Https]);
+    let get = (scheme, host(), any::<u16>(), ".{1,20}", vec(header, 0..3)).prop_map(
+        |(scheme, host, port, path, http_headers)| Action::HttpGet(HttpGet { scheme, host, port, path, http_headers }),
+    );
+    let socket = (host(), any::<u16>()).prop_map(|(host, port)| Action::TcpSocket(TcpSocket { host, port }));
+    let action = prop_oneof![get, socket];
+    (action, span(), span(), span(), 1..=u32::MAX, 1..=u32::MAX).prop_map(
+        |(action, initial_delay, period, timeout, success_threshold, failure_threshold)| Probe {
+            action,
+            initial_delay,
+            period,
+            timeout,
+            success_threshold,
+            failure_threshold,
+        },
+    )
+}
+
 pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     let restart = select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]);
     let amounts = || (nonzero(), option::of(1..=u64::MAX));
@@ -109,10 +132,12 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     let words = || vec(any::<String>(), 0..3);
     let what = (any::<String>(), image(), words(), words(), vec(env(), 0..3), resources);
     let security = (any::<bool>(), any::<bool>());
-    let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup, security);
+    let probes = (option::of(probe()), option::of(probe()));
+    let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup, security, probes);
     (what, how, options()).prop_map(|(what, how, options)| {
         let (name, image, command, args, env, resources) = what;
-        let (restart_policy, instances, volumes, network, startup, (privileged, host_pid)) = how;
+        let (restart_policy, instances, volumes, network, startup, (privileged, host_pid), probes) = how;
+        let (liveness_probe, readiness_probe) = probes;
         AppSpec {
             name,
             image,
@@ -125,6 +150,8 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
             volumes,
             network,
             startup,
+            liveness_probe,
+            readiness_probe,
             privileged,
             host_pid,
             ..options
@@ -266,6 +293,7 @@ pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
         AppState::Unknown,
         AppState::Starting,
         AppState::Running,
+        AppState::NotReady,
         AppState::BackOff,
         AppState::Completed,
         AppState::Failed,
@@ -278,13 +306,21 @@ pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
     });
     let instance_states =
         vec![InstanceState::Waiting, InstanceState::Running, InstanceState::BackOff, InstanceState::Exited];
-    let instance = (any::<u32>(), select(instance_states), any::<u32>(), option::of(time()), option::of(exit))
-        .prop_map(|(index, state, starts, start_time, last_exit)| InstanceStatus {
+    let readiness = (any::<bool>(), time(), any::<String>()).prop_map(|(ready, since, message)| Readiness {
+        ready,
+        since,
+        message,
+    });
+    let probed = (option::of(".{1,20}"), option::of(readiness));
+    let instance = (any::<u32>(), select(instance_states), any::<u32>(), option::of(time()), option::of(exit), probed)
+        .prop_map(|(index, state, starts, start_time, last_exit, (last_exit_reason, readiness))| InstanceStatus {
             index,
             state,
             starts,
             start_time,
             last_exit,
+            last_exit_reason,
+            readiness,
         });
     let port = (any::<u32>(), any::<u16>(), any::<u16>(), protocol(), any::<u32>()).prop_map(
         |(instance, container_port, host_port, protocol, ip)| BoundPort {

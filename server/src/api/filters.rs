@@ -41,7 +41,7 @@ const TASK_STATE: Kind = Kind::Word {
 };
 const APP_STATE: Kind = Kind::Word {
     prefix: "APP_STATE_",
-    words: &["UNSPECIFIED", "STARTING", "RUNNING", "BACK_OFF", "COMPLETED", "FAILED", "REMOVED"],
+    words: &["UNSPECIFIED", "STARTING", "RUNNING", "NOT_READY", "BACK_OFF", "COMPLETED", "FAILED", "REMOVED"],
 };
 const FAILURE_REASON: Kind = Kind::Word {
     prefix: "FAILURE_REASON_",
@@ -65,6 +65,7 @@ const FAILURE_REASON: Kind = Kind::Word {
         "RUNTIME_ERROR",
         "PULL_STALLED",
         "APP_NOT_FOUND",
+        "LIVENESS_PROBE_FAILED",
         "INSUFFICIENT_RESOURCES",
         "NODE_VALUE_MISSING",
     ],

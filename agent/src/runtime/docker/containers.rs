@@ -3,6 +3,7 @@
 //! Nothing of them is kept in memory but what the engine itself may forget: what exists is told by its labels.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
 use longshore_model::command;
 use longshore_model::failure::FailureReason;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use longshore_model::spec::Ulimit;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::OwnedMutexGuard;
@@ -30,6 +33,7 @@ use super::output::{Copies, Copy};
 use super::request::{self, Labels, Parts};
 use super::{RECONNECT, Settings, kernel_log};
 use crate::host_path::HostPaths;
+use crate::probe::{self, Network};
 use crate::runtime::layout::Layout;
 use crate::runtime::{
     Found, FoundState, InstanceKey, Launch, Rotation, RuntimeError, failure, files, removed, volumes,
@@ -249,6 +253,21 @@ impl Containers {
         Ok(())
     }
 
+    /// As [`crate::runtime::Runtime::probe`].
+    pub(super) async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
+        let docker = self.engine.client().await?;
+        let id = self.newest(&docker, instance).await?.id;
+        let pid = running_pid(&self.inspect(&docker, &id).await?)?;
+        let network = File::open(format!("/proc/{pid}/ns/net"));
+        let network = network.map_err(|e| failure::io("opening the container's network", e))?;
+        // Looked at once more: it may have ended meanwhile, and its pid be another's.
+        if running_pid(&self.inspect(&docker, &id).await?)? != pid {
+            return Err(failure::other("the container has just ended"));
+        }
+        let network = Network::of(network).map_err(|e| failure::io("looking at the container's network", e))?;
+        Ok(probe::ask(probe, network).await)
+    }
+
     /// As [`crate::runtime::Runtime::remove_app`].
     pub(super) async fn remove_app(&self, app: &AppName) -> Result<(), RuntimeError> {
         let (layout, app) = (self.layout.clone(), app.clone());
@@ -441,6 +460,12 @@ fn engines_rotation(ours: Rotation, facts: &Facts) -> Rotation {
 /// What an engine knows of a container.
 async fn look(docker: &Docker, id: &str) -> Result<ContainerInspectResponse, Error> {
     patiently(|| docker.inspect_container(id, None)).await
+}
+
+/// The first process of a container that runs.
+fn running_pid(container: &ContainerInspectResponse) -> Result<i64, RuntimeError> {
+    let pid = container.state.as_ref().filter(|_| is_running(container)).and_then(|state| state.pid);
+    pid.filter(|pid| *pid > 0).ok_or_else(|| failure::other("the container does not run"))
 }
 
 /// When a container was started; `None` if it never was.

@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
 use longshore_model::backoff::Backoff;
 use longshore_model::capability;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
@@ -221,6 +223,7 @@ impl Runtime for DockerRuntime {
             capability::CONTAINER_STOP,
             capability::CONTAINER_READ_ONLY_ROOT,
             capability::SECURITY_CAPABILITIES,
+            capability::PROBES,
         ];
         let perhaps = [
             (facts.limits_cpu, capability::RESOURCES_CPU),
@@ -274,6 +277,10 @@ impl Runtime for DockerRuntime {
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.containers.list().await
+    }
+
+    async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
+        self.containers.probe(instance, probe).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

@@ -12,8 +12,10 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
+use longshore_model::health;
 use longshore_model::limits;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use longshore_model::spec::Network;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
@@ -28,6 +30,7 @@ use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
 use super::{failure, files, owner, removed, sweep, volumes};
 use crate::host_path::HostPaths;
+use crate::probe;
 use crate::runtime::{Allowances, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
@@ -359,6 +362,17 @@ impl Containers {
             });
         }
         Ok(found)
+    }
+
+    /// As [`crate::runtime::Runtime::probe`].
+    pub(super) async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<health::Answer, RuntimeError> {
+        let container = self.newest(instance)?;
+        // The shim lives in the container's network.
+        let network = super::lock::network_of_holder(&container.join(layout::LOCK));
+        let network = network.map_err(|e| failure::io("opening the container's network", e))?;
+        let network = network.ok_or_else(|| failure::other("the container's shim is gone"))?;
+        let network = probe::Network::of(network).map_err(|e| failure::io("looking at the container's network", e))?;
+        Ok(probe::ask(probe, network).await)
     }
 
     /// As [`crate::runtime::Runtime::logs`].

@@ -75,6 +75,16 @@ pub(super) fn is_held(path: &Path) -> io::Result<bool> {
     Ok(holder(path)?.is_some())
 }
 
+/// The network namespace of the process that holds the lock, and of no other; `None` if nobody holds it.
+pub(super) fn network_of_holder(path: &Path) -> io::Result<Option<File>> {
+    let Some(pid) = holder(path)?.filter(|pid| *pid > 0) else { return Ok(None) };
+    let network = match File::open(format!("/proc/{pid}/ns/net")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    Ok((holder(path)? == Some(pid)).then_some(network))
+}
+
 /// Kills the process that holds the lock, and no other: the lock is looked at again once the process is pinned.
 pub(super) fn kill_holder(path: &Path) -> io::Result<()> {
     let Some(raw) = holder(path)? else { return Ok(()) };

@@ -13,7 +13,9 @@ use longshore_model::app::InstanceExit;
 use longshore_model::capability;
 use longshore_model::command;
 use longshore_model::failure::FailureReason;
+use longshore_model::health::Answer;
 use longshore_model::name::AppName;
+use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
@@ -175,6 +177,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.containers.list().await
+    }
+
+    async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
+        self.containers.probe(instance, probe).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

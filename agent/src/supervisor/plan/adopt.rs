@@ -48,7 +48,12 @@ impl App {
                 // Without that it was counted before, or is what our own deletion left of one that never ran.
                 FoundState::Exited(exit) if record.live => exits.push((index, exit)),
                 FoundState::Exited(_) => {}
-                FoundState::Running(_) => record.live = true,
+                FoundState::Running(_) => {
+                    record.live = true;
+                    if let ContainerState::Running(since) = state {
+                        app.begin_probing(index, since, now);
+                    }
+                }
                 // The start is counted when it is told again.
                 FoundState::Created if was_told_to_start => {
                     record.live = false;

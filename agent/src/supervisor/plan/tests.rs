@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_model::assignment::ImageAccess;
+use longshore_model::health::Answer;
 use longshore_model::name::{AppName, JobId};
 use longshore_model::node::Labels;
 use longshore_model::spec::{AppSpec, Startup};
@@ -128,6 +129,8 @@ impl World {
                     Ending::Removed => {}
                 }
             }
+            // Specs of this world have no probes: see `tests/supervisor/probes.rs`.
+            Next::Kill(_) | Next::Probe(..) => panic!("{next:?}", next = self.app.next(self.now)),
             Next::Wait(Some(moment)) => {
                 assert!(moment > self.now, "a wait that is over already would spin");
                 self.now = moment;
@@ -397,4 +400,35 @@ fn an_image_that_was_lost_is_fetched_again_as_it_was_and_else_by_its_name() {
     assert_eq!(stumble(&mut app, FailureReason::ImageNotFound), Next::Pull(image.clone()));
     assert_eq!(stumble(&mut app, FailureReason::RegistryUnreachable), Next::Pull(image));
     assert_eq!(stumble(&mut app, FailureReason::ImageNotFound), Next::Check);
+}
+
+#[test]
+fn a_probe_that_turns_decides_what_is_next_and_an_end_by_it_is_no_success() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut app = prepared(RestartPolicy::OnFailure);
+    let socket = serde_json::json!({ "tcpSocket": { "port": 1 }, "failureThreshold": 1 });
+    let mut spec = (*app.entry.assignment.spec).clone();
+    spec.liveness_probe = serde_json::from_value(socket.clone()).unwrap();
+    spec.readiness_probe = serde_json::from_value(socket).unwrap();
+    app.entry.assignment.spec = spec.into();
+    app.creating(0);
+    app.created(0);
+    app.starting(0);
+    app.started(0, now, now);
+    let settled = later(now, Duration::from_secs(5));
+    assert!(!app.is_healthy(settled), "it has not said that it is ready");
+    for kind in [Kind::Liveness, Kind::Readiness] {
+        assert_eq!(app.next(now), Next::Probe(0, kind));
+        app.asking(0, kind, now);
+        assert_eq!(app.answered(0, kind, Answer::passed("yes"), now, now), kind == Kind::Readiness);
+    }
+    assert_eq!((app.next(now), app.next(settled)), (Next::Wait(Some(settled)), Next::Succeed));
+    app.asking(0, Kind::Liveness, settled);
+    assert!(app.answered(0, Kind::Liveness, Answer::failed("no"), settled, settled));
+    assert_eq!(app.next(now), Next::Kill(vec![0]));
+    app.exited(0, InstanceExit { code: 0, out_of_memory: false, time: now }, now);
+    let record = &app.entry.instances[0];
+    assert_eq!(record.last_exit_reason.as_deref(), Some("liveness probe failed: no"));
+    assert!(!record.ended && record.not_before.is_some(), "what was killed is started again, whatever its exit code");
+    assert_eq!((app.next(now), app.readiness(0)), (Next::Clear(vec![0]), None));
 }

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Worker, blocking, overtaken, refusal};
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 use crate::supervisor::Context;
-use crate::supervisor::plan::Side;
+use crate::supervisor::plan::{Next, Side};
 use crate::{capability, node, ports};
 
 /// What became of something that takes long.
@@ -127,26 +127,44 @@ impl Worker {
     }
 
     /// As [`Worker::unless_overtaken`], for what takes long: while an update is checked or fetched, the containers of the
-    /// revision before go on, and may end or be due to be started again.
+    /// revision before go on, and may end or be due to be started again. Their probes go on beside it.
     async fn unless_disturbed<T>(&mut self, action: impl Future<Output = T>) -> Way<T> {
         let clock = self.context.clock;
-        let (is_beside, due) = (self.app.runs_proven(), self.app.next_disturbance(clock.now()));
-        let timer = async {
-            match due {
-                Some(moment) => tokio::time::sleep_until(clock.instant(moment)).await,
-                None => std::future::pending().await,
+        let is_beside = self.app.runs_proven();
+        tokio::pin!(action);
+        loop {
+            self.publish();
+            let due = match self.app.meanwhile(clock.now()) {
+                Next::Wait(due) => due,
+                Next::Probe(index, kind) => {
+                    self.probe(index, kind);
+                    continue;
+                }
+                _ => return Way::Disturbed,
+            };
+            let timer = async {
+                match due {
+                    Some(moment) => tokio::time::sleep_until(clock.instant(moment)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                done = &mut action => return Way::Done(done),
+                () = overtaken(&self.app, self.orders.clone()) => return Way::Overtaken,
+                () = timer => {}
+                Some(exit) = self.exits.join_next(), if is_beside => {
+                    if let Ok(exit) = exit {
+                        self.ended(exit).await;
+                    }
+                    return Way::Disturbed;
+                }
+                Some(answer) = self.answers.join_next(), if is_beside => {
+                    if let Ok(answer) = answer {
+                        self.answered(answer).await;
+                    }
+                }
             }
-        };
-        let exit = tokio::select! {
-            done = action => return Way::Done(done),
-            () = overtaken(&self.app, self.orders.clone()) => return Way::Overtaken,
-            () = timer => return Way::Disturbed,
-            Some(exit) = self.exits.join_next(), if is_beside => exit,
-        };
-        if let Ok(exit) = exit {
-            self.ended(exit).await;
         }
-        Way::Disturbed
     }
 
     fn unprepared(&mut self, error: RuntimeError) {

@@ -1,7 +1,7 @@
 //! `longshore app list`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{App, ListAppsResponse};
+use longshore_proto::v1::{App, InstanceState, InstanceStatus, ListAppsResponse};
 
 use crate::commands::Context;
 use crate::error::Error;
@@ -42,12 +42,25 @@ pub(crate) fn table(apps: &[App], now: Timestamp) -> String {
             app.node_name.clone(),
             app.app_name.clone(),
             text::app_state(app),
+            ready(app),
             starts(app).to_string(),
             text::ports(app),
             text::age(app.update_time.as_ref(), now),
         ]
     };
-    text::table(["NODE", "APP", "STATE", "STARTS", "PORTS", "SINCE"], apps.iter().map(row))
+    text::table(["NODE", "APP", "STATE", "READY", "STARTS", "PORTS", "SINCE"], apps.iter().map(row))
+}
+
+/// How many instances are up, and ready where they have a probe, of how many there are.
+fn ready(app: &App) -> String {
+    let Some(status) = app.status.as_ref().filter(|status| !status.instances.is_empty()) else {
+        return "-".to_owned();
+    };
+    let is_ready = |instance: &&InstanceStatus| {
+        let is_up = instance.state() == InstanceState::Running;
+        is_up && instance.readiness.as_ref().is_none_or(|readiness| readiness.ready)
+    };
+    format!("{}/{}", status.instances.iter().filter(is_ready).count(), status.instances.len())
 }
 
 /// Starts of all instances.
@@ -58,10 +71,15 @@ fn starts(app: &App) -> u32 {
 #[cfg(test)]
 mod tests {
     use longshore_proto::v1::{
-        AppSpec, AppState, AppStatus, BoundPort, HostNetwork, InstanceStatus, Network, Protocol, network,
+        AppSpec, AppState, AppStatus, BoundPort, HostNetwork, Network, Protocol, Readiness, network,
     };
 
     use super::*;
+
+    fn up(starts: u32, ready: Option<bool>) -> InstanceStatus {
+        let readiness = ready.map(|ready| Readiness { ready, ..Default::default() });
+        InstanceStatus { state: InstanceState::Running.into(), starts, readiness, ..Default::default() }
+    }
 
     #[test]
     fn a_list_of_apps() {
@@ -77,7 +95,7 @@ mod tests {
             app_name: "till-x1".to_owned(),
             status: Some(AppStatus {
                 state: AppState::BackOff.into(),
-                instances: vec![InstanceStatus { starts: 4, ..Default::default() }],
+                instances: vec![up(4, None), up(1, Some(true)), up(1, Some(false)), InstanceStatus::default()],
                 ports: vec![port],
             }),
             ..Default::default()
@@ -93,9 +111,9 @@ mod tests {
             ..Default::default()
         };
         let expected = "\
-NODE     APP      STATE     STARTS  PORTS                    SINCE
-store-1  till-x1  BACK_OFF  4       0.0.0.0:32768->8080/tcp  -
-store-2  vpn-y2   REMOVING  0       host                     -";
+NODE     APP      STATE     READY  STARTS  PORTS                    SINCE
+store-1  till-x1  BACK_OFF  2/4    6       0.0.0.0:32768->8080/tcp  -
+store-2  vpn-y2   REMOVING  -      0       host                     -";
         assert_eq!(table(&[mapped, host], Timestamp::UNIX_EPOCH), expected);
     }
 }

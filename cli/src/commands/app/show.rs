@@ -52,28 +52,42 @@ fn instances(app: &App, status: &AppStatus, now: Timestamp) -> String {
         [
             format!("{}-{}", app.app_name, instance.index),
             text::word(state.as_str_name(), "INSTANCE_STATE_"),
+            ready(instance, now),
             instance.starts.to_string(),
             text::age(instance.start_time.as_ref(), now),
             last_exit(instance, now),
         ]
     };
-    text::table(["INSTANCE", "STATE", "STARTS", "STARTED", "LAST EXIT"], status.instances.iter().map(row))
+    text::table(["INSTANCE", "STATE", "READY", "STARTS", "STARTED", "LAST EXIT"], status.instances.iter().map(row))
+}
+
+/// What the readiness probe says, and for how long: `yes, 5m`, or `no, 12s: HTTP 503`.
+fn ready(instance: &InstanceStatus, now: Timestamp) -> String {
+    let Some(readiness) = &instance.readiness else { return "-".to_owned() };
+    let age = text::age(readiness.since_time.as_ref(), now);
+    match (readiness.ready, readiness.message.as_str()) {
+        (true, _) => format!("yes, {age}"),
+        (false, "") => format!("no, {age}"),
+        (false, answer) => format!("no, {age}: {answer}"),
+    }
 }
 
 fn last_exit(instance: &InstanceStatus, now: Timestamp) -> String {
     let Some(exit) = &instance.last_exit else { return "-".to_owned() };
-    let reason = if exit.out_of_memory { ", out of memory" } else { "" };
-    format!("code {}{reason}, {} ago", exit.code, text::age(exit.time.as_ref(), now))
+    let memory = if exit.out_of_memory { ", out of memory" } else { "" };
+    let reason = &instance.last_exit_reason;
+    let reason = if reason.is_empty() { String::new() } else { format!(", {reason}") };
+    format!("code {}{memory}{reason}, {} ago", exit.code, text::age(exit.time.as_ref(), now))
 }
 
 #[cfg(test)]
 mod tests {
-    use longshore_proto::v1::{AppState, InstanceExit};
+    use longshore_proto::v1::{AppState, InstanceExit, Readiness};
 
     use super::*;
 
     #[test]
-    fn an_app_that_was_killed_for_its_memory() {
+    fn an_app_with_an_instance_out_of_memory_and_one_that_is_not_ready() {
         let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
         let instance = InstanceStatus {
             state: InstanceState::BackOff.into(),
@@ -82,11 +96,24 @@ mod tests {
             last_exit: Some(InstanceExit { code: 137, out_of_memory: true, time: time(130) }),
             ..Default::default()
         };
+        let probed = InstanceStatus {
+            index: 1,
+            state: InstanceState::Running.into(),
+            starts: 3,
+            start_time: time(150),
+            last_exit: Some(InstanceExit { code: 143, out_of_memory: false, time: time(149) }),
+            last_exit_reason: "liveness probe failed: HTTP 500".to_owned(),
+            readiness: Some(Readiness { ready: false, since_time: time(150), message: "HTTP 503".to_owned() }),
+        };
         let app = App {
             node_name: "store-1".to_owned(),
             app_name: "till-x1".to_owned(),
             revision: 3,
-            status: Some(AppStatus { state: AppState::BackOff.into(), instances: vec![instance], ports: Vec::new() }),
+            status: Some(AppStatus {
+                state: AppState::BackOff.into(),
+                instances: vec![instance, probed],
+                ports: Vec::new(),
+            }),
             ..Default::default()
         };
         let expected = "\
@@ -97,8 +124,9 @@ Image:     -
 Ports:     -
 Revision:  3
 
-INSTANCE   STATE     STARTS  STARTED  LAST EXIT
-till-x1-0  BACK_OFF  2       60s      code 137, out of memory, 30s ago";
+INSTANCE   STATE     READY              STARTS  STARTED  LAST EXIT
+till-x1-0  BACK_OFF  -                  2       60s      code 137, out of memory, 30s ago
+till-x1-1  RUNNING   no, 10s: HTTP 503  3       10s      code 143, liveness probe failed: HTTP 500, 11s ago";
         assert_eq!(text(&app, Timestamp::from_second(160).unwrap_or_default()), expected);
     }
 }

@@ -9,7 +9,7 @@ use longshore_model::clock::Clock;
 use longshore_model::job::Job;
 use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, AppEffect, Changed};
-use longshore_model::name::{JobId, NodeName};
+use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::preflight::{self, Refusal};
 use longshore_model::task::{Task, TaskState};
 use rusqlite::params;
@@ -233,6 +233,12 @@ impl Batch<'_> {
             let mut tasks = self.tasks(id, OPEN)?;
             let job = Arc::make_mut(&mut self.job(id)?.job);
             let changed = machine::pass_deadline(job, &mut tasks, now);
+            let app = job.app.clone();
+            for Changed { index, .. } in &changed {
+                if let Some(task) = tasks.get_mut(*index) {
+                    self.explain(&app, task)?;
+                }
+            }
             self.job_changed(id);
             self.take_changed(id, tasks, &changed, now)?;
         }
@@ -242,6 +248,20 @@ impl Batch<'_> {
             .prepare_cached("SELECT min(deadline) FROM job WHERE deadline IS NOT NULL")?
             .query_row([], |row| rows::optional_time(row, 0))?;
         Ok(next)
+    }
+
+    /// Says of a task that was out of time which instance was not ready then, if its node has told of one.
+    fn explain(&mut self, app: &AppName, task: &mut Task) -> Result<(), StoreError> {
+        let Some(failure) = task.failure.take() else { return Ok(()) };
+        let mut why = None;
+        if failure.step == TaskState::Settling {
+            why = self.app(app, &task.node)?.as_ref().and_then(|row| row.app.status.unreadiness());
+        }
+        task.failure = Some(match why {
+            Some(why) => failure.with_outcome(&why),
+            None => failure,
+        });
+        Ok(())
     }
 
     /// Sets the tasks in flight aside whose nodes have been away for long enough; returns the time until the next is due.
