@@ -13,6 +13,7 @@ use longshore_model::name::NodeName;
 use longshore_model::quantity::{self, duration};
 use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
+use longshore_traces::Collector;
 
 use crate::host_path::HostPaths;
 use crate::runtime::embedded::EgressChoice;
@@ -38,6 +39,9 @@ pub struct Cli {
     /// Which logs are written, such as `info` or `longshore_agent=debug,warn`.
     #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "LONGSHORE_LOG", value_parser = filter)]
     pub log: String,
+    /// Collector of OpenTelemetry, as http://HOST:PORT, that is sent spans by OTLP over gRPC; none are without it.
+    #[arg(long, global = true, value_name = "URL", env = "LONGSHORE_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Collector>,
     /// YAML file of settings, each named like its flag [default: /etc/longshore/agent.yaml, if it is there].
     #[arg(long, global = true, value_name = "FILE", env = "LONGSHORE_AGENT_CONFIG")]
     pub config: Option<PathBuf>,

@@ -31,12 +31,13 @@ use longshore_model::capability;
 use longshore_model::name::NodeName;
 use longshore_settings::{Mistakes, Origins};
 use longshore_tls::KeepAlive;
+use longshore_traces::{Traces, TracesError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 fn main() -> ExitCode {
     // Before anything that could start a thread: a shim must have one only.
@@ -51,8 +52,18 @@ fn main() -> ExitCode {
         Err(usage) => usage.exit(),
     };
     let cli = reading.matches.as_ref().and_then(|matches| Cli::from_arg_matches(matches).ok());
-    start_logging(cli.as_ref());
-    match begin(cli.map(|cli| cli.command), &reading.origins, reading.mistakes) {
+    let started = start_logging(cli.as_ref());
+    let done = match started {
+        Ok(traces) => {
+            let done = begin(cli.map(|cli| cli.command), &reading.origins, reading.mistakes);
+            if let Some(traces) = traces {
+                traces.finish();
+            }
+            done
+        }
+        Err(error) => Err(error.into()),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -61,16 +72,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(cli: Option<&Cli>) {
+fn start_logging(cli: Option<&Cli>) -> Result<Option<Traces>, TracesError> {
     // Mistakes have to be told even where the settings of the log are among them.
-    let filter = cli.map_or("info", |cli| &cli.log);
-    let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    let filter = EnvFilter::new(cli.map_or("info", |cli| &cli.log));
     // Colours are for eyes, not for files.
-    let logs = logs.with_ansi(std::io::stderr().is_terminal());
-    match cli.map_or(LogFormat::Text, |cli| cli.log_format) {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = match cli.map_or(LogFormat::Text, |cli| cli.log_format) {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    let collector = cli.and_then(|cli| cli.otlp_endpoint.as_ref());
+    longshore_traces::install(log.with_filter(filter), collector, "longshore-agent", env!("CARGO_PKG_VERSION"))
 }
 
 /// Does what is asked for, unless there are mistakes.

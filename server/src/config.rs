@@ -12,6 +12,7 @@ use longshore_help::{Completion, Manual};
 use longshore_model::limits::DEFAULT_USER_TTL;
 use longshore_model::quantity;
 use longshore_settings::{Mistakes, Origins, Program};
+use longshore_traces::Collector;
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
@@ -66,6 +67,9 @@ pub struct LogArgs {
     /// What is logged, such as "info" or "info,longshore_server=debug".
     #[arg(long = "log", global = true, value_name = "FILTER", default_value = "info", env = "LONGSHORE_LOG", value_parser = filter)]
     pub log: String,
+    /// Collector of OpenTelemetry, as http://HOST:PORT, that is sent spans by OTLP over gRPC; none are without it.
+    #[arg(long, global = true, value_name = "URL", env = "LONGSHORE_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Collector>,
 }
 
 /// Formats of the log.

@@ -14,10 +14,11 @@ use longshore_server::identity::pki::{self, Holder};
 use longshore_server::serve::{Listeners, run};
 use longshore_server::{admin, backup};
 use longshore_settings::{Mistakes, Origins};
+use longshore_traces::{Traces, TracesError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 fn main() -> ExitCode {
     let reading = match config::program().read(std::env::args_os(), |name| std::env::var_os(name)) {
@@ -25,8 +26,18 @@ fn main() -> ExitCode {
         Err(usage) => usage.exit(),
     };
     let line = reading.matches.as_ref().and_then(|matches| CommandLine::from_arg_matches(matches).ok());
-    start_logging(line.as_ref().map(|line| &line.log));
-    match begin(line.as_ref().map(|line| &line.command), &reading.origins, reading.mistakes) {
+    let started = start_logging(line.as_ref().map(|line| &line.log));
+    let done = match started {
+        Ok(traces) => {
+            let done = begin(line.as_ref().map(|line| &line.command), &reading.origins, reading.mistakes);
+            if let Some(traces) = traces {
+                traces.finish();
+            }
+            done
+        }
+        Err(error) => Err(error.into()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -61,17 +72,16 @@ fn begin(command: Option<&Command>, origins: &Origins, mut mistakes: Mistakes) -
     }
 }
 
-fn start_logging(args: Option<&LogArgs>) {
+fn start_logging(args: Option<&LogArgs>) -> Result<Option<Traces>, TracesError> {
     // Mistakes have to be told even where the settings of the log are among them.
-    let filter = args.map_or("info", |args| &args.log);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match args.map_or(LogFormat::Text, |args| args.log_format) {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let filter = EnvFilter::new(args.map_or("info", |args| &args.log));
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = match args.map_or(LogFormat::Text, |args| args.log_format) {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    let collector = args.and_then(|args| args.otlp_endpoint.as_ref());
+    longshore_traces::install(log.with_filter(filter), collector, "longshore-server", env!("CARGO_PKG_VERSION"))
 }
 
 fn init(args: &InitArgs) -> anyhow::Result<()> {

@@ -35,5 +35,6 @@ mod removal;
 mod requests;
 mod security;
 mod storms;
+mod traces;
 mod transport;
 mod updates;

@@ -165,6 +165,15 @@ impl Worker {
         }
     }
 
+    #[tracing::instrument(
+        skip_all,
+        fields(
+            app = %self.app.entry.assignment.app,
+            job = %self.app.entry.assignment.job,
+            attempt = self.app.entry.assignment.attempt,
+            index
+        )
+    )]
     async fn create(&mut self, index: u32) {
         self.reach(TaskState::Creating);
         if let Err(error) = self.reserve_ports(self.app.target_side()).await {
@@ -191,6 +200,15 @@ impl Worker {
         }
     }
 
+    #[tracing::instrument(
+        skip_all,
+        fields(
+            app = %self.app.entry.assignment.app,
+            job = %self.app.entry.assignment.job,
+            attempt = self.app.entry.assignment.attempt,
+            index
+        )
+    )]
     async fn start(&mut self, index: u32) {
         self.reach(TaskState::Starting);
         self.app.starting(index);

@@ -38,6 +38,14 @@ pub(super) struct Pulling {
 }
 
 impl Worker {
+    #[tracing::instrument(
+        skip_all,
+        fields(
+            app = %self.app.entry.assignment.app,
+            job = %self.app.entry.assignment.job,
+            attempt = self.app.entry.assignment.attempt
+        )
+    )]
     pub(super) async fn check(&mut self) {
         self.reach(TaskState::Checking);
         let side = self.app.prepared_side();
@@ -95,6 +103,14 @@ impl Worker {
         Access::of(assignment.app.clone(), assignment.image_access, Arc::clone(&self.context.keyring))
     }
 
+    #[tracing::instrument(
+        skip_all,
+        fields(
+            app = %self.app.entry.assignment.app,
+            job = %self.app.entry.assignment.job,
+            attempt = self.app.entry.assignment.attempt
+        )
+    )]
     pub(super) async fn pull(&mut self, image: ResolvedImage) {
         self.reach(TaskState::Pulling);
         let mut pulling = match self.pulling.take().filter(|pulling| pulling.image == image) {
