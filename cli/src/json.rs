@@ -162,6 +162,7 @@ mod tests {
                 reason: v1::FailureReason::DeadlineExceeded.into(),
                 message: "Too late.".to_owned(),
                 step: v1::TaskState::Pulling.into(),
+                ..Default::default()
             }),
             end_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 }),
             ..Default::default()

@@ -26,6 +26,7 @@ fn failed(node: &str) -> Task {
         reason: FailureReason::PortInUse.into(),
         message: "Port 8080 is taken.".to_owned(),
         step: TaskState::Checking.into(),
+        ..Default::default()
     };
     Task { failure: Some(failure), ..task(node, TaskState::Failed) }
 }

@@ -1,5 +1,6 @@
 //! Tasks.
 
+use longshore_model::cause;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
 use longshore_model::validate::{Path, Violations};
@@ -53,7 +54,10 @@ impl From<&Task> for v1::Task {
             attempt: task.attempt,
             state: v1::TaskState::from(task.state).into(),
             pull: task.pull.map(v1::PullProgress::from),
-            failure: task.failure.as_ref().map(v1::Failure::from),
+            failure: task.failure.as_ref().map(|failure| {
+                let cause = cause::of(task).unwrap_or_default();
+                v1::Failure { cause, ..failure.into() }
+            }),
             cancel_requested: task.cancel_requested,
             absent_time: task.absent_time.map(timestamp),
             assign_time: task.assign_time.map(timestamp),
@@ -112,6 +116,7 @@ impl From<&Failure> for v1::Failure {
             reason: v1::FailureReason::from(failure.reason).into(),
             message: failure.message.clone(),
             step: v1::TaskState::from(failure.step).into(),
+            cause: String::new(),
         }
     }
 }

@@ -371,6 +371,7 @@ pub fn reached(assignment: &v1::Assignment, state: v1::TaskState) -> v1::report:
         reason: v1::FailureReason::PortInUse.into(),
         message: "Port 80 is taken.".to_owned(),
         step: v1::TaskState::Checking.into(),
+        ..Default::default()
     });
     v1::report::Subject::Task(v1::TaskReport {
         job_id: assignment.job_id.clone(),

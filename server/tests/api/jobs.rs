@@ -226,7 +226,8 @@ async fn failures_are_grouped_and_retried_by_cause() {
                 continue;
             }
         };
-        let failure = v1::Failure { reason: reason.into(), message, step: TaskState::Checking.into() };
+        let failure =
+            v1::Failure { reason: reason.into(), message, step: TaskState::Checking.into(), ..Default::default() };
         let v1::report::Subject::Task(task) = reached(&assignment, TaskState::Failed) else { unreachable!("a task") };
         agent.report(v1::report::Subject::Task(v1::TaskReport { failure: Some(failure), ..task })).await;
     }

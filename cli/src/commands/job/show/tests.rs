@@ -36,6 +36,7 @@ fn tasks() -> Vec<Task> {
         reason: FailureReason::ContainerExited.into(),
         message: "The container ended with exit code 3, three times.".to_owned(),
         step: TaskState::Settling.into(),
+        ..Default::default()
     };
     let late = TaskEvent { attempt: 1, state: TaskState::Succeeded.into(), late: true, ..Default::default() };
     vec![
