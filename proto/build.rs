@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "longshore/v1/agent.proto",
     "longshore/v1/app.proto",
     "longshore/v1/audit.proto",
+    "longshore/v1/configuration.proto",
     "longshore/v1/enrollment.proto",
     "longshore/v1/job.proto",
     "longshore/v1/node.proto",
@@ -14,11 +15,23 @@ const FILES: [&str; 9] = [
     "longshore/v1/user.proto",
 ];
 
+/// Maps whose order has to be the same each time, since requests are compared by their bytes.
+const ORDERED: [&str; 4] = [
+    ".longshore.v1.ConfigMap.data",
+    ".longshore.v1.CreateSecretRequest.data",
+    ".longshore.v1.UpdateSecretRequest.data",
+    ".longshore.v1.FetchedConfiguration.data",
+];
+
 /// Messages that hold a password: their `Debug` is written by hand and leaves it out.
-const WITH_SECRETS: [&str; 3] = [
+const WITH_SECRETS: [&str; 7] = [
     ".longshore.v1.CreateRegistryCredentialRequest",
     ".longshore.v1.UpdateRegistryCredentialRequest",
     ".longshore.v1.FetchRegistryCredentialResponse",
+    ".longshore.v1.CreateSecretRequest",
+    ".longshore.v1.UpdateSecretRequest",
+    ".longshore.v1.FetchedConfiguration",
+    ".longshore.v1.ConfigMap",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // The compiler encodes the set itself: prost's own encoding would drop custom options.
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure()
+    let configured = ORDERED.iter().fold(tonic_prost_build::configure(), |builder, path| builder.btree_map(path));
+    configured
         .codec_path("crate::codec::SmallCodec")
         // In order, so that the same message is the same bytes: a request that comes again is known by them.
         .btree_map(".")

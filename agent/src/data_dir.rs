@@ -9,6 +9,7 @@ use longshore_tls::{CredentialError, Credentials};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::configuration::Cache;
 use crate::durable;
 
 /// The root that the node trusts.
@@ -18,6 +19,8 @@ const CERTIFICATE_AND_KEY: &str = "node.pem";
 
 /// The key of an enrolment that has begun and not ended.
 const ENROLLING: &str = "enrolling.json";
+/// Name of the file with the key of kept configurations.
+const CONFIGURATION_KEY: &str = "configuration.key";
 
 /// An enrolment that has begun.
 #[derive(Serialize, Deserialize)]
@@ -240,6 +243,12 @@ impl DataDir {
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
         self.root.join("runtime")
+    }
+
+    /// Where it is kept what apps take from config maps and secrets, and the key that it is sealed with.
+    #[must_use]
+    pub fn configurations(&self) -> Cache {
+        Cache::new(self.root.join("configuration"), self.identity().join(CONFIGURATION_KEY))
     }
 
     /// The directory itself.

@@ -191,7 +191,7 @@ impl HostPaths {
     pub fn prepare(&self, spec: &AppSpec) -> Result<(), HostPathError> {
         spec.volumes.iter().try_for_each(|volume| match &volume.source {
             VolumeSource::HostPath(path) => self.pin(path).map(drop),
-            VolumeSource::EmptyDir(_) => Ok(()),
+            VolumeSource::EmptyDir(_) | VolumeSource::Projection(_) => Ok(()),
         })
     }
 

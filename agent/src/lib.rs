@@ -7,6 +7,7 @@ pub mod capability;
 pub mod capacity;
 pub mod clock;
 pub mod config;
+pub mod configuration;
 pub mod data_dir;
 pub mod doctor;
 pub mod durable;

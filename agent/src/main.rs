@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use longshore_agent::capacity::CapacityTable;
 use longshore_agent::clock::Clock;
 use longshore_agent::config::{self, Cli, Command, Doctor, Enroll, FindingsFormat, LogFormat, Reset, Run, RuntimeKind};
+use longshore_agent::configuration::ServerSource;
 use longshore_agent::data_dir::{DataDir, Enrolment};
 use longshore_agent::identity::Identity;
 use longshore_agent::keyring::ServerKeyring;
@@ -164,6 +165,8 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let live = watch::Sender::new(None);
     let context = Arc::new(Context {
         keyring: Arc::new(ServerKeyring::new(live.subscribe())),
+        configurations: Arc::new(ServerSource::new(live.subscribe())),
+        kept: data.configurations(),
         runtime: Arc::new(Measured::new(runtime, measures.clone())),
         ledger: Ledger::open(data.ledger())?,
         reporter: reporter.clone(),
@@ -223,6 +226,7 @@ async fn reset(arguments: &Reset) -> anyhow::Result<()> {
     docker::reset(data.path()).await.context("cannot remove the containers of the engine")?;
     embedded::reset(data.path()).context("cannot remove the containers")?;
     remove(&data.ledger())?;
+    data.configurations().retain_apps(&std::collections::BTreeSet::new())?;
     remove(&data.runtime())
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Mount {
     pub(crate) point: PathBuf,
     /// Type of its file system.
     pub(crate) kind: String,
+    /// What it is of, or what it is called.
+    pub(crate) source: String,
 }
 
 /// All mounts, those on top after those that they cover.
@@ -39,7 +41,9 @@ fn parse(table: &str) -> Vec<Mount> {
         let (head, tail) = line.split_once(" - ")?;
         let mut fields = head.split(' ');
         let (id, point) = (fields.next()?.parse().ok()?, fields.nth(3)?);
-        Some(Mount { id, point: unescape(point).into(), kind: tail.split(' ').next()?.to_owned() })
+        let mut tail = tail.split(' ');
+        let (kind, source) = (tail.next()?.to_owned(), tail.next().unwrap_or_default().to_owned());
+        Some(Mount { id, point: unescape(point).into(), kind, source })
     };
     table.lines().filter_map(read).collect()
 }
@@ -73,7 +77,10 @@ mod tests {
     #[test]
     fn mount_points_are_unescaped() {
         let table = "1 2 0:1 / /a\\040b rw shared:1 - tmpfs tmpfs rw\nnonsense\n13 1 0:2 /x /c rw - proc proc rw\n";
-        let mount = |id, point: &str, kind: &str| Mount { id, point: PathBuf::from(point), kind: kind.to_owned() };
+        let mount = |id, point: &str, kind: &str| {
+            let (point, kind) = (PathBuf::from(point), kind.to_owned());
+            Mount { id, point, source: kind.clone(), kind }
+        };
         assert_eq!(parse(table), [mount(1, "/a b", "tmpfs"), mount(13, "/c", "proc")]);
     }
 }

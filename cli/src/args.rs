@@ -73,6 +73,12 @@ pub(crate) enum Command {
     /// The audit log: who did what when.
     #[command(subcommand)]
     Audit(commands::audit::Audit),
+    /// Config maps: named sets of texts that apps get as environment or as files.
+    #[command(subcommand)]
+    Config(commands::config::Config),
+    /// Secrets: named sets of values that nobody sees, and that apps get as environment or as files.
+    #[command(subcommand)]
+    Secret(commands::secret::Secret),
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),

@@ -6,9 +6,11 @@ use std::time::Duration;
 use longshore_proto::v1;
 use longshore_proto::v1::app_service_client::AppServiceClient;
 use longshore_proto::v1::audit_service_client::AuditServiceClient;
+use longshore_proto::v1::config_map_service_client::ConfigMapServiceClient;
 use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
 use longshore_proto::v1::registry_credential_service_client::RegistryCredentialServiceClient;
+use longshore_proto::v1::secret_service_client::SecretServiceClient;
 use longshore_proto::v1::user_service_client::UserServiceClient;
 use longshore_tls::{Credentials, KeepAlive};
 use tonic::Request;
@@ -38,6 +40,10 @@ pub(crate) struct Client {
     pub(crate) users: UserServiceClient<Channel>,
     /// Registry credentials.
     pub(crate) registries: RegistryCredentialServiceClient<Channel>,
+    /// Config maps.
+    pub(crate) config_maps: ConfigMapServiceClient<Channel>,
+    /// Secrets.
+    pub(crate) secrets: SecretServiceClient<Channel>,
 }
 
 /// A request with the deadline of calls that answer at once.
@@ -64,7 +70,9 @@ impl Client {
             apps: AppServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()),
             users: UserServiceClient::new(channel.clone()),
-            registries: RegistryCredentialServiceClient::new(channel),
+            registries: RegistryCredentialServiceClient::new(channel.clone()),
+            config_maps: ConfigMapServiceClient::new(channel.clone()),
+            secrets: SecretServiceClient::new(channel),
         }
     }
 

@@ -13,7 +13,7 @@ use longshore_model::order::{JobOrder, Work};
 use longshore_model::probe::Probe;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Ulimit, Volume,
+    AppSpec, Capabilities, EnvFrom, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Ulimit, Volume,
 };
 use longshore_model::targets::Targets;
 use longshore_model::validate::{Path as PathOf, Violation, Violations};
@@ -54,6 +54,8 @@ struct SpecText {
     args: Words,
     #[serde(default)]
     env: Vec<EnvVar>,
+    #[serde(default)]
+    env_from: Vec<EnvFrom>,
     #[serde(default)]
     resources: Resources,
     #[serde(default)]
@@ -103,6 +105,7 @@ impl From<SpecText> for AppSpec {
             command: text.command.0,
             args: text.args.0,
             env: text.env,
+            env_from: text.env_from,
             resources: text.resources,
             restart_policy: text.restart_policy,
             instances: text.instances,

@@ -3,6 +3,7 @@
 //! The words are in `docs/protocol.md`. A node says them in its hello, and refuses what needs a word that it cannot say;
 //! [`LATER`] are those that the server does not even send without.
 
+use crate::configuration::{self, Kind};
 use crate::node_value;
 use crate::spec::{AppSpec, ImageSource, Medium, Network, VolumeSource};
 
@@ -38,6 +39,12 @@ pub const VOLUMES_HOST_PATH: &str = "volumes.host-path";
 pub const VOLUMES_EMPTY_DIR: &str = "volumes.empty-dir";
 /// Empty directories in memory as volumes.
 pub const VOLUMES_EMPTY_DIR_MEMORY: &str = "volumes.empty-dir.memory";
+/// Config maps as environment and as volumes.
+pub const CONFIG_MAPS: &str = "config-maps";
+/// Secrets as environment.
+pub const SECRETS_ENV: &str = "secrets.env";
+/// Secrets as volumes.
+pub const SECRETS_VOLUMES: &str = "secrets.volumes";
 /// Images from archives on the node.
 pub const IMAGE_ARCHIVE: &str = "image.archive";
 /// Images from registries.
@@ -61,7 +68,7 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 23] = [
+pub const ALL: [&str; 26] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
@@ -77,6 +84,9 @@ pub const ALL: [&str; 23] = [
     VOLUMES_HOST_PATH,
     VOLUMES_EMPTY_DIR,
     VOLUMES_EMPTY_DIR_MEMORY,
+    CONFIG_MAPS,
+    SECRETS_ENV,
+    SECRETS_VOLUMES,
     IMAGE_ARCHIVE,
     IMAGE_REGISTRY,
     PROBES,
@@ -89,9 +99,12 @@ pub const ALL: [&str; 23] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 14] = [
+pub const LATER: [&str; 17] = [
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
+    CONFIG_MAPS,
+    SECRETS_ENV,
+    SECRETS_VOLUMES,
     CONTAINER_ULIMITS,
     CONTAINER_SHM_SIZE,
     CONTAINER_USER,
@@ -182,6 +195,9 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         VOLUMES_EMPTY_DIR_MEMORY => {
             has_volume(|source| matches!(source, VolumeSource::EmptyDir(empty) if empty.medium == Medium::Memory))
         }
+        CONFIG_MAPS => configuration::needs(spec).keys().any(|(kind, _)| *kind == Kind::ConfigMap),
+        SECRETS_ENV => configuration::secret_uses(spec).0,
+        SECRETS_VOLUMES => configuration::secret_uses(spec).1,
         IMAGE_ARCHIVE => matches!(spec.image.source, ImageSource::Archive(_)),
         IMAGE_REGISTRY => matches!(spec.image.source, ImageSource::Reference(_)),
         PROBES => spec.liveness_probe.is_some() || spec.readiness_probe.is_some(),
@@ -250,6 +266,15 @@ mod tests {
             (
                 json!({ "capabilities": { "add": ["NET_ADMIN"] } }),
                 vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_CAPABILITIES, SECURITY_CAPABILITIES_ADD],
+            ),
+            (json!({ "envFrom": [{ "configMap": "a" }] }), vec![NETWORK_PORTS, CONFIG_MAPS, IMAGE_REGISTRY]),
+            (
+                json!({ "env": [{ "name": "A", "secretKey": { "secret": "a", "key": "k" } }] }),
+                vec![NETWORK_PORTS, SECRETS_ENV, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "volumes": [{ "mountPath": "/v", "secret": { "name": "a" } }] }),
+                vec![NETWORK_PORTS, SECRETS_VOLUMES, IMAGE_REGISTRY],
             ),
             (json!({ "privileged": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_PRIVILEGED]),
             (json!({ "hostPID": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_HOST_PID]),

@@ -52,11 +52,15 @@ pub enum FailureReason {
     NodeValueMissing,
     /// The liveness probe failed before the app was healthy, more often than allowed.
     LivenessProbeFailed,
+    /// A config map or a secret that the spec names is not there, or has no such key.
+    ConfigurationMissing,
+    /// A config map or a secret is there, and cannot be used as the spec says.
+    ConfigurationUnusable,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -79,6 +83,8 @@ impl FailureReason {
         Self::InsufficientResources,
         Self::NodeValueMissing,
         Self::LivenessProbeFailed,
+        Self::ConfigurationMissing,
+        Self::ConfigurationUnusable,
     ];
 }
 

@@ -16,6 +16,7 @@ pub mod cause;
 pub mod certificate;
 pub mod clock;
 pub mod command;
+pub mod configuration;
 pub mod failure;
 pub mod filter;
 pub mod health;

@@ -151,3 +151,17 @@ pub const MAX_PASSWORD: usize = 16 * 1024;
 pub const MAX_CA_PEM: usize = 64 * 1024;
 /// Registry credentials of a server: all are looked at when an image is pulled, and a fleet has a few.
 pub const MAX_REGISTRY_CREDENTIALS: usize = 1000;
+/// Keys of a config map or a secret: a handful of settings or files.
+pub const MAX_CONFIGURATION_KEYS: usize = 128;
+/// Characters of a key of a config map or a secret.
+pub const MAX_CONFIGURATION_KEY: usize = 128;
+/// Bytes of a config map or a secret, keys and values together: what belongs into an image or onto a disk is larger.
+pub const MAX_CONFIGURATION: usize = 1024 * 1024;
+/// Config maps of a server, and as many secrets: with each at its largest the database is 2 GiB larger.
+pub const MAX_CONFIGURATIONS: usize = 1000;
+/// Config maps and secrets that one spec takes from.
+pub const MAX_APP_CONFIGURATIONS: usize = 32;
+/// Bytes that an app takes from config maps and secrets: they reach its node in one message.
+pub const MAX_APP_CONFIGURATION: usize = 3 * 1024 * 1024;
+/// Entries of `env_from` in a spec.
+pub const MAX_ENV_FROM: usize = 32;

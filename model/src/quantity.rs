@@ -225,6 +225,54 @@ pub mod bytes {
     }
 }
 
+/// Permissions of a file, as octal digits.
+pub mod mode {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::QuantityError;
+
+    const EXPECTED: &str = "permissions in three or four octal digits, such as 0440";
+    /// Every permission; the bits above have no place on what a container reads.
+    const ALL: u32 = 0o777;
+
+    /// Reads permissions: `0440` or `440`.
+    ///
+    /// # Errors
+    ///
+    /// The text is none.
+    pub fn parse(text: &str) -> Result<u32, QuantityError> {
+        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+        let mode = if digits.len() == 3 { u32::from_str_radix(digits, 8).ok() } else { None };
+        let form = || QuantityError::Form { given: text.to_owned(), expected: EXPECTED };
+        mode.filter(|mode| (1..=ALL).contains(mode) && digits.bytes().all(|c| c.is_ascii_digit())).ok_or_else(form)
+    }
+
+    /// Writes permissions as `0440`.
+    #[must_use]
+    pub fn format(mode: u32) -> String {
+        format!("{mode:04o}")
+    }
+
+    /// Writes permissions as a text.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's own.
+    pub fn serialize<S: Serializer>(value: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(format).serialize(serializer)
+    }
+
+    /// Reads permissions from a text; a number could be meant in either base.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| parse(&text)).transpose().map_err(de::Error::custom)
+    }
+}
+
 /// Durations: `5s`, `1m30s`, `500ms`, `2h`.
 pub mod duration {
     use std::time::Duration;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::configuration::Kind;
 use crate::limits;
 use crate::probe::Probe;
 
@@ -31,6 +32,10 @@ pub struct AppSpec {
     /// Environment variables, added to those of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
+    /// Config maps and secrets of which every key becomes an environment variable; `env` goes before, and a later one
+    /// before an earlier one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
     /// Limits of one instance.
     #[serde(default, skip_serializing_if = "Resources::is_unlimited")]
     pub resources: Resources,
@@ -100,6 +105,7 @@ impl AppSpec {
             command: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
+            env_from: Vec::new(),
             resources: Resources::default(),
             restart_policy: RestartPolicy::default(),
             instances: one(),
@@ -184,6 +190,31 @@ pub enum EnvSource {
     NodeField(NodeField),
     /// The value of the node's label of this key.
     NodeLabel(String),
+    /// The value of a key of a config map or a secret.
+    Key(KeyOf),
+}
+
+/// A key of a config map or a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOf {
+    /// Which of the two.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The key.
+    pub key: String,
+}
+
+/// A config map or a secret whose every key becomes an environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "text::EnvFrom", into = "text::EnvFrom")]
+pub struct EnvFrom {
+    /// Which of the two.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What is put before each key.
+    pub prefix: String,
 }
 
 /// Facts of a node that a value can be taken from.
@@ -271,6 +302,51 @@ pub enum VolumeSource {
     HostPath(HostPath),
     /// An empty directory of each instance; survives restarts, gone with the app.
     EmptyDir(EmptyDir),
+    /// Keys of a config map or a secret as files, in memory only; the container may only read them.
+    Projection(Projection),
+}
+
+/// Keys of a config map or a secret as files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Projection {
+    /// Which of the two.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Which keys, and where; empty for every key under its own name.
+    pub items: Vec<Item>,
+    /// Permissions of the files that say none themselves; `None` for [`Projection::DEFAULT_SECRET_MODE`] and
+    /// [`Projection::DEFAULT_CONFIG_MODE`].
+    pub mode: Option<u32>,
+}
+
+/// A key as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Item {
+    /// The key.
+    pub key: String,
+    /// Where its file is, relative to the mount path.
+    pub path: String,
+    /// Permissions; in YAML a text of octal digits such as `"0440"`.
+    #[serde(default, with = "crate::quantity::mode", skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+}
+
+impl Projection {
+    /// Permissions of a secret's files: their owner, whom the container runs as, may read them.
+    pub const DEFAULT_SECRET_MODE: u32 = 0o400;
+    /// Permissions of a config map's files.
+    pub const DEFAULT_CONFIG_MODE: u32 = 0o444;
+
+    /// The permissions of a file, of which `item` says these.
+    #[must_use]
+    pub fn mode_of(&self, item: Option<u32>) -> u32 {
+        item.or(self.mode).unwrap_or(match self.kind {
+            Kind::ConfigMap => Self::DEFAULT_CONFIG_MODE,
+            Kind::Secret => Self::DEFAULT_SECRET_MODE,
+        })
+    }
 }
 
 /// A path of the node.

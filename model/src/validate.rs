@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::configuration::Kind;
 use crate::host_path;
 use crate::label;
 use crate::limits;
@@ -14,6 +15,7 @@ use crate::quantity;
 use crate::rollout::Rollout;
 use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
 
+mod configurations;
 mod network;
 mod options;
 mod probe;
@@ -63,6 +65,8 @@ pub fn app_spec(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     image(&spec.image, path.field("image"), bad);
     words(spec, path, bad);
     env(&spec.env, path.field("env"), bad);
+    configurations::env_from(&spec.env_from, path.field("env_from"), bad);
+    configurations::configurations(spec, path, bad);
     resources(spec.resources, path.field("resources"), bad);
     within(spec.instances, 1..=limits::MAX_INSTANCES, path.field("instances"), bad);
     volumes(spec, path.field("volumes"), bad);
@@ -225,12 +229,13 @@ fn env(vars: &[EnvVar], path: Path<'_>, bad: &mut Violations) {
                     bad.add(entry.field("node_label"), error.to_string());
                 }
             }
-            EnvSource::NodeField(_) => {}
+            EnvSource::NodeField(_) | EnvSource::Key(_) => {}
         }
     }
 }
 
-fn env_name(name: &str, path: Path<'_>, bad: &mut Violations) {
+/// Checks the name of an environment variable.
+pub fn env_name(name: &str, path: Path<'_>, bad: &mut Violations) {
     let begins = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     let goes_on = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
     if !begins || !goes_on {
@@ -293,6 +298,13 @@ fn volumes(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
         match &volume.source {
             VolumeSource::HostPath(host) => node_path(&host.path, entry.field("host_path").field("path"), bad),
             VolumeSource::EmptyDir(dir) => empty_dir(*dir, entry.field("empty_dir").field("size_limit_bytes"), bad),
+            VolumeSource::Projection(taken) => {
+                let source = match taken.kind {
+                    Kind::ConfigMap => "config_map",
+                    Kind::Secret => "secret",
+                };
+                configurations::projection(taken, entry.field(source), bad);
+            }
         }
     }
 }

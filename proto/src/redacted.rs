@@ -41,6 +41,53 @@ impl fmt::Debug for v1::FetchRegistryCredentialResponse {
     }
 }
 
+impl fmt::Debug for v1::CreateSecretRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSecretRequest")
+            .field("secret", &self.secret)
+            .field("data", &HIDDEN)
+            .field("request_id", &self.request_id)
+            .field("validate_only", &self.validate_only)
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::UpdateSecretRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpdateSecretRequest")
+            .field("secret", &self.secret)
+            .field("data", &HIDDEN)
+            .field("update_mask", &self.update_mask)
+            .field("request_id", &self.request_id)
+            .field("validate_only", &self.validate_only)
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::FetchedConfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchedConfiguration")
+            .field("name", &self.name)
+            .field("etag", &self.etag)
+            .field("data", &HIDDEN)
+            .finish()
+    }
+}
+
+/// Its values are no secret, and no business of a log either: people put passwords there all the same.
+impl fmt::Debug for v1::ConfigMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigMap")
+            .field("name", &self.name)
+            .field("data", &HIDDEN)
+            .field("keys", &self.keys)
+            .field("create_time", &self.create_time)
+            .field("update_time", &self.update_time)
+            .field("etag", &self.etag)
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +100,15 @@ mod tests {
             format!("{:?}", v1::UpdateRegistryCredentialRequest { password: password.clone(), ..Default::default() }),
             format!("{:?}", v1::FetchRegistryCredentialResponse { password: password.clone(), ..Default::default() }),
         ];
-        for text in shown {
+        let data = std::collections::BTreeMap::from([("key".to_owned(), password.clone().into_bytes())]);
+        let texts = std::collections::BTreeMap::from([("key".to_owned(), password.clone())]);
+        let maps = [
+            format!("{:?}", v1::CreateSecretRequest { data: data.clone(), ..Default::default() }),
+            format!("{:?}", v1::UpdateSecretRequest { data: data.clone(), ..Default::default() }),
+            format!("{:?}", v1::FetchedConfiguration { data, ..Default::default() }),
+            format!("{:?}", v1::ConfigMap { data: texts, ..Default::default() }),
+        ];
+        for text in shown.into_iter().chain(maps) {
             assert!(text.contains(HIDDEN) && !text.contains(&password), "{text}");
         }
     }

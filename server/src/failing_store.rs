@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed};
+use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
-use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
@@ -20,7 +21,7 @@ use longshore_model::user::User;
 use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{
     AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen,
-    Store, StoreError, StoredCredential, StoredToken, Terms,
+    Store, StoreError, StoredConfiguration, StoredCredential, StoredToken, Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -261,6 +262,45 @@ impl Store for FailingStore {
 
     async fn forget_deeds(&self, _: Timestamp) -> Result<usize, StoreError> {
         self.answer(0)
+    }
+
+    async fn create_configuration(&self, _: StoredConfiguration, _: Terms) -> Result<Configuration, StoreError> {
+        self.nothing()
+    }
+
+    async fn answered_configuration(&self, _: &RequestKey, _: Timestamp) -> Result<Option<Configuration>, StoreError> {
+        self.nothing()
+    }
+
+    async fn configuration(&self, _: Kind, _: &ConfigurationName) -> Result<StoredConfiguration, StoreError> {
+        self.nothing()
+    }
+
+    async fn known_configuration(&self, _: Kind, _: &ConfigurationName) -> Result<Configuration, StoreError> {
+        self.nothing()
+    }
+
+    async fn configurations(&self, _: Kind, _: Query<NameKey>) -> Result<Page<Configuration>, StoreError> {
+        self.nothing()
+    }
+
+    async fn replace_configuration(
+        &self,
+        _: StoredConfiguration,
+        _: u64,
+        _: Terms,
+    ) -> Result<Configuration, StoreError> {
+        self.nothing()
+    }
+
+    async fn delete_configuration(
+        &self,
+        _: Kind,
+        _: &ConfigurationName,
+        _: Terms,
+        _: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.nothing()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

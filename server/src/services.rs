@@ -8,9 +8,11 @@ use longshore_model::name::MAX_NAME_LENGTH;
 use longshore_proto::v1::agent_service_server::AgentServiceServer;
 use longshore_proto::v1::app_service_server::AppServiceServer;
 use longshore_proto::v1::audit_service_server::AuditServiceServer;
+use longshore_proto::v1::config_map_service_server::ConfigMapServiceServer;
 use longshore_proto::v1::job_service_server::JobServiceServer;
 use longshore_proto::v1::node_service_server::NodeServiceServer;
 use longshore_proto::v1::registry_credential_service_server::RegistryCredentialServiceServer;
+use longshore_proto::v1::secret_service_server::SecretServiceServer;
 use longshore_proto::v1::user_service_server::UserServiceServer;
 use longshore_tls::Pin;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +23,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::api::apps::AppApi;
 use crate::api::audit::AuditApi;
+use crate::api::config_maps::ConfigMapApi;
 use crate::api::credentials::CredentialApi;
 use crate::api::jobs::JobApi;
 use crate::api::nodes::NodeApi;
+use crate::api::secrets::SecretApi;
 use crate::api::users::UserApi;
 use crate::api::{Context, health, reflection};
 use crate::controller::Controller;
@@ -101,6 +105,8 @@ impl Services {
         let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_JOB_MESSAGE);
         let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin });
         let users = UserServiceServer::new(UserApi { context: context.clone(), authority });
+        let config_maps = ConfigMapServiceServer::new(ConfigMapApi::new(context.clone(), Arc::clone(&vault)));
+        let secrets = SecretServiceServer::new(SecretApi::new(context.clone(), Arc::clone(&vault)));
         let credentials = CredentialApi { context: context.clone(), vault };
         let credentials = RegistryCredentialServiceServer::new(credentials);
         let audit = AuditServiceServer::new(AuditApi(context.clone()));
@@ -108,6 +114,8 @@ impl Services {
         let people = Routes::new(jobs)
             .add_service(nodes.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(users.max_decoding_message_size(MAX_USER_MESSAGE))
+            .add_service(config_maps.max_decoding_message_size(MAX_API_MESSAGE))
+            .add_service(secrets.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(credentials.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(apps.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(audit.max_decoding_message_size(MAX_API_MESSAGE))

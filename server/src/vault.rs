@@ -17,7 +17,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use longshore_model::secret::Secret;
+use longshore_model::secret::{Secret, SecretBytes};
 
 /// Name of the key file in the data directory.
 pub const KEY_FILE: &str = "secrets.key";
@@ -94,10 +94,19 @@ impl Vault {
     ///
     /// The key file cannot be made or read.
     pub fn seal(&self, parts: &[&str], secret: &Secret) -> Result<Vec<u8>, VaultError> {
+        self.seal_bytes(parts, secret.reveal().as_bytes())
+    }
+
+    /// As [`Vault::seal`], of bytes.
+    ///
+    /// # Errors
+    ///
+    /// The key file cannot be made or read.
+    pub fn seal_bytes(&self, parts: &[&str], secret: &[u8]) -> Result<Vec<u8>, VaultError> {
         let keys = self.keys(true)?;
         let (id, key) = keys.0.first().ok_or(VaultError::Crypto)?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| VaultError::Crypto)?;
-        let mut content = secret.reveal().as_bytes().to_vec();
+        let mut content = secret.to_vec();
         let sealed = key.seal_in_place_append_tag(Aad::from(place(id, parts)), &mut content);
         let nonce = sealed.map_err(|_| VaultError::Crypto)?;
         Ok([&[FORMAT], id.as_slice(), nonce.as_ref().as_slice(), &content].concat())
@@ -109,6 +118,17 @@ impl Vault {
     ///
     /// The key is not there, or it was sealed for another place.
     pub fn open(&self, parts: &[&str], sealed: &[u8]) -> Result<Secret, VaultError> {
+        let bytes = self.open_bytes(parts, sealed)?;
+        let text = std::str::from_utf8(bytes.reveal()).map_err(|_| VaultError::Damaged)?;
+        Ok(Secret::new(text.to_owned()))
+    }
+
+    /// As [`Vault::open`], of bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Vault::open`].
+    pub fn open_bytes(&self, parts: &[&str], sealed: &[u8]) -> Result<SecretBytes, VaultError> {
         let (format, rest) = sealed.split_first().ok_or(VaultError::Damaged)?;
         let (id, rest) = rest.split_first_chunk::<ID>().ok_or(VaultError::Damaged)?;
         let (nonce, content) = rest.split_first_chunk::<NONCE_LEN>().ok_or(VaultError::Damaged)?;
@@ -121,8 +141,7 @@ impl Vault {
         let mut content = zeroize::Zeroizing::new(content.to_vec());
         let aad = Aad::from(place(id, parts));
         let open = key.open_in_place(Nonce::from(nonce), aad, &mut content).map_err(|_| VaultError::Damaged)?;
-        let text = std::str::from_utf8(open).map_err(|_| VaultError::Damaged)?;
-        Ok(Secret::new(text.to_owned()))
+        Ok(SecretBytes::new(open.to_vec()))
     }
 
     /// A fingerprint of something with a secret in it, by which nobody without the key can try out guesses.

@@ -12,6 +12,7 @@ mod audit;
 mod authorities;
 mod backup;
 mod cli;
+mod configurations;
 mod crashes;
 mod doctor;
 mod egress;

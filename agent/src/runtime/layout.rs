@@ -96,10 +96,14 @@ impl Layout {
         self.all_volumes().join(app)
     }
 
+    pub(super) fn instance_volumes(&self, instance: &InstanceKey) -> PathBuf {
+        self.app_volumes(instance.app.as_str()).join(instance.index.to_string())
+    }
+
     /// An empty directory is known by where it is mounted: that survives a change of the spec's order.
     pub(super) fn volume(&self, instance: &InstanceKey, mount_path: &str) -> PathBuf {
         let name = hex::encode(&Sha256::digest(mount_path.as_bytes())[..8]);
-        self.app_volumes(instance.app.as_str()).join(instance.index.to_string()).join(name)
+        self.instance_volumes(instance).join(name)
     }
 }
 

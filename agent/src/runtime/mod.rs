@@ -16,9 +16,12 @@ use longshore_model::failure::FailureReason;
 use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
+use longshore_model::secret::Secret;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
+
+use crate::configuration::Configuration;
 
 mod access;
 mod allowances;
@@ -71,8 +74,12 @@ pub struct Launch {
     pub image: ResolvedImage,
     /// What to run.
     pub spec: Arc<AppSpec>,
-    /// The spec's environment with the node's facts filled in, in the spec's order.
+    /// The spec's environment, with all that it takes from elsewhere filled in; without what is from secrets.
     pub env: Vec<(String, String)>,
+    /// Variables from secrets, none of which is in `env`: they must not reach a disk.
+    pub secret_env: Vec<(String, Secret)>,
+    /// What the spec's volumes take from config maps and secrets.
+    pub configuration: Arc<Configuration>,
     /// Ports of the node that lead into this instance, each with its number.
     pub ports: Vec<BoundPort>,
 }

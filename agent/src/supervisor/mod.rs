@@ -4,7 +4,7 @@ pub mod plan;
 pub mod status;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::capacity::CapacityTable;
 use crate::clock::Clock;
+use crate::configuration;
 use crate::host_path::HostPaths;
 use crate::ledger::{Entry, Ledger, LedgerError, Wish};
 use crate::ports::PortTable;
@@ -36,6 +37,10 @@ pub struct Context {
     pub runtime: Arc<dyn Runtime>,
     /// Knows what images are read with.
     pub keyring: Arc<dyn Keyring>,
+    /// Knows what apps take from config maps and secrets.
+    pub configurations: Arc<dyn configuration::Source>,
+    /// Keeps what they took.
+    pub kept: configuration::Cache,
     /// Remembers.
     pub ledger: Ledger,
     /// Takes the reports.
@@ -112,10 +117,14 @@ impl Supervisor {
             found.entry(container.instance.app.clone()).or_default().push(container);
         }
         let entries = loaded.entries.iter().map(|entry| &entry.assignment.app);
-        let apps = entries.chain(&loaded.damaged).chain(found.keys()).cloned().collect();
+        let apps: BTreeSet<AppName> = entries.chain(&loaded.damaged).chain(found.keys()).cloned().collect();
         if let Err(error) = context.runtime.retain(&apps).await {
             // Only room is lost; the next agent tries again.
             tracing::warn!(%error, "something of removed apps stays");
+        }
+        let (kept, known) = (context.kept.clone(), apps.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || kept.retain_apps(&known)).await? {
+            tracing::warn!(error = &error as &dyn std::error::Error, "configurations of removed apps stay");
         }
         let mut supervisor = Self { context, workers: HashMap::new(), unclaimed: HashMap::new() };
         // All ports, and shares of the node, are reserved before the first worker can ask for one.

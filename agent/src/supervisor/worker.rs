@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, BoundPort, InstanceExit};
-use longshore_model::assignment::{Assignment, Order};
+use longshore_model::assignment::Order;
 use longshore_model::backoff;
 use longshore_model::capacity::Amounts;
 use longshore_model::failure::FailureReason;
@@ -23,7 +23,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::plan::{App, ContainerState, Ending, Next, Side};
 use super::{Context, Orders, status};
 use crate::capacity;
-use crate::environment::{self, Environment};
+use crate::configuration::Configuration;
+use crate::environment;
 use crate::ledger::LedgerError;
 use crate::runtime::{FoundState, InstanceKey, Launch, Runtime, RuntimeError};
 
@@ -35,6 +36,7 @@ const MAX_TEAR_DOWNS: u32 = 5;
 /// The end of a container: whose, of which run, and how.
 type Exit = (u32, u32, Result<InstanceExit, RuntimeError>);
 
+mod configuration;
 mod prepare;
 mod probes;
 
@@ -188,7 +190,12 @@ impl Worker {
         if !self.persist().await {
             return;
         }
-        let launch = match self.launch(index, run) {
+        let configuration = match self.configuration().await {
+            None => return,
+            Some(Ok(configuration)) => configuration,
+            Some(Err(error)) => return self.stumbled(error),
+        };
+        let launch = match self.launch(index, run, configuration) {
             Ok(launch) => launch,
             Err(error) => return self.stumbled(error),
         };
@@ -266,6 +273,7 @@ impl Worker {
         self.context.ports.release(&app);
         self.context.capacity.release(&app);
         self.app.torn_down();
+        self.forget_configurations().await;
         match ending {
             Ending::Removed => drop(self.persist().await),
             Ending::Cancelled => self.conclude(TaskState::Cancelled, None).await,
@@ -281,6 +289,7 @@ impl Worker {
         self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
         let needed = Amounts::of(&self.app.target().spec);
         self.context.capacity.shrink(&self.app.entry.assignment.app, needed);
+        self.forget_configurations().await;
     }
 
     /// Stops and deletes containers, several at once; returns the first error after it has tried all.
@@ -345,6 +354,7 @@ impl Worker {
             self.app.forget_proven();
             self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
             self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
+            self.forget_configurations().await;
         }
     }
 
@@ -434,16 +444,28 @@ impl Worker {
         self.watched.insert(index, handle);
     }
 
-    fn launch(&mut self, index: u32, run: u32) -> Result<Launch, RuntimeError> {
+    fn launch(&mut self, index: u32, run: u32, configuration: Arc<Configuration>) -> Result<Launch, RuntimeError> {
         let side = self.app.target_side();
         let assignment = self.app.assignment_of(side);
         let host_ip = self.host_ip();
-        let (spec, env) = self.filled(side)?;
+        let spec = self.filled(side)?;
+        let environment = environment::resolve(&spec, &self.facts(side), &configuration)
+            .map_err(|error| refusal(error.reason(), error.to_string()))?;
         let image = self.app.image().map(|prepared| prepared.image.clone());
         let image =
             image.ok_or_else(|| refusal(FailureReason::RuntimeError, "The image is not prepared.".to_owned()))?;
         let ports = self.app.ports_of(side).iter().filter(|port| port.instance == index).cloned().collect();
-        let launch = Launch { instance: self.key(index), revision: assignment.revision, run, image, spec, env, ports };
+        let launch = Launch {
+            instance: self.key(index),
+            revision: assignment.revision,
+            run,
+            image,
+            spec,
+            env: environment.plain,
+            secret_env: environment.secret,
+            configuration,
+            ports,
+        };
         self.app.entry.host_ip = host_ip;
         Ok(launch)
     }
@@ -454,13 +476,18 @@ impl Worker {
         known.or(self.app.entry.host_ip)
     }
 
-    /// What a side is to run, and its environment, with the facts of this node filled in.
-    fn filled(&self, side: Side) -> Result<(Arc<AppSpec>, Environment), RuntimeError> {
-        let Assignment { spec, node_labels, .. } = self.app.assignment_of(side);
-        let facts = Facts { name: &self.context.node, host_ip: self.host_ip(), labels: node_labels };
+    /// What this node fills a side's spec in with.
+    fn facts(&self, side: Side) -> Facts<'_> {
+        let labels = &self.app.assignment_of(side).node_labels;
+        Facts { name: &self.context.node, host_ip: self.host_ip(), labels }
+    }
+
+    /// What a side is to run, with the facts of this node filled in; its environment is known to be complete in that regard.
+    fn filled(&self, side: Side) -> Result<Arc<AppSpec>, RuntimeError> {
+        let (spec, facts) = (&self.app.assignment_of(side).spec, self.facts(side));
         let missing = |missing: Missing| refusal(missing.reason(), missing.to_string());
-        let filled = environment::fill(spec, &facts).map_err(missing)?;
-        Ok((filled, environment::resolve(spec, &facts).map_err(missing)?))
+        environment::check(spec, &facts).map_err(missing)?;
+        environment::fill(spec, &facts).map_err(missing)
     }
 
     /// Ports that containers of this app have open now.

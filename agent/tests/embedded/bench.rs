@@ -121,7 +121,17 @@ impl<B: Backend> Node<B> {
         let spec: AppSpec = serde_json::from_value(whole).unwrap();
         let image = self.runtime().resolve(&image, &Access::anonymous()).await.unwrap();
         self.runtime().pull(&image, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
-        Launch { instance: self.key(app), revision: 7, run, image, spec: Arc::new(spec), env: vec![], ports: vec![] }
+        Launch {
+            instance: self.key(app),
+            revision: 7,
+            run,
+            image,
+            spec: Arc::new(spec),
+            env: vec![],
+            secret_env: vec![],
+            configuration: Arc::default(),
+            ports: vec![],
+        }
     }
 
     /// Creates and starts.

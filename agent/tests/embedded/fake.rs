@@ -36,7 +36,17 @@ impl Bench for Fake {
         let spec: AppSpec = serde_json::from_value(json!({ "name": "t", "image": image })).unwrap();
         let image = self.0.resolve(&image, &Access::anonymous()).await.unwrap();
         self.0.pull(&image, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
-        Launch { instance: key(app), revision: 7, run: 1, image, spec: Arc::new(spec), env: vec![], ports: vec![] }
+        Launch {
+            instance: key(app),
+            revision: 7,
+            run: 1,
+            image,
+            spec: Arc::new(spec),
+            env: vec![],
+            secret_env: vec![],
+            configuration: Arc::default(),
+            ports: vec![],
+        }
     }
 
     async fn end(self) {

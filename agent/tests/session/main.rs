@@ -37,6 +37,13 @@ impl Agent {
         let machine = Machine::new(Timestamp::now());
         let context = Arc::new(Context {
             keyring: Arc::new(longshore_agent::keyring::ServerKeyring::new(watch::Sender::new(None).subscribe())),
+            configurations: Arc::new(longshore_agent::configuration::ServerSource::new(
+                watch::Sender::new(None).subscribe(),
+            )),
+            kept: longshore_agent::configuration::Cache::new(
+                directory.path().join("configuration"),
+                directory.path().join("configuration.key"),
+            ),
             runtime: Arc::new(FakeRuntime::new(machine.clone())),
             ledger: Ledger::open(directory.path().join("ledger")).unwrap(),
             reporter: Reporter::default(),

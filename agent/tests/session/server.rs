@@ -111,6 +111,13 @@ impl AgentService for Service {
         Ok(tonic::Response::new(v1::FetchRegistryCredentialResponse::default()))
     }
 
+    async fn fetch_configuration(
+        &self,
+        _: tonic::Request<v1::FetchConfigurationRequest>,
+    ) -> Result<tonic::Response<v1::FetchConfigurationResponse>, Status> {
+        Ok(tonic::Response::new(v1::FetchConfigurationResponse::default()))
+    }
+
     async fn renew_certificate(
         &self,
         _request: tonic::Request<v1::RenewCertificateRequest>,

@@ -139,6 +139,13 @@ fn context(ledger: PathBuf, machine: &Machine) -> Arc<Context> {
 fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
     Arc::new(Context {
         keyring: Arc::new(longshore_agent::keyring::ServerKeyring::new(watch::Sender::new(None).subscribe())),
+        configurations: Arc::new(longshore_agent::configuration::ServerSource::new(
+            watch::Sender::new(None).subscribe(),
+        )),
+        kept: longshore_agent::configuration::Cache::new(
+            ledger.parent().unwrap().join("configuration"),
+            ledger.parent().unwrap().join("configuration.key"),
+        ),
         runtime: Arc::new(runtime),
         ledger: Ledger::open(ledger).unwrap(),
         reporter: Reporter::default(),

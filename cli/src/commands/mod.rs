@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod apply;
 pub(crate) mod audit;
+pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 mod help;
@@ -10,8 +11,10 @@ pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod registry;
 pub(crate) mod remove;
+pub(crate) mod secret;
 mod submit;
 pub(crate) mod user;
+mod values;
 mod version;
 
 use crate::args::{Args, Command};
@@ -45,6 +48,8 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,
         Command::Registry(registry) => registry::run(registry, context(connection, output).await?).await,
+        Command::Config(config) => config::run(config, context(connection, output).await?).await,
+        Command::Secret(secret) => secret::run(secret, context(connection, output).await?).await,
         Command::User(user) => user::run(user, context(connection, output).await?).await,
         Command::Audit(audit) => audit::run(audit, context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EmptyDir, EnvSource, HostPath, ImageSource, NodeField, PullPolicy, VolumeSource};
+use super::{EmptyDir, EnvSource, HostPath, ImageSource, Item, KeyOf, NodeField, PullPolicy, VolumeSource};
+use crate::configuration::Kind;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -30,6 +31,35 @@ pub(super) struct EnvVar {
     node_field: Option<NodeField>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     node_label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret_key: Option<SecretKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config_key: Option<ConfigKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SecretKey {
+    secret: String,
+    key: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ConfigKey {
+    config_map: String,
+    key: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EnvFrom {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config_map: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    prefix: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,44 +72,52 @@ pub(super) struct Volume {
     host_path: Option<HostPath>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     empty_dir: Option<EmptyDir>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config_map: Option<Projection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Projection>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Projection {
+    name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    items: Vec<Item>,
+    #[serde(default, with = "crate::quantity::mode", skip_serializing_if = "Option::is_none")]
+    mode: Option<u32>,
+}
+
+impl Projection {
+    fn into_source(self, kind: Kind) -> VolumeSource {
+        VolumeSource::Projection(super::Projection { kind, name: self.name, items: self.items, mode: self.mode })
+    }
 }
 
 /// Picks the one alternative that was given.
-fn one_of<A, B, T>(
-    (first_key, first): (&str, Option<A>),
-    (second_key, second): (&str, Option<B>),
-    from_first: impl FnOnce(A) -> T,
-    from_second: impl FnOnce(B) -> T,
-) -> Result<T, String> {
-    match (first, second) {
-        (Some(value), None) => Ok(from_first(value)),
-        (None, Some(value)) => Ok(from_second(value)),
-        (None, None) => Err(format!("one of `{first_key}` and `{second_key}` is needed")),
-        (Some(_), Some(_)) => Err(format!("only one of `{first_key}` and `{second_key}` may be given")),
+fn one_of<T, const N: usize>(alternatives: [(&str, Option<T>); N]) -> Result<T, String> {
+    let keys = || {
+        let (last, rest) = alternatives.split_last().map_or(("", &[][..]), |((last, _), rest)| (*last, rest));
+        let rest: Vec<String> = rest.iter().map(|(key, _)| format!("`{key}`")).collect();
+        format!("{} and `{last}`", rest.join(", "))
+    };
+    match alternatives.iter().filter(|(_, value)| value.is_some()).count() {
+        0 => return Err(format!("one of {} is needed", keys())),
+        1 => {}
+        _ => return Err(format!("only one of {} may be given", keys())),
     }
-}
-
-/// Picks the one of several alternatives that was given.
-fn only_one<T, const N: usize>(alternatives: [(&str, Option<T>); N]) -> Result<T, String> {
-    let all = alternatives.each_ref().map(|(key, _)| format!("`{key}`")).join(", ");
-    let mut given = alternatives.into_iter().filter_map(|(_, value)| value);
-    match (given.next(), given.next()) {
-        (Some(value), None) => Ok(value),
-        (None, _) => Err(format!("one of {all} is needed")),
-        (Some(_), Some(_)) => Err(format!("only one of {all} may be given")),
-    }
+    let given = alternatives.into_iter().find_map(|(_, value)| value);
+    given.ok_or_else(|| "nothing was given".to_owned())
 }
 
 impl TryFrom<Image> for super::Image {
     type Error = String;
 
     fn try_from(text: Image) -> Result<Self, String> {
-        let source = one_of(
-            ("reference", text.reference),
-            ("archive", text.archive),
-            ImageSource::Reference,
-            ImageSource::Archive,
-        )?;
+        let source = one_of([
+            ("reference", text.reference.map(ImageSource::Reference)),
+            ("archive", text.archive.map(ImageSource::Archive)),
+        ])?;
         Ok(Self { source, pull_policy: text.pull_policy, credential: text.credential })
     }
 }
@@ -98,10 +136,15 @@ impl TryFrom<EnvVar> for super::EnvVar {
     type Error = String;
 
     fn try_from(text: EnvVar) -> Result<Self, String> {
-        let source = only_one([
+        let secret = text.secret_key.map(|SecretKey { secret, key }| KeyOf { kind: Kind::Secret, name: secret, key });
+        let config =
+            text.config_key.map(|ConfigKey { config_map, key }| KeyOf { kind: Kind::ConfigMap, name: config_map, key });
+        let source = one_of([
             ("value", text.value.map(EnvSource::Value)),
             ("nodeField", text.node_field.map(EnvSource::NodeField)),
             ("nodeLabel", text.node_label.map(EnvSource::NodeLabel)),
+            ("secretKey", secret.map(EnvSource::Key)),
+            ("configKey", config.map(EnvSource::Key)),
         ])?;
         Ok(Self { name: text.name, source })
     }
@@ -109,13 +152,48 @@ impl TryFrom<EnvVar> for super::EnvVar {
 
 impl From<super::EnvVar> for EnvVar {
     fn from(env: super::EnvVar) -> Self {
-        let mut text = Self { name: env.name, value: None, node_field: None, node_label: None };
+        let mut text = Self {
+            name: env.name,
+            value: None,
+            node_field: None,
+            node_label: None,
+            secret_key: None,
+            config_key: None,
+        };
         match env.source {
             EnvSource::Value(value) => text.value = Some(value),
             EnvSource::NodeField(field) => text.node_field = Some(field),
             EnvSource::NodeLabel(key) => text.node_label = Some(key),
+            EnvSource::Key(KeyOf { kind: Kind::Secret, name, key }) => {
+                text.secret_key = Some(SecretKey { secret: name, key });
+            }
+            EnvSource::Key(KeyOf { kind: Kind::ConfigMap, name, key }) => {
+                text.config_key = Some(ConfigKey { config_map: name, key });
+            }
         }
         text
+    }
+}
+
+impl TryFrom<EnvFrom> for super::EnvFrom {
+    type Error = String;
+
+    fn try_from(text: EnvFrom) -> Result<Self, String> {
+        let (kind, name) = one_of([
+            ("secret", text.secret.map(|name| (Kind::Secret, name))),
+            ("configMap", text.config_map.map(|name| (Kind::ConfigMap, name))),
+        ])?;
+        Ok(Self { kind, name, prefix: text.prefix })
+    }
+}
+
+impl From<super::EnvFrom> for EnvFrom {
+    fn from(from: super::EnvFrom) -> Self {
+        let super::EnvFrom { kind, name, prefix } = from;
+        match kind {
+            Kind::Secret => Self { secret: Some(name), config_map: None, prefix },
+            Kind::ConfigMap => Self { secret: None, config_map: Some(name), prefix },
+        }
     }
 }
 
@@ -123,23 +201,32 @@ impl TryFrom<Volume> for super::Volume {
     type Error = String;
 
     fn try_from(text: Volume) -> Result<Self, String> {
-        let source = one_of(
-            ("hostPath", text.host_path),
-            ("emptyDir", text.empty_dir),
-            VolumeSource::HostPath,
-            VolumeSource::EmptyDir,
-        )?;
+        let source = one_of([
+            ("hostPath", text.host_path.map(VolumeSource::HostPath)),
+            ("emptyDir", text.empty_dir.map(VolumeSource::EmptyDir)),
+            ("configMap", text.config_map.map(|taken| taken.into_source(Kind::ConfigMap))),
+            ("secret", text.secret.map(|taken| taken.into_source(Kind::Secret))),
+        ])?;
         Ok(Self { mount_path: text.mount_path, read_only: text.read_only, source })
     }
 }
 
 impl From<super::Volume> for Volume {
     fn from(volume: super::Volume) -> Self {
-        let (host_path, empty_dir) = match volume.source {
-            VolumeSource::HostPath(path) => (Some(path), None),
-            VolumeSource::EmptyDir(dir) => (None, Some(dir)),
-        };
-        Self { mount_path: volume.mount_path, read_only: volume.read_only, host_path, empty_dir }
+        let super::Volume { mount_path, read_only, source } = volume;
+        let mut text = Self { mount_path, read_only, host_path: None, empty_dir: None, config_map: None, secret: None };
+        match source {
+            VolumeSource::HostPath(path) => text.host_path = Some(path),
+            VolumeSource::EmptyDir(dir) => text.empty_dir = Some(dir),
+            VolumeSource::Projection(super::Projection { kind, name, items, mode }) => {
+                let taken = Some(Projection { name, items, mode });
+                match kind {
+                    Kind::ConfigMap => text.config_map = taken,
+                    Kind::Secret => text.secret = taken,
+                }
+            }
+        }
+        text
     }
 }
 

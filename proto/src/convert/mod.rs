@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::limits;
-use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::validate::{Path, Violations, cut};
 
 mod agent;
 mod app;
 mod audit;
+mod configuration;
 mod job;
 mod node;
 mod probe;
@@ -25,6 +26,7 @@ mod user;
 
 pub use agent::task_report;
 pub use app::{LogLine, app};
+pub use configuration::{config_map, secret};
 pub use node::node;
 pub use registry::registry_credential;
 pub use spec::{decode_spec, encode_spec};
@@ -134,7 +136,7 @@ macro_rules! names {
     )*};
 }
 
-names!(NodeName, AppName, JobId, SessionId, CredentialName);
+names!(NodeName, AppName, JobId, SessionId, CredentialName, ConfigurationName);
 
 impl FromWire<prost_types::Timestamp> for Timestamp {
     fn from_wire(wire: prost_types::Timestamp, path: Path<'_>, bad: &mut Violations) -> Option<Self> {

@@ -1,10 +1,12 @@
 //! App specs.
 
 use bytes::Bytes;
+use longshore_model::configuration::Kind;
 use longshore_model::limits;
 use longshore_model::spec::{
-    AppSpec, Capabilities, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port,
-    Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    AppSpec, Capabilities, EmptyDir, EnvFrom, EnvSource, EnvVar, HostPath, Image, ImageSource, Item, KeyOf, Medium,
+    Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit,
+    Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
 use prost::Message;
@@ -55,6 +57,7 @@ impl From<&AppSpec> for v1::AppSpec {
             command: spec.command.clone(),
             args: spec.args.clone(),
             env: spec.env.iter().map(v1::EnvVar::from).collect(),
+            env_from: spec.env_from.iter().map(v1::EnvFrom::from).collect(),
             resources: (!spec.resources.is_unlimited()).then(|| spec.resources.into()),
             restart_policy: v1::RestartPolicy::from(spec.restart_policy).into(),
             instances: spec.instances,
@@ -90,6 +93,7 @@ impl FromWire<v1::AppSpec> for AppSpec {
             command: wire.command,
             args: wire.args,
             env: env.unwrap_or_default(),
+            env_from: list(wire.env_from, path.field("env_from"), bad).unwrap_or_default(),
             resources: wire.resources.map(Resources::from).unwrap_or_default(),
             restart_policy: restart_policy.unwrap_or_default(),
             instances: wire.instances.max(1),
@@ -182,6 +186,12 @@ impl From<&EnvVar> for v1::EnvVar {
             EnvSource::Value(value) => v1::env_var::Source::Value(value.clone()),
             EnvSource::NodeField(field) => v1::env_var::Source::NodeField(v1::NodeField::from(*field).into()),
             EnvSource::NodeLabel(key) => v1::env_var::Source::NodeLabel(key.clone()),
+            EnvSource::Key(KeyOf { kind: Kind::Secret, name, key }) => {
+                v1::env_var::Source::SecretKey(v1::SecretKey { secret: name.clone(), key: key.clone() })
+            }
+            EnvSource::Key(KeyOf { kind: Kind::ConfigMap, name, key }) => {
+                v1::env_var::Source::ConfigKey(v1::ConfigKey { config_map: name.clone(), key: key.clone() })
+            }
         };
         Self { name: env.name.clone(), source: Some(source) }
     }
@@ -195,13 +205,62 @@ impl FromWire<v1::EnvVar> for EnvVar {
                 NodeField::from_wire(field, path.field("node_field"), bad).map(EnvSource::NodeField)
             }
             Some(v1::env_var::Source::NodeLabel(key)) => Some(EnvSource::NodeLabel(key)),
+            Some(v1::env_var::Source::SecretKey(v1::SecretKey { secret, key })) => {
+                Some(EnvSource::Key(KeyOf { kind: Kind::Secret, name: secret, key }))
+            }
+            Some(v1::env_var::Source::ConfigKey(v1::ConfigKey { config_map, key })) => {
+                Some(EnvSource::Key(KeyOf { kind: Kind::ConfigMap, name: config_map, key }))
+            }
             None => {
-                bad.add(path, "needs a `value`, a `node_field` or a `node_label`");
+                bad.add(path, "needs a `value`, a `node_field`, a `node_label`, a `secret_key` or a `config_key`");
                 None
             }
         };
         Some(Self { name: wire.name, source: source.unwrap_or_else(|| EnvSource::Value(String::new())) })
     }
+}
+
+impl From<&EnvFrom> for v1::EnvFrom {
+    fn from(from: &EnvFrom) -> Self {
+        let source = match from.kind {
+            Kind::Secret => v1::env_from::Source::Secret(from.name.clone()),
+            Kind::ConfigMap => v1::env_from::Source::ConfigMap(from.name.clone()),
+        };
+        Self { prefix: from.prefix.clone(), source: Some(source) }
+    }
+}
+
+impl FromWire<v1::EnvFrom> for EnvFrom {
+    fn from_wire(wire: v1::EnvFrom, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let (kind, name) = match wire.source {
+            Some(v1::env_from::Source::Secret(name)) => (Kind::Secret, name),
+            Some(v1::env_from::Source::ConfigMap(name)) => (Kind::ConfigMap, name),
+            None => {
+                bad.add(path, "needs a `secret` or a `config_map`");
+                return None;
+            }
+        };
+        Some(Self { kind, name, prefix: wire.prefix })
+    }
+}
+
+impl From<&Projection> for v1::Projection {
+    fn from(taken: &Projection) -> Self {
+        let item = |item: &Item| v1::ProjectedKey {
+            key: item.key.clone(),
+            path: item.path.clone(),
+            mode: item.mode.unwrap_or(0),
+        };
+        let items = taken.items.iter().map(item).collect();
+        Self { name: taken.name.clone(), items, mode: taken.mode.unwrap_or(0) }
+    }
+}
+
+fn projection(kind: Kind, wire: v1::Projection) -> VolumeSource {
+    let mode = |mode: u32| (mode != 0).then_some(mode);
+    let item = |item: v1::ProjectedKey| Item { key: item.key, path: item.path, mode: mode(item.mode) };
+    let items = wire.items.into_iter().map(item).collect();
+    VolumeSource::Projection(Projection { kind, name: wire.name, items, mode: mode(wire.mode) })
 }
 
 impl From<Resources> for v1::Resources {
@@ -250,6 +309,10 @@ impl From<&Volume> for v1::Volume {
                 medium: v1::EmptyDirMedium::from(*medium).into(),
                 size_limit_bytes: size_limit.unwrap_or(0),
             }),
+            VolumeSource::Projection(taken) => match taken.kind {
+                Kind::ConfigMap => v1::volume::Source::ConfigMap(taken.into()),
+                Kind::Secret => v1::volume::Source::Secret(taken.into()),
+            },
         };
         Self { mount_path: volume.mount_path.clone(), read_only: volume.read_only, source: Some(source) }
     }
@@ -269,8 +332,10 @@ impl FromWire<v1::Volume> for Volume {
                 let medium = Medium::from_wire(medium, path.field("medium"), bad).unwrap_or(stand_in);
                 VolumeSource::EmptyDir(EmptyDir { medium, size_limit })
             }
+            Some(v1::volume::Source::ConfigMap(taken)) => projection(Kind::ConfigMap, taken),
+            Some(v1::volume::Source::Secret(taken)) => projection(Kind::Secret, taken),
             None => {
-                bad.add(path, "needs a `host_path` or an `empty_dir`");
+                bad.add(path, "needs a `host_path`, an `empty_dir`, a `config_map` or a `secret`");
                 VolumeSource::EmptyDir(EmptyDir::default())
             }
         };

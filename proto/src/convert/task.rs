@@ -44,6 +44,8 @@ mirrored!(FailureReason, FailureReason, none: None, {
     AppNotFound => AppNotFound, InsufficientResources => InsufficientResources,
     NodeValueMissing => NodeValueMissing,
     LivenessProbeFailed => LivenessProbeFailed,
+    ConfigurationMissing => ConfigurationMissing,
+    ConfigurationUnusable => ConfigurationUnusable,
 });
 
 impl From<&Task> for v1::Task {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit, InstanceState, InstanceStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
+use longshore_model::configuration::Kind;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::health::Readiness;
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -19,8 +20,9 @@ use longshore_model::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, EmptyDir, EnvSource, EnvVar, HostPath, Image, ImageSource, Medium, Network, NodeField, Port,
-    Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    AppSpec, Capabilities, EmptyDir, EnvFrom, EnvSource, EnvVar, HostPath, Image, ImageSource, Item, KeyOf, Medium,
+    Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit,
+    Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
@@ -63,11 +65,34 @@ fn image() -> impl Strategy<Value = Image> {
     (source, policy, credential).prop_map(|(source, pull_policy, credential)| Image { source, pull_policy, credential })
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    select(vec![Kind::ConfigMap, Kind::Secret])
+}
+
+fn env_from() -> impl Strategy<Value = EnvFrom> {
+    (kind(), any::<String>(), any::<String>()).prop_map(|(kind, name, prefix)| EnvFrom { kind, name, prefix })
+}
+
+fn projection() -> impl Strategy<Value = Projection> {
+    let item = (any::<String>(), any::<String>(), nonzero()).prop_map(|(key, path, mode)| Item { key, path, mode });
+    (kind(), any::<String>(), vec(item, 0..3), nonzero()).prop_map(|(kind, name, items, mode)| Projection {
+        kind,
+        name,
+        items,
+        mode,
+    })
+}
+
 fn env() -> impl Strategy<Value = EnvVar> {
     let source = prop_oneof![
         any::<String>().prop_map(EnvSource::Value),
         select(vec![NodeField::HostIp, NodeField::Name]).prop_map(EnvSource::NodeField),
         any::<String>().prop_map(EnvSource::NodeLabel),
+        (kind(), any::<String>(), any::<String>()).prop_map(|(kind, name, key)| EnvSource::Key(KeyOf {
+            kind,
+            name,
+            key
+        })),
     ];
     (any::<String>(), source).prop_map(|(name, source)| EnvVar { name, source })
 }
@@ -76,7 +101,11 @@ fn volume() -> impl Strategy<Value = Volume> {
     let host = (any::<String>(), any::<bool>()).prop_map(|(path, create)| HostPath { path, create });
     let empty = (select(vec![Medium::Disk, Medium::Memory]), option::of(1..=u64::MAX))
         .prop_map(|(medium, size_limit)| EmptyDir { medium, size_limit });
-    let source = prop_oneof![host.prop_map(VolumeSource::HostPath), empty.prop_map(VolumeSource::EmptyDir)];
+    let source = prop_oneof![
+        host.prop_map(VolumeSource::HostPath),
+        empty.prop_map(VolumeSource::EmptyDir),
+        projection().prop_map(VolumeSource::Projection)
+    ];
     (any::<String>(), any::<bool>(), source).prop_map(|(mount_path, read_only, source)| Volume {
         mount_path,
         read_only,
@@ -130,12 +159,12 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     });
     let startup = (span(), 1..=u32::MAX).prop_map(|(settle, max_starts)| Startup { settle, max_starts });
     let words = || vec(any::<String>(), 0..3);
-    let what = (any::<String>(), image(), words(), words(), vec(env(), 0..3), resources);
+    let what = (any::<String>(), image(), words(), words(), (vec(env(), 0..3), vec(env_from(), 0..3)), resources);
     let security = (any::<bool>(), any::<bool>());
     let probes = (option::of(probe()), option::of(probe()));
     let how = (restart, 1..=u32::MAX, vec(volume(), 0..3), network(), startup, security, probes);
     (what, how, options()).prop_map(|(what, how, options)| {
-        let (name, image, command, args, env, resources) = what;
+        let (name, image, command, args, (env, env_from), resources) = what;
         let (restart_policy, instances, volumes, network, startup, (privileged, host_pid), probes) = how;
         let (liveness_probe, readiness_probe) = probes;
         AppSpec {
@@ -144,6 +173,7 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
             command,
             args,
             env,
+            env_from,
             resources,
             restart_policy,
             instances,

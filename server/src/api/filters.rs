@@ -7,6 +7,7 @@ use longshore_model::admission::PendingNode;
 use longshore_model::app::{App, Desired};
 use longshore_model::audit::Deed;
 use longshore_model::cause;
+use longshore_model::configuration::Configuration;
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
 use longshore_model::node::Node;
@@ -68,6 +69,8 @@ const FAILURE_REASON: Kind = Kind::Word {
         "LIVENESS_PROBE_FAILED",
         "INSUFFICIENT_RESOURCES",
         "NODE_VALUE_MISSING",
+        "CONFIGURATION_MISSING",
+        "CONFIGURATION_UNUSABLE",
     ],
 };
 
@@ -170,6 +173,12 @@ pub(super) const AUDIT: &[Field] = &[
     Field { name: "code", kind: Kind::Text },
     Field { name: "reason", kind: Kind::Text },
     Field { name: "request_id", kind: Kind::Text },
+];
+/// Fields of config maps and of secrets.
+pub(super) const CONFIGURATIONS: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field { name: "create_time", kind: Kind::Time },
+    Field { name: "update_time", kind: Kind::Time },
 ];
 
 /// Reads a request's filter.
@@ -322,6 +331,16 @@ pub(super) fn deed<'a>(deed: &'a Deed, field: &str) -> Value<'a> {
     }
 }
 
+/// What a config map or a secret has in a field.
+pub(super) fn configuration<'a>(configuration: &'a Configuration, field: &str) -> Value<'a> {
+    match field {
+        "name" => Value::Text(configuration.name.as_str()),
+        "create_time" => Value::Time(configuration.create_time),
+        "update_time" => Value::Time(configuration.update_time),
+        _ => Value::Unset,
+    }
+}
+
 /// What an app has in a field.
 pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
     match field {
@@ -381,6 +400,8 @@ mod tests {
             ("User", USERS),
             ("RegistryCredential", CREDENTIALS),
             ("AuditEntry", AUDIT),
+            ("ConfigMap", CONFIGURATIONS),
+            ("Secret", CONFIGURATIONS),
         ];
         for (name, fields) in lists {
             for field in fields {

@@ -126,8 +126,12 @@ mod tests {
     #[test]
     fn all_fields_of_resources_are_known() {
         let set = prost_types::FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
-        let resources =
-            [("Node", super::super::nodes::FIELDS), ("RegistryCredential", super::super::credentials::FIELDS)];
+        let resources = [
+            ("Node", super::super::nodes::FIELDS),
+            ("RegistryCredential", super::super::credentials::FIELDS),
+            ("ConfigMap", super::super::config_maps::FIELDS),
+            ("Secret", super::super::secrets::FIELDS),
+        ];
         for (name, fields) in resources {
             let messages = set.file.iter().flat_map(|file| &file.message_type);
             let message = messages.into_iter().find(|message| message.name() == name).unwrap();

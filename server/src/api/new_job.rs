@@ -1,16 +1,17 @@
 //! From a request to a job: everything that is decided once, at creation.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::app::{App, Desired};
 use longshore_model::clock::Clock;
+use longshore_model::configuration::{self, Configuration, Reference};
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::kind::JobKind;
-use longshore_model::limits::{DEFAULT_TIMEOUT, MAX_PAGE, MAX_SPEC};
-use longshore_model::name::{AppName, CredentialName, JobId, NodeName};
+use longshore_model::limits::{DEFAULT_TIMEOUT, MAX_APP_CONFIGURATIONS, MAX_PAGE, MAX_SPEC};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName};
 use longshore_model::node::Node;
 use longshore_model::order::{JobOrder, Work};
 use longshore_model::registry;
@@ -18,7 +19,7 @@ use longshore_model::rollout::Rollout;
 use longshore_model::selector::Selector;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::targets::Targets;
-use longshore_model::validate::{self, Path, Violations};
+use longshore_model::validate::{self, Path, Violations, quoted};
 use longshore_proto::convert::{FromWire, encode_spec};
 use longshore_proto::v1;
 use tonic::Status;
@@ -64,6 +65,7 @@ pub(super) async fn make(
     let nodes = nodes(store, &order, placed.as_ref(), &mut bad).await.map_err(status::store)?;
     if let Some(spec) = order.work.spec() {
         check_credential(store, &spec.image, &mut bad).await.map_err(status::store)?;
+        check_configurations(store, spec, &mut bad).await.map_err(status::store)?;
     }
     let (app, spec) = match (&order.work, placed) {
         (Work::Deploy(spec), _) => (app_name(&spec.name, &id).ok(), Arc::clone(spec)),
@@ -123,6 +125,58 @@ async fn check_credential(store: &dyn Store, image: &Image, bad: &mut Violations
         bad.add(image.field("credential"), error.to_string());
     }
     Ok(())
+}
+
+/// Checks that the config maps and secrets that a spec names are there, and have the keys that it takes.
+async fn check_configurations(store: &dyn Store, spec: &AppSpec, bad: &mut Violations) -> Result<(), StoreError> {
+    let mut known = BTreeMap::new();
+    // What is beyond the limit was said by the check of the order.
+    for (kind, text) in configuration::needs(spec).into_keys().take(MAX_APP_CONFIGURATIONS) {
+        let Ok(name) = ConfigurationName::parse(text) else { continue };
+        let found = match store.known_configuration(kind, &name).await {
+            Ok(found) => Some(found),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        known.insert((kind, text), found);
+    }
+    let spec_path = Path::Root.field("spec");
+    let mut said = BTreeSet::new();
+    configuration::visit(spec, spec_path, |reference, name_path, key_path| {
+        let (kind, name) = (reference.kind, reference.name);
+        match known.get(&(kind, name)) {
+            Some(None) if said.insert(name_path.to_string()) => {
+                bad.add(name_path, format!("there is no {} {}", kind.as_str(), quoted(name)));
+            }
+            Some(Some(found)) => check_reference(reference, found, key_path, bad),
+            _ => {}
+        }
+    });
+    Ok(())
+}
+
+/// Checks the keys that are taken from one that is there.
+fn check_reference(reference: Reference<'_>, found: &Configuration, path: Path<'_>, bad: &mut Violations) {
+    let (kind, name) = (reference.kind.as_str(), &found.name);
+    if let Some(key) = reference.key.filter(|key| !found.keys.iter().any(|known| known == key)) {
+        bad.add(path, format!("the {kind} {name} has no key {}; it has {}", quoted(key), found.keys.join(", ")));
+    }
+    if let Some(prefix) = reference.prefix {
+        for key in &found.keys {
+            let mut wrong = Violations::default();
+            validate::env_name(&format!("{prefix}{key}"), path, &mut wrong);
+            if let Some(violation) = wrong.0.first() {
+                bad.add(
+                    path,
+                    format!(
+                        "with it the key {} of the {kind} {name} is no name: {}",
+                        quoted(key),
+                        violation.description
+                    ),
+                );
+            }
+        }
+    }
 }
 
 /// The value, or its violations among the others.

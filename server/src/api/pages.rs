@@ -287,6 +287,8 @@ mod tests {
         check_documents::<NameKey>("ListUsers", "User");
         check_documents::<AuditKey>("ListAuditEntries", "AuditEntry");
         check_documents::<NameKey>("ListRegistryCredentials", "RegistryCredential");
+        check_documents::<NameKey>("ListConfigMaps", "ConfigMap");
+        check_documents::<NameKey>("ListSecrets", "Secret");
     }
 
     #[test]

@@ -74,6 +74,20 @@ repeatable! {
     CreateRegistryCredentialRequest => |request| credential(request.registry_credential.as_ref()),
     UpdateRegistryCredentialRequest => |request| credential(request.registry_credential.as_ref()),
     DeleteRegistryCredentialRequest etag => |request| format!("registries/{}", request.name),
+    CreateConfigMapRequest => |request| config_map(request.config_map.as_ref()),
+    UpdateConfigMapRequest => |request| config_map(request.config_map.as_ref()),
+    DeleteConfigMapRequest etag => |request| format!("configMaps/{}", request.name),
+    CreateSecretRequest => |request| secret(request.secret.as_ref()),
+    UpdateSecretRequest => |request| secret(request.secret.as_ref()),
+    DeleteSecretRequest etag => |request| format!("secrets/{}", request.name),
+}
+
+fn config_map(named: Option<&v1::ConfigMap>) -> String {
+    format!("configMaps/{}", named.map_or("", |config_map| &config_map.name))
+}
+
+fn secret(named: Option<&v1::Secret>) -> String {
+    format!("secrets/{}", named.map_or("", |secret| &secret.name))
 }
 
 fn credential(named: Option<&v1::RegistryCredential>) -> String {

@@ -18,11 +18,12 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 44] = [
+const TABLE: [(&str, Access); 55] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", PEOPLE),
+    ("/longshore.v1.AgentService/FetchConfiguration", NODES),
     ("/longshore.v1.AgentService/FetchRegistryCredential", NODES),
     ("/longshore.v1.AgentService/OpenSession", NODES),
     ("/longshore.v1.AgentService/RenewCertificate", NODES),
@@ -33,6 +34,12 @@ const TABLE: [(&str, Access); 44] = [
     ("/longshore.v1.AppService/RemoveApp", OPERATORS),
     // It tells what everybody did, and from where.
     ("/longshore.v1.AuditService/ListAuditEntries", ADMINS),
+    // As specs are, whose settings they are.
+    ("/longshore.v1.ConfigMapService/CreateConfigMap", OPERATORS),
+    ("/longshore.v1.ConfigMapService/DeleteConfigMap", OPERATORS),
+    ("/longshore.v1.ConfigMapService/GetConfigMap", PEOPLE),
+    ("/longshore.v1.ConfigMapService/ListConfigMaps", PEOPLE),
+    ("/longshore.v1.ConfigMapService/UpdateConfigMap", OPERATORS),
     // The token in the request decides.
     ("/longshore.v1.EnrollmentService/Enroll", Access::Anyone),
     ("/longshore.v1.JobService/CreateJob", OPERATORS),
@@ -63,6 +70,12 @@ const TABLE: [(&str, Access); 44] = [
     ("/longshore.v1.RegistryCredentialService/GetRegistryCredential", OPERATORS),
     ("/longshore.v1.RegistryCredentialService/ListRegistryCredentials", OPERATORS),
     ("/longshore.v1.RegistryCredentialService/UpdateRegistryCredential", ADMINS),
+    // Who names a secret in a job needs to see which there are; nobody sees a value.
+    ("/longshore.v1.SecretService/CreateSecret", ADMINS),
+    ("/longshore.v1.SecretService/DeleteSecret", ADMINS),
+    ("/longshore.v1.SecretService/GetSecret", OPERATORS),
+    ("/longshore.v1.SecretService/ListSecrets", OPERATORS),
+    ("/longshore.v1.SecretService/UpdateSecret", ADMINS),
     ("/longshore.v1.UserService/CreateUser", ADMINS),
     ("/longshore.v1.UserService/ListUsers", ADMINS),
     // Everybody their own.

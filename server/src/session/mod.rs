@@ -23,6 +23,7 @@ use crate::ids::Ids;
 use crate::store::{Store, StoreError};
 use crate::vault::Vault;
 
+mod configurations;
 mod credentials;
 pub mod logs;
 mod reports;
@@ -129,6 +130,18 @@ impl AgentService for AgentApi {
         self.still_enrolled(&node, request.extensions().get::<Caller>()).await?;
         let app = AppName::read_field(request.into_inner().app_name, "app_name").map_err(status::invalid)?;
         Ok(Response::new(self.credential_for(&node, &app).await?))
+    }
+
+    async fn fetch_configuration(
+        &self,
+        request: Request<v1::FetchConfigurationRequest>,
+    ) -> Result<Response<v1::FetchConfigurationResponse>, Status> {
+        let node = status::calling_node(&request)?;
+        // A connection may be older than its node's deletion.
+        self.still_enrolled(&node, request.extensions().get::<Caller>()).await?;
+        let v1::FetchConfigurationRequest { app_name, revision } = request.into_inner();
+        let app = AppName::read_field(app_name, "app_name").map_err(status::invalid)?;
+        Ok(Response::new(self.configuration_for(&node, &app, revision).await?))
     }
 }
 

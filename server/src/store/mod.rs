@@ -19,10 +19,11 @@ use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::audit::{AuditEntry, Deed, Head};
+use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::machine::Refused;
-use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo, TooManyLabels};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::report::{AppReport, TaskReport};
@@ -316,6 +317,15 @@ pub struct StoredCredential {
     pub credential: RegistryCredential,
     /// The sealed password.
     pub sealed: Vec<u8>,
+}
+
+/// A config map or a secret as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredConfiguration {
+    /// What everybody may know of it.
+    pub configuration: Configuration,
+    /// What is in it, in a form of the one who keeps it here; that of a secret is sealed.
+    pub content: Vec<u8>,
 }
 
 /// Answers whether a node has a session now; called on a blocking thread.
@@ -644,6 +654,42 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets entries of the audit log from before a moment, and those of which there are too many, oldest first; returns
     /// how many it were, 0 when none is left. An entry that follows one that stays does so too, whatever the clock said.
     async fn forget_deeds(&self, before: Timestamp) -> Result<usize, StoreError>;
+
+    /// Keeps a config map or a secret.
+    async fn create_configuration(&self, new: StoredConfiguration, terms: Terms) -> Result<Configuration, StoreError>;
+
+    /// The config map or secret as this request made it or left it, if the request has come before.
+    async fn answered_configuration(
+        &self,
+        request: &RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<Configuration>, StoreError>;
+
+    /// One config map or secret.
+    async fn configuration(&self, kind: Kind, name: &ConfigurationName) -> Result<StoredConfiguration, StoreError>;
+
+    /// One config map or secret without what is in it.
+    async fn known_configuration(&self, kind: Kind, name: &ConfigurationName) -> Result<Configuration, StoreError>;
+
+    /// A part of the list of config maps or of secrets, without what is in them.
+    async fn configurations(&self, kind: Kind, query: Query<NameKey>) -> Result<Page<Configuration>, StoreError>;
+
+    /// Puts a changed one in the place of its version `seen`; [`StoreError::Changed`] if that is not the current.
+    async fn replace_configuration(
+        &self,
+        new: StoredConfiguration,
+        seen: u64,
+        terms: Terms,
+    ) -> Result<Configuration, StoreError>;
+
+    /// Deletes a config map or a secret.
+    async fn delete_configuration(
+        &self,
+        kind: Kind,
+        name: &ConfigurationName,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::AuditEntry;
+use longshore_model::configuration::Configuration;
 use longshore_model::job::Job;
 use longshore_model::node::Node;
 use longshore_model::sorting::{Position, SortKey, SortValue, Sorting, Term};
@@ -203,7 +204,8 @@ impl Sorted for StoredToken {
     }
 }
 
-/// What lists of things with a name and a beginning can be sorted by: machines that wait, users, registry credentials.
+/// What lists of things with a name and a beginning can be sorted by: machines that wait, users, registry credentials,
+/// config maps, secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKey {
     /// The name.
@@ -230,6 +232,17 @@ impl Sorted for PendingNode {
 }
 
 impl Sorted for User {
+    type Key = NameKey;
+
+    fn sort_value(&self, key: NameKey) -> SortValue {
+        match key {
+            NameKey::Name => text(&self.name),
+            NameKey::CreateTime => time(self.create_time),
+        }
+    }
+}
+
+impl Sorted for Configuration {
     type Key = NameKey;
 
     fn sort_value(&self, key: NameKey) -> SortValue {

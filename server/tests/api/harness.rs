@@ -30,11 +30,13 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status, Streaming};
 use v1::agent_service_client::AgentServiceClient;
 use v1::app_service_client::AppServiceClient;
+use v1::config_map_service_client::ConfigMapServiceClient;
 use v1::job_service_client::JobServiceClient;
 use v1::node_service_client::NodeServiceClient;
 pub use v1::open_session_request::Message as ToServer;
 use v1::open_session_response::Message as FromServer;
 use v1::registry_credential_service_client::RegistryCredentialServiceClient;
+use v1::secret_service_client::SecretServiceClient;
 use v1::user_service_client::UserServiceClient;
 
 /// Header from which the harness takes the caller's identity, as a certificate's URI without its scheme and domain.
@@ -119,6 +121,14 @@ impl World {
 
     pub fn credentials(&self, who: &str) -> RegistryCredentialServiceClient<InterceptedService<Channel, As>> {
         RegistryCredentialServiceClient::with_interceptor(self.channel(), As(who.to_owned()))
+    }
+
+    pub fn config_maps(&self, who: &str) -> ConfigMapServiceClient<InterceptedService<Channel, As>> {
+        ConfigMapServiceClient::with_interceptor(self.channel(), As(who.to_owned()))
+    }
+
+    pub fn secrets(&self, who: &str) -> SecretServiceClient<InterceptedService<Channel, As>> {
+        SecretServiceClient::with_interceptor(self.channel(), As(who.to_owned()))
     }
 
     /// The directory of the server.

@@ -7,6 +7,7 @@
 
 mod apps;
 mod bad_requests;
+mod configurations;
 mod credentials;
 mod enrolment;
 mod errors;

@@ -94,13 +94,22 @@ impl Containers {
         let argv = command::argv(&launch.spec.command, &launch.spec.args, &entrypoint, &cmd)
             .map_err(|error| failure::because(FailureReason::CommandNotFound, error.to_string()))?;
         let (layout, instance, spec) = (self.layout.clone(), launch.instance.clone(), Arc::clone(&launch.spec));
+        let configuration = Arc::clone(&launch.configuration);
         let (docker, facts) = self.engine.connect().await?;
         let host_paths = self.host_paths(&facts);
         let user = launch.spec.user.as_deref().or(image.user.as_deref()).unwrap_or_default();
+        let numbers = request::numbers(user);
         let prepared = blocking(move || {
             let marker = layout.removed_mark(instance.app.as_str());
             files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
-            volumes::prepare(&layout, &instance, &spec.volumes, &host_paths)
+            let mounts = volumes::prepare(&layout, &instance, &spec.volumes, &configuration, &host_paths)?;
+            if let Some((uid, gid)) = numbers {
+                for volume in mounts.iter().filter(|volume| volume.is_projection) {
+                    volumes::hand_over(&volume.source, uid, gid)
+                        .map_err(|e| failure::io(format!("handing over the files for {}", volume.target), e))?;
+                }
+            }
+            Ok(mounts)
         });
         let parts = Parts {
             node_uid: &self.settings.node_uid,

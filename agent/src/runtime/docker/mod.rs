@@ -214,6 +214,9 @@ impl Runtime for DockerRuntime {
             capability::VOLUMES_HOST_PATH,
             capability::VOLUMES_EMPTY_DIR,
             capability::VOLUMES_EMPTY_DIR_MEMORY,
+            capability::CONFIG_MAPS,
+            // Not secrets.env: engines write the environment of their containers to their disks.
+            capability::SECRETS_VOLUMES,
             capability::IMAGE_ARCHIVE,
             capability::IMAGE_REGISTRY,
             capability::CONTAINER_ULIMITS,

@@ -99,6 +99,12 @@ pub(super) fn is_root(user: &str) -> bool {
     matches!(user.split(':').next(), None | Some("" | "root" | "0"))
 }
 
+/// Whom an image's user is by numbers, where it is given so: names are known in the image only. Without a group it is root's.
+pub(super) fn numbers(user: &str) -> Option<(u32, u32)> {
+    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
+    Some((user.parse().ok()?, group.parse().unwrap_or(0)))
+}
+
 /// The request for the container of a launch.
 pub(super) fn create(launch: &Launch, parts: Parts<'_>) -> ContainerCreateBody {
     let host_network = launch.spec.network == Network::Host;
@@ -228,6 +234,8 @@ mod tests {
             image: ResolvedImage { digest: String::new(), image: spec.image.clone() },
             spec: Arc::new(spec),
             env: vec![("A".to_owned(), "b=c".to_owned())],
+            secret_env: vec![],
+            configuration: Arc::default(),
             ports: vec![port(80, 8080, Protocol::Tcp), port(81, 8080, Protocol::Tcp), port(80, 8080, Protocol::Udp)],
         }
     }
@@ -312,6 +320,14 @@ mod tests {
         for user in ["1", "demo", "demo:0", "00"] {
             assert!(!is_root(user), "{user}");
         }
+    }
+
+    #[test]
+    fn users_by_number_are_known_without_the_image() {
+        for (user, expected) in [("1000", Some((1000, 0))), ("5:6", Some((5, 6))), ("5:users", Some((5, 0)))] {
+            assert_eq!(numbers(user), expected, "{user}");
+        }
+        assert_eq!((numbers("demo"), numbers("")), (None, None));
     }
 
     #[test]

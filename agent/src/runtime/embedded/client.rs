@@ -12,6 +12,9 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
+use longshore_model::secret::Secret;
+use zeroize::Zeroizing;
+
 use super::layout::{LOCK, SHIM_LOG, SOCKET};
 use super::state::{self, Answer, Command, State};
 use super::{failure, lock, shim};
@@ -59,7 +62,14 @@ pub(super) enum Heard {
 }
 
 /// Starts a shim and waits until it has made the container, or could not.
-pub(super) async fn spawn(program: &Path, container: &Path, patience: Duration) -> Result<(), RuntimeError> {
+///
+/// Variables from secrets go through a pipe, which leaves no trace on the disk.
+pub(super) async fn spawn(
+    program: &Path,
+    container: &Path,
+    secret_env: &[(String, Secret)],
+    patience: Duration,
+) -> Result<(), RuntimeError> {
     let mut command = tokio::process::Command::new(program);
     // People read it in lists of processes, where /proc/self/exe would say nothing.
     command.arg0("longshore-agent").arg(shim::COMMAND).arg(container).current_dir("/").env_clear();
@@ -67,9 +77,17 @@ pub(super) async fn spawn(program: &Path, container: &Path, patience: Duration) 
     if let Ok(filter) = std::env::var("LONGSHORE_LOG") {
         command.env("LONGSHORE_LOG", filter);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let stdin = if secret_env.is_empty() { Stdio::null() } else { Stdio::piped() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|e| failure::io("starting a shim", e))?;
     let output = child.stdout.take();
+    if let Some(mut input) = child.stdin.take() {
+        let packed = pack(secret_env)?;
+        // A task of its own, for a shim that never reads; one that ended says so itself.
+        tokio::spawn(async move {
+            let _ = input.write_all(packed.as_bytes()).await;
+        });
+    }
     // The shim goes on without us; as long as we live it is ours to reap.
     let (give_up, given_up) = oneshot::channel::<()>();
     let reaper = tokio::spawn(async move {
@@ -97,6 +115,20 @@ pub(super) async fn spawn(program: &Path, container: &Path, patience: Duration) 
     // It is about to end: whoever hears of the failure finds nothing of it left.
     let _ = timeout(END_TIMEOUT, reaper).await;
     Err(error)
+}
+
+fn pack(secret_env: &[(String, Secret)]) -> Result<Zeroizing<String>, RuntimeError> {
+    let pairs: Vec<(&str, &str)> = secret_env.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    let packed = serde_json::to_string(&pairs).map_err(|e| failure::other(e.to_string()))?;
+    Ok(Zeroizing::new(packed))
+}
+
+/// Reads in the shim what [`spawn`] sent. Blocks until it is whole.
+pub(super) fn unpack(mut input: impl io::Read) -> io::Result<Vec<(String, String)>> {
+    let mut packed = Zeroizing::new(String::new());
+    input.read_to_string(&mut packed)?;
+    // Not what the parser says, which may quote what stands there.
+    serde_json::from_str(&packed).map_err(|_| io::Error::other("it is not whole"))
 }
 
 /// Sends a command and reads the answer, for at most `patience` where there is one.

@@ -173,7 +173,8 @@ impl Containers {
                 .map_err(|e| failure::io(format!("making {}", directory.display()), e))
         });
         made?;
-        let spawned = client::spawn(&self.settings.shim, &directory, self.settings.patience.make).await;
+        let spawned =
+            client::spawn(&self.settings.shim, &directory, &launch.secret_env, self.settings.patience.make).await;
         if spawned.is_err() {
             // One that was killed has not tidied up after itself.
             self.bury(&directory).await?;
@@ -195,7 +196,8 @@ impl Containers {
         } else {
             format!("{}-{}", instance.app, instance.index)
         };
-        let env = environment(program.env, &launch.env, &hostname);
+        let mut env = environment(program.env, &launch.env, &hostname);
+        env.retain(|(name, _)| launch.secret_env.iter().all(|(secret, _)| secret != name));
         let spec = &launch.spec;
         let cwd = spec.working_dir.clone().unwrap_or(program.cwd);
         let stop_signal = spec.stop_signal.as_deref().or(program.stop_signal.as_deref());
@@ -214,7 +216,13 @@ impl Containers {
             hostname,
             host_network,
             ports: if host_network { Vec::new() } else { launch.ports.clone() },
-            volumes: volumes::prepare(&self.layout, instance, &launch.spec.volumes, &self.settings.host_paths)?,
+            volumes: volumes::prepare(
+                &self.layout,
+                instance,
+                &launch.spec.volumes,
+                &launch.configuration,
+                &self.settings.host_paths,
+            )?,
             cpu_millis: launch.spec.resources.cpu,
             memory: launch.spec.resources.memory,
             cgroup: CgroupPath::new(&self.settings.node_uid, &name).map_err(|e| failure::other(e.to_string()))?,
@@ -229,6 +237,7 @@ impl Containers {
             pids_limit: spec.pids_limit,
             ulimits: spec.ulimits.clone(),
             shm_size: spec.shm_size.unwrap_or(limits::DEFAULT_SHM_SIZE),
+            has_secret_env: !launch.secret_env.is_empty(),
         })
     }
 

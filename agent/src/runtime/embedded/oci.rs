@@ -271,6 +271,7 @@ mod tests {
             pids_limit: None,
             ulimits: vec![],
             shm_size: limits::DEFAULT_SHM_SIZE,
+            has_secret_env: false,
         }
     }
 
@@ -417,6 +418,7 @@ mod tests {
             id: None,
             target: target.to_owned(),
             read_only,
+            is_projection: false,
         };
         let volumes = vec![volume("/a/b", true), volume("/a", false), volume("/etc/hosts", false)];
         let spec = json_of(&LaunchFile { volumes, ..launch() }, &MACHINE);

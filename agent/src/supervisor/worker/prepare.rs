@@ -21,7 +21,7 @@ use crate::supervisor::plan::{Next, Side};
 use crate::{capability, node, ports};
 
 /// What became of something that takes long.
-enum Way<T> {
+pub(super) enum Way<T> {
     /// It is done.
     Done(T),
     /// New orders make it pointless.
@@ -50,7 +50,7 @@ impl Worker {
         self.reach(TaskState::Checking);
         let side = self.app.prepared_side();
         let (spec, checked) = match self.filled(side) {
-            Ok((filled, _)) => (Arc::clone(&self.app.assignment_of(side).spec), filled),
+            Ok(filled) => (Arc::clone(&self.app.assignment_of(side).spec), filled),
             Err(error) => return self.unprepared(error),
         };
         let (context, asked) = (Arc::clone(&self.context), Amounts::of(&spec));
@@ -66,6 +66,11 @@ impl Worker {
         }
         if let Err(error) = self.reserve_ports(side).await {
             return self.unprepared(error);
+        }
+        match self.fetch_configuration(side).await {
+            Way::Done(Ok(())) => {}
+            Way::Done(Err(error)) => return self.unprepared(error),
+            Way::Overtaken | Way::Disturbed => return,
         }
         let (runtime, access) = (Arc::clone(&self.context.runtime), self.access(side));
         match self.unless_disturbed(async move { runtime.resolve(&spec.image, &access).await }).await {
@@ -126,6 +131,7 @@ impl Worker {
                     Ok(()) => {
                         self.app.prepared(image);
                         self.persist().await;
+                        self.forget_configurations().await;
                     }
                     Err(error) => self.unprepared(error),
                 }
@@ -144,7 +150,7 @@ impl Worker {
 
     /// As [`Worker::unless_overtaken`], for what takes long: while an update is checked or fetched, the containers of the
     /// revision before go on, and may end or be due to be started again. Their probes go on beside it.
-    async fn unless_disturbed<T>(&mut self, action: impl Future<Output = T>) -> Way<T> {
+    pub(super) async fn unless_disturbed<T>(&mut self, action: impl Future<Output = T>) -> Way<T> {
         let clock = self.context.clock;
         let is_beside = self.app.runs_proven();
         tokio::pin!(action);

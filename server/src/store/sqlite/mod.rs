@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed};
+use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
-use longshore_model::name::{AppName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
@@ -34,7 +35,7 @@ use self::writer::Writer;
 use super::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use super::{
     AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page,
-    RequestKey, Seen, Store, StoreError, StoredCredential, StoredToken, Terms,
+    RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredToken, Terms,
 };
 
 mod apps;
@@ -42,6 +43,7 @@ mod audit;
 pub mod backup;
 mod batch;
 mod census;
+mod configurations;
 mod credentials;
 mod effects;
 mod enrolment;
@@ -452,6 +454,62 @@ impl Store for SqliteStore {
 
     async fn forget_deeds(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.writer.write(move |batch| batch.forget_deeds(before)).await
+    }
+
+    async fn create_configuration(
+        &self,
+        mut new: StoredConfiguration,
+        terms: Terms,
+    ) -> Result<Configuration, StoreError> {
+        new.configuration.create_time = rounded(new.configuration.create_time);
+        new.configuration.update_time = rounded(new.configuration.update_time);
+        let now = new.configuration.create_time;
+        self.write_once(terms, now, move |batch, terms| batch.create_configuration(&new, terms)).await
+    }
+
+    async fn answered_configuration(
+        &self,
+        request: &RequestKey,
+        now: Timestamp,
+    ) -> Result<Option<Configuration>, StoreError> {
+        let request = request.clone();
+        self.readers.read(move |sql| requests::answer(sql, &request, now)).await
+    }
+
+    async fn configuration(&self, kind: Kind, name: &ConfigurationName) -> Result<StoredConfiguration, StoreError> {
+        let name = name.clone();
+        self.readers.read(move |sql| configurations::one(sql, kind, &name)).await
+    }
+
+    async fn known_configuration(&self, kind: Kind, name: &ConfigurationName) -> Result<Configuration, StoreError> {
+        let name = name.clone();
+        self.readers.read(move |sql| configurations::known(sql, kind, &name)).await
+    }
+
+    async fn configurations(&self, kind: Kind, query: Query<NameKey>) -> Result<Page<Configuration>, StoreError> {
+        self.readers.read(move |sql| configurations::many(sql, kind, &query)).await
+    }
+
+    async fn replace_configuration(
+        &self,
+        mut new: StoredConfiguration,
+        seen: u64,
+        terms: Terms,
+    ) -> Result<Configuration, StoreError> {
+        new.configuration.update_time = rounded(new.configuration.update_time);
+        let now = new.configuration.update_time;
+        self.write_once(terms, now, move |batch, terms| batch.replace_configuration(&new, seen, terms)).await
+    }
+
+    async fn delete_configuration(
+        &self,
+        kind: Kind,
+        name: &ConfigurationName,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.write_once(terms, now, move |batch, terms| batch.delete_configuration(kind, &name, terms)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -21,7 +21,7 @@ use super::super::oci::{self, Machine};
 use super::super::privileges::Bounding;
 use super::super::seccomp::Filter;
 use super::super::state::Failure;
-use super::super::{failure, sys, user};
+use super::super::{failure, sys, user, volumes};
 use super::devices;
 use super::executor::Exec;
 use super::ports::{self, Bound};
@@ -44,7 +44,9 @@ pub(super) struct Made {
 }
 
 /// Makes the container of the current directory. The process must have one thread only.
-pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
+///
+/// `secret_env` reaches the program and nothing else: not config.json, and not the library.
+pub(super) fn container(launch: &LaunchFile, secret_env: &[(String, String)]) -> Result<Made, RuntimeError> {
     let open_files = raise_open_files()?;
     ulimits::raise(&launch.ulimits)?;
     // The container library keeps the caller's groups unless the container has some of its own.
@@ -59,6 +61,10 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     let identity = user::resolve(&launch.user, &read("/etc/passwd")?, &read("/etc/group")?)?;
     user::make_directory_inside(&root, &launch.cwd)
         .map_err(|e| failure::io(format!("making the working directory {}", launch.cwd), e))?;
+    for volume in launch.volumes.iter().filter(|volume| volume.is_projection) {
+        volumes::hand_over(&volume.source, identity.uid, identity.gid)
+            .map_err(|e| failure::io(format!("handing over the files for {}", volume.target), e))?;
+    }
     let sources = rootfs::stage(launch)?;
     let machine = machine(launch, open_files)?;
     let spec = oci::configuration(launch, &identity, &sources, &machine)
@@ -68,7 +74,7 @@ pub(super) fn container(launch: &LaunchFile) -> Result<Made, RuntimeError> {
     CgroupPath::try_from(cgroup.unwrap_or_default().to_owned()).map_err(|e| failure::other(e.to_string()))?;
     spec.save("config.json").map_err(|e| failure::other(format!("writing config.json failed: {e}")))?;
     let filter = if launch.privileged { None } else { filter(launch, &machine)? };
-    create(launch, ports, filter).inspect(|_| {
+    create(launch, secret_env, ports, filter).inspect(|_| {
         if let Err(error) = rootfs::release_volumes(&launch.volumes_root) {
             tracing::warn!(%error, "volumes stay mounted in the shim");
         }
@@ -101,14 +107,20 @@ fn filter(launch: &LaunchFile, machine: &Machine) -> Result<Option<Filter>, Runt
     Ok(filter)
 }
 
-fn create(launch: &LaunchFile, ports: Vec<Bound>, filter: Option<Filter>) -> Result<Made, RuntimeError> {
+fn create(
+    launch: &LaunchFile,
+    secret_env: &[(String, String)],
+    ports: Vec<Bound>,
+    filter: Option<Filter>,
+) -> Result<Made, RuntimeError> {
     let pipe = || std::io::pipe().map_err(|e| failure::io("making a pipe", e));
     let (stdout, stdout_writer) = pipe()?;
     let (stderr, stderr_writer) = pipe()?;
     let (mut exec, exec_writer) = pipe()?;
     let stdin = File::open("/dev/null").map_err(|e| failure::io("opening /dev/null", e))?;
     let report = Rc::new(File::from(std::os::fd::OwnedFd::from(exec_writer)));
-    let (args, env, ulimits) = (launch.args.clone(), launch.env.clone(), launch.ulimits.clone());
+    let env = launch.env.iter().chain(secret_env).cloned().collect();
+    let (args, ulimits) = (launch.args.clone(), launch.ulimits.clone());
     let executor = Exec { args, env, ulimits, filter, report };
     fs::create_dir_all("oci").map_err(|e| failure::io("making the library's directory", e))?;
     // The builder and with it our end of the pipes is dropped with this statement.

@@ -27,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 use super::launch::{LaunchFile, VERSION};
 use super::layout::{LOCK, SHIM_LOG, SOCKET};
 use super::state::{self, Answer, Failure, State};
-use super::{cgroup, failure, lock};
+use super::{cgroup, client, failure, lock};
 use crate::runtime::RuntimeError;
 
 /// First word of the command line by which the agent's program becomes a shim; the second is the container's directory.
@@ -65,7 +65,12 @@ fn run(directory: &Path) -> Result<(), RuntimeError> {
     if launch.version != VERSION {
         return Err(failure::other(format!("launch description {} is not {VERSION}", launch.version)));
     }
-    let outcome = make::container(&launch).and_then(|made| {
+    let secret_env = if launch.has_secret_env {
+        client::unpack(std::io::stdin()).map_err(|e| failure::io("reading variables from secrets", e))?
+    } else {
+        Vec::new()
+    };
+    let outcome = make::container(&launch, &secret_env).and_then(|made| {
         let socket = UnixListener::bind(SOCKET).map_err(|e| failure::io("opening the shim's socket", e));
         let socket = socket.inspect_err(|_| abandon(&launch))?;
         write_state(&State::Created).inspect_err(|_| abandon(&launch))?;
