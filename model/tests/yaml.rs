@@ -286,7 +286,7 @@ fn a_bad_value_is_an_error_with_its_line() {
         (
             "value: hello",
             "value: hello\n      nodeField: hostIP",
-            "only one of `value`, `nodeField`, `nodeLabel` may be given",
+            "only one of `value`, `nodeField`, `nodeLabel`, `secretKey` and `configKey` may be given",
         ),
     ];
     for (right, wrong, expected) in places {

@@ -32,6 +32,8 @@ pub trait Backend: Sized {
     const LEFT_OF_A_FLOOD: usize;
     /// Capabilities that the runtime does not know, bit by number.
     const UNKNOWN_CAPABILITIES: u64;
+    /// What specs can need that the runtime does not offer, on any machine.
+    const LACKS: &'static [&'static str];
 
     fn new() -> Self;
     /// A runtime on a data directory, as of an agent that was just started.
@@ -96,6 +98,10 @@ impl<B: Backend> Node<B> {
 
     pub fn data_dir(&self) -> PathBuf {
         self.data_dir.clone()
+    }
+
+    pub fn lacks(&self) -> &'static [&'static str] {
+        B::LACKS
     }
 
     pub fn runtime(&self) -> &B::Runtime {

@@ -27,6 +27,7 @@ impl Backend for Embedded {
     const DEVICES: usize = 1;
     const LEFT_OF_A_FLOOD: usize = 100_000;
     const UNKNOWN_CAPABILITIES: u64 = 0;
+    const LACKS: &'static [&'static str] = &[];
 
     fn new() -> Self {
         Self::default()

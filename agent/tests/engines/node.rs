@@ -119,6 +119,8 @@ impl<W: Which> Backend for OnEngine<W> {
     const DEVICES: usize = 2;
     const LEFT_OF_A_FLOOD: usize = W::LEFT_OF_A_FLOOD;
     const UNKNOWN_CAPABILITIES: u64 = W::UNKNOWN_CAPABILITIES;
+    // Engines write the environment of their containers to their disks.
+    const LACKS: &'static [&'static str] = &[longshore_model::capability::SECRETS_ENV];
 
     fn new() -> Self {
         let machine = {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::admission::Fingerprint;
+use longshore_model::capability;
 use longshore_model::identity::Identity;
 use longshore_model::name::NodeName;
 use longshore_model::node::Labels;
@@ -266,7 +267,9 @@ pub fn hello(architecture: &str) -> ToServer {
     let info = v1::NodeInfo {
         architecture: architecture.to_owned(),
         runtime: "fake".to_owned(),
-        capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
+        capabilities: [capability::JOBS_UPDATE, capability::CONFIG_MAPS, capability::SECRETS_ENV]
+            .map(str::to_owned)
+            .into(),
         ..Default::default()
     };
     ToServer::Hello(v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) })
