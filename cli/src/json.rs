@@ -171,7 +171,7 @@ mod tests {
             text(&of("Task", &task)),
             concat!(
                 r#"{"jobId":"01jd","nodeName":"store-1","attempt":2,"state":"TIMED_OUT","#,
-                r#""failure":{"reason":"DEADLINE_EXCEEDED","message":"Too late.","step":"PULLING"},"#,
+                r#""failure":{"reason":"DEADLINE_EXCEEDED","message":"Too late.","step":"PULLING","cause":""},"#,
                 r#""cancelRequested":false,"endTime":"2023-11-14T22:13:20.5Z","history":[],"version":0}"#,
             )
         );
