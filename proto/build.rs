@@ -15,15 +15,7 @@ const FILES: [&str; 10] = [
     "longshore/v1/user.proto",
 ];
 
-/// Maps whose order has to be the same each time, since requests are compared by their bytes.
-const ORDERED: [&str; 4] = [
-    ".longshore.v1.ConfigMap.data",
-    ".longshore.v1.CreateSecretRequest.data",
-    ".longshore.v1.UpdateSecretRequest.data",
-    ".longshore.v1.FetchedConfiguration.data",
-];
-
-/// Messages that hold a password: their `Debug` is written by hand and leaves it out.
+/// Messages that hold what no log is to show: their `Debug` is written by hand and leaves it out.
 const WITH_SECRETS: [&str; 7] = [
     ".longshore.v1.CreateRegistryCredentialRequest",
     ".longshore.v1.UpdateRegistryCredentialRequest",
@@ -41,8 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // The compiler encodes the set itself: prost's own encoding would drop custom options.
     std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    let configured = ORDERED.iter().fold(tonic_prost_build::configure(), |builder, path| builder.btree_map(path));
-    configured
+    tonic_prost_build::configure()
         .codec_path("crate::codec::SmallCodec")
         // In order, so that the same message is the same bytes: a request that comes again is known by them.
         .btree_map(".")

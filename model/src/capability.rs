@@ -51,7 +51,7 @@ pub const IMAGE_ARCHIVE: &str = "image.archive";
 pub const IMAGE_REGISTRY: &str = "image.registry";
 /// Instances are probed for life and readiness.
 pub const PROBES: &str = "probes";
-/// Containers run under a filter of system calls, unless they are privileged. No spec asks for it either.
+/// Containers run under a filter of system calls, unless they are privileged. No spec asks for it.
 pub const SECURITY_SECCOMP: &str = "security.seccomp";
 /// Other capabilities of Linux than the ordinary ones: fewer, or more where [`SECURITY_CAPABILITIES_ADD`] is there too.
 pub const SECURITY_CAPABILITIES: &str = "security.capabilities";
@@ -63,7 +63,6 @@ pub const SECURITY_PRIVILEGED: &str = "security.privileged";
 pub const SECURITY_HOST_PID: &str = "security.host-pid";
 /// Updates, with the way back to the last healthy revision. No spec asks for it; [`crate::kind::JobKind::capability`] does.
 pub const JOBS_UPDATE: &str = "jobs.update";
-
 /// References to the node's name, address and labels are filled in.
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::failure::{Failure, FailureReason};
+use crate::fnv;
 use crate::task::Task;
 
 /// Groups that are told apart in one answer: far more than a person reads, and a bound for messages that no two nodes share.
@@ -41,13 +42,8 @@ pub fn of(task: &Task) -> Option<String> {
     Some(name(failure, &shape(&failure.message, task.node.as_str())))
 }
 
-/// FNV-1a: short, the same in every version, and nobody gains anything by a collision.
 fn name(failure: &Failure, shape: &str) -> String {
-    let text = format!("{:?}\n{shape}", failure.reason);
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{hash:016x}")
+    fnv::hash(&format!("{:?}\n{shape}", failure.reason))
 }
 
 /// A sentence with gaps where it speaks of one node: its name, and words with digits in them, such as addresses, sizes,

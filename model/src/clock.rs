@@ -60,9 +60,10 @@ impl Clock {
     }
 }
 
-/// `now` plus `duration`, or the end of representable time.
-fn later(now: Timestamp, duration: Duration) -> Timestamp {
-    jiff::SignedDuration::try_from(duration).ok().and_then(|d| now.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
+/// `moment` plus `duration`, or the end of representable time.
+#[must_use]
+pub fn later(moment: Timestamp, duration: Duration) -> Timestamp {
+    jiff::SignedDuration::try_from(duration).ok().and_then(|d| moment.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -33,6 +33,15 @@ impl Kind {
             Self::Secret => "secret",
         }
     }
+
+    /// The name of the field that holds one, or the name of one.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "config_map",
+            Self::Secret => "secret",
+        }
+    }
 }
 
 /// What is known of a config map or a secret, without its values.
@@ -115,31 +124,22 @@ pub fn visit<'a>(spec: &'a AppSpec, path: Path<'_>, mut visit: impl FnMut(Refere
     for (index, var) in spec.env.iter().enumerate() {
         let EnvSource::Key(taken) = &var.source else { continue };
         let entry = env.index(index);
-        let (source, name) = match taken.kind {
-            Kind::ConfigMap => ("config_key", "config_map"),
-            Kind::Secret => ("secret_key", "secret"),
-        };
-        let source = entry.field(source);
+        let source = entry.field(match taken.kind {
+            Kind::ConfigMap => "config_key",
+            Kind::Secret => "secret_key",
+        });
         let reference = Reference { kind: taken.kind, name: &taken.name, key: Some(&taken.key), prefix: None };
-        visit(reference, source.field(name), source.field("key"));
+        visit(reference, source.field(taken.kind.field()), source.field("key"));
     }
     for (index, from) in spec.env_from.iter().enumerate() {
         let entry = env_from.index(index);
-        let name = match from.kind {
-            Kind::ConfigMap => "config_map",
-            Kind::Secret => "secret",
-        };
         let reference = Reference { kind: from.kind, name: &from.name, key: None, prefix: Some(&from.prefix) };
-        visit(reference, entry.field(name), entry.field("prefix"));
+        visit(reference, entry.field(from.kind.field()), entry.field("prefix"));
     }
     for (index, volume) in spec.volumes.iter().enumerate() {
         let VolumeSource::Projection(taken) = &volume.source else { continue };
         let entry = volumes.index(index);
-        let source = match taken.kind {
-            Kind::ConfigMap => "config_map",
-            Kind::Secret => "secret",
-        };
-        let source = entry.field(source);
+        let source = entry.field(taken.kind.field());
         let whole = Reference { kind: taken.kind, name: &taken.name, key: None, prefix: None };
         if taken.items.is_empty() {
             visit(whole, source.field("name"), source.field("name"));

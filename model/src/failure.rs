@@ -126,14 +126,7 @@ impl Failure {
 }
 
 fn sentence(text: &str) -> String {
-    let mut plain: String =
-        text.split(|c: char| c.is_whitespace() || c.is_control()).fold(String::new(), |mut all, word| {
-            if !all.is_empty() && !word.is_empty() {
-                all.push(' ');
-            }
-            all.push_str(word);
-            all
-        });
+    let mut plain = crate::validate::one_line(text);
     if plain.len() > MAX_SENTENCE {
         crate::validate::cut(&mut plain, MAX_SENTENCE);
         plain.push('…');

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::later;
 use crate::probe::Probe;
 use crate::spec::AppSpec;
-use crate::validate::cut;
+use crate::validate::{cut, one_line};
 
 /// Between two changes of what is told of an answer while it counts for the same: answers may differ each time, and
 /// every change goes to the server.
@@ -49,18 +50,9 @@ impl Answer {
         Self::new(false, message.into())
     }
 
-    /// One line without control characters: it is shown to people.
+    /// In one line, since it is shown to people.
     fn new(passed: bool, message: String) -> Self {
-        let mut message = message.split(|c: char| c.is_whitespace() || c.is_control()).fold(
-            String::with_capacity(message.len()),
-            |mut line, word| {
-                if !line.is_empty() && !word.is_empty() {
-                    line.push(' ');
-                }
-                line.push_str(word);
-                line
-            },
-        );
+        let mut message = one_line(&message);
         cut(&mut message, MAX_ANSWER);
         Self { passed, message }
     }
@@ -229,10 +221,6 @@ impl Health {
         let dead = self.liveness.as_ref().filter(|watch| !watch.holds)?;
         Some(dead.told.as_ref().map_or("", |(answer, _)| answer.message.as_str()))
     }
-}
-
-fn later(moment: Timestamp, span: Duration) -> Timestamp {
-    SignedDuration::try_from(span).ok().and_then(|span| moment.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

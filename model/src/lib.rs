@@ -19,6 +19,7 @@ pub mod command;
 pub mod configuration;
 pub mod failure;
 pub mod filter;
+mod fnv;
 pub mod health;
 pub mod host_path;
 pub mod identity;

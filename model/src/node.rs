@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::fnv;
 use crate::limits::MAX_LABELS;
 use crate::name::NodeName;
 
@@ -31,8 +32,6 @@ pub struct Node {
 
 impl Node {
     /// Changes with what people can change, the labels, and when another machine takes over the name.
-    ///
-    /// FNV-1a: short, the same in every version, and nobody gains anything by a collision.
     #[must_use]
     pub fn etag(&self) -> String {
         let mut text = self.enroll_time.to_string();
@@ -40,10 +39,7 @@ impl Node {
             // No part holds a line feed.
             text.extend(["\n", key, "\n", value]);
         }
-        let hash = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        format!("{hash:016x}")
+        fnv::hash(&text)
     }
 }
 

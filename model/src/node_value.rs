@@ -188,9 +188,12 @@ fn pieces(text: &str) -> Option<Vec<Piece>> {
 }
 
 /// How many references a text has.
-#[must_use]
-pub fn count(text: &str) -> usize {
-    pieces(text).iter().flatten().filter(|piece| matches!(piece, Piece::Value(_))).count()
+///
+/// # Errors
+///
+/// Those of [`parse`].
+pub fn count(text: &str) -> Result<usize, ReferenceError> {
+    Ok(parse(text)?.iter().filter(|piece| matches!(piece, Piece::Value(_))).count())
 }
 
 /// A host path with something that every node could have in the place of each reference, to be judged without a node.

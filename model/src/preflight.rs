@@ -28,7 +28,8 @@ impl Refusal {
     }
 }
 
-/// Whether the answer of [`check`] may depend on the node.
+/// Whether the answer of [`check`] may depend on the node. Labels need no look of their own: a spec that asks for one needs
+/// [`capability::SPEC_NODE_VALUES`], which is one of [`capability::LATER`].
 #[must_use]
 pub fn is_needed(spec: &AppSpec) -> bool {
     capability::needs_later(spec)

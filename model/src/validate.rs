@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::configuration::Kind;
 use crate::host_path;
 use crate::label;
 use crate::limits;
@@ -21,7 +20,7 @@ mod options;
 mod probe;
 mod violation;
 
-pub use violation::{Path, Violation, Violations, cut, quoted};
+pub use violation::{Path, Violation, Violations, cut, one_line, quoted};
 
 /// Checks all of an order that can be checked without knowing the nodes. Returns advice about it.
 ///
@@ -192,11 +191,12 @@ fn words(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
 
 /// Checks what a text refers to of its nodes.
 fn references(text: &str, path: Path<'_>, bad: &mut Violations) {
-    let count = node_value::count(text);
-    if let Err(error) = node_value::parse(text) {
-        bad.add(path, error.to_string());
-    } else if count > limits::MAX_REFERENCES {
-        bad.add(path, format!("has {count} references; at most {} are allowed", limits::MAX_REFERENCES));
+    match node_value::count(text) {
+        Err(error) => bad.add(path, error.to_string()),
+        Ok(count) if count > limits::MAX_REFERENCES => {
+            bad.add(path, format!("has {count} references; at most {} are allowed", limits::MAX_REFERENCES));
+        }
+        Ok(_) => {}
     }
 }
 
@@ -299,11 +299,7 @@ fn volumes(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
             VolumeSource::HostPath(host) => node_path(&host.path, entry.field("host_path").field("path"), bad),
             VolumeSource::EmptyDir(dir) => empty_dir(*dir, entry.field("empty_dir").field("size_limit_bytes"), bad),
             VolumeSource::Projection(taken) => {
-                let source = match taken.kind {
-                    Kind::ConfigMap => "config_map",
-                    Kind::Secret => "secret",
-                };
-                configurations::projection(taken, entry.field(source), bad);
+                configurations::projection(taken, entry.field(taken.kind.field()), bad);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `Debug` of the messages that hold a password, without it.
+//! `Debug` of the messages that hold what no log is to show, without it.
 
 use std::fmt;
 

@@ -47,7 +47,7 @@ async fn a_node_promises_no_more_memory_than_it_has() {
     let remove = v1::RemoveAppRequest { app_name: first.app_name.clone(), ..Default::default() };
     client.apps.clone().remove_app(remove).await.unwrap();
     wait::until("the app to be gone", || async { client.apps_of("node").await.is_empty() }).await;
-    client.jobs.clone().retry_job(v1::RetryJobRequest { job_id: second.clone(), ..Default::default() }).await.unwrap();
+    client.retry(&second).await;
     assert_eq!(client.rest(&second).await.state(), JobState::Succeeded, "{:?}", client.task(&second).await);
 }
 

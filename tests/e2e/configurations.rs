@@ -61,6 +61,10 @@ fn with_files(cluster: &Cluster) -> v1::AppSpec {
 
 fn make(cluster: &Cluster) {
     succeed(&mut cluster.cli(&["config", "create", "site", "--literal", "ZONE=north", "--literal", "LEVEL=1"]));
+    make_secret(cluster);
+}
+
+fn make_secret(cluster: &Cluster) {
     let password = cluster.file("password", PASSWORD);
     succeed(&mut cluster.cli(&["secret", "create", "db", "--file", &format!("password={password}")]));
 }
@@ -180,11 +184,10 @@ async fn an_app_keeps_what_its_revision_began_with_and_a_secret_lies_on_no_disk(
     cluster.start_server().await;
     let client = cluster.client().await;
     let broken = v1::AppSpec { args: vec!["exit".to_owned(), "3".to_owned()], ..spec.clone() };
-    let failing =
-        client.jobs.clone().create_job(update(&job.app_name, broken)).await.unwrap().into_inner().job.unwrap();
+    let failing = client.create_with(update(&job.app_name, broken)).await;
     assert_eq!(client.rest(&failing.job_id).await.state(), JobState::Failed);
     assert_eq!((told("/env/WHERE").await.as_str(), told("/env/PASSWORD").await.as_str()), ("north", PASSWORD));
-    let next = client.jobs.clone().create_job(update(&job.app_name, spec)).await.unwrap().into_inner().job.unwrap();
+    let next = client.create_with(update(&job.app_name, spec)).await;
     succeeds(&client, &next).await;
     assert_eq!((told("/env/WHERE").await.as_str(), told("/env/PASSWORD").await.as_str()), ("south", NEW_PASSWORD));
     assert_eq!(told("/read?path=/run/db/deep/password").await, NEW_PASSWORD);
@@ -247,14 +250,8 @@ async fn what_is_not_there_is_refused_with_the_job_and_fails_the_task_that_comes
     assert_eq!((failure.reason(), failure.step()), (FailureReason::ConfigurationMissing, TaskState::Checking));
     assert!(failure.message.contains("no secret \"db\""), "{failure:?}");
     make_secret(&cluster);
-    let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-    client.jobs.clone().retry_job(retry).await.unwrap();
+    client.retry(&job.job_id).await;
     succeeds(&client, &job).await;
-}
-
-fn make_secret(cluster: &Cluster) {
-    let password = cluster.file("password", PASSWORD);
-    succeed(&mut cluster.cli(&["secret", "create", "db", "--file", &format!("password={password}")]));
 }
 
 #[test]

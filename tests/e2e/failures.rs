@@ -25,12 +25,7 @@ async fn fails(client: &Client, node: &Node, spec: v1::AppSpec, reason: FailureR
 }
 
 async fn retry(client: &Client, job: &v1::Job) -> v1::Job {
-    client
-        .jobs
-        .clone()
-        .retry_job(v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() })
-        .await
-        .unwrap();
+    client.retry(&job.job_id).await;
     client.rest(&job.job_id).await
 }
 

@@ -104,12 +104,7 @@ async fn the_deadline_ends_what_waits_for_an_offline_node_and_a_retry_goes_on() 
     assert_eq!(of("offline").failure.as_ref().unwrap().reason(), v1::FailureReason::DeadlineExceeded);
 
     offline.start();
-    client
-        .jobs
-        .clone()
-        .retry_job(v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() })
-        .await
-        .unwrap();
+    client.retry(&job.job_id).await;
     let job = client.rest(&job.job_id).await;
     assert_eq!(job.state(), JobState::Succeeded);
     let tasks = client.tasks(&job.job_id).await;

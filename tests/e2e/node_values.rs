@@ -62,10 +62,8 @@ async fn each_node_gets_its_own_values_and_the_one_without_a_label_is_told() {
     assert!(!bare.log().contains(&job.job_id), "the node never hears of it");
 
     // With the label, the retry succeeds there.
-    let labelled = process::output(&mut cluster.cli(&["node", "label", "bare", "site=bremen"]));
-    assert!(labelled.status.success(), "{labelled:?}");
-    let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-    client.jobs.clone().retry_job(retry).await.unwrap();
+    process::succeed(&mut cluster.cli(&["node", "label", "bare", "site=bremen"]));
+    client.retry(&job.job_id).await;
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
     assert_eq!(get(&client, "bare", &job.app_name, "/env/SITE").await, "bremen");
 }
@@ -93,7 +91,7 @@ async fn a_path_is_guarded_as_it_is_filled_in_and_values_outlive_agent_and_serve
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
     let status = client.app("node", &job.app_name).await.status.unwrap();
     let at = SocketAddr::from(([127, 0, 0, 1], u16::try_from(status.ports[0].host_port).unwrap()));
-    assert!(process::output(&mut cluster.cli(&["node", "label", "node", "site=kiel"])).status.success());
+    process::succeed(&mut cluster.cli(&["node", "label", "node", "site=kiel"]));
     // A new agent, no server, and a container that starts anew: with the values that it had.
     assert!(node.stop());
     cluster.kill_server();
@@ -138,7 +136,7 @@ async fn failures_are_told_by_cause_and_one_cause_is_retried() {
     let told = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(told.contains("2 tasks such as one: NODE_VALUE_MISSING: The node has no label \"dir\""), "{told}");
     assert!(told.contains("1 task such as three: HOST_PATH_UNAVAILABLE"), "{told}");
-    // The command as it is shown, with a shell's own splitting.
+    // The filter as it is shown: what a shell hands on of the quoted word.
     let retry = told.lines().find(|line| line.contains("job retry") && line.contains("--filter")).unwrap();
     let filter = retry.split('\'').nth(1).unwrap().to_owned();
     let retried = process::output(&mut cluster.cli(&["job", "retry", &job.job_id, "--filter", &filter, "--wait"]));

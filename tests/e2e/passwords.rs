@@ -120,8 +120,7 @@ async fn a_used_password_stands_nowhere_but_sealed() {
         let update = ["registry", "update", &name, "--password-file", &right];
         shown.extend(said(&mut cluster.cli(&[update.as_slice(), &["-o", "json"]].concat())));
         shown.extend(said(&mut cluster.cli(&update)));
-        let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-        client.jobs.clone().retry_job(retry).await.unwrap();
+        client.retry(&job.job_id).await;
         let state = client.rest(&job.job_id).await.state();
         assert_eq!(state, JobState::Succeeded, "{:?}", client.task(&job.job_id).await);
         for words in [

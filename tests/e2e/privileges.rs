@@ -52,8 +52,7 @@ async fn only_a_node_that_allows_it_takes_a_privileged_app() {
     // Both at once, and the retry finds a node that takes them.
     restart_with(&mut node, &client, &["--allow-privileged", "--allow-host-pid"]).await;
     for job in &jobs {
-        let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-        client.jobs.clone().retry_job(retry).await.unwrap();
+        client.retry(&job.job_id).await;
         let job = client.rest(&job.job_id).await;
         assert_eq!(job.state(), JobState::Succeeded, "{:?}", client.task(&job.job_id).await);
     }

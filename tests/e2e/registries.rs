@@ -101,8 +101,7 @@ impl Site {
     }
 
     async fn retry(&self, job: &v1::Job) {
-        let request = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-        self.client.jobs.clone().retry_job(request).await.unwrap();
+        self.client.retry(&job.job_id).await;
     }
 
     async fn succeeds(&self, job: &v1::Job) {
@@ -287,14 +286,13 @@ fn a_registry_that_wants_tokens_is_read_by_password_and_by_everybody() {
             succeed(&mut cluster.cli(&[&["registry"], words, &file].concat()));
         };
         credential(&words, "canary-wrong");
-        let retry = v1::RetryJobRequest { job_id: private.job_id.clone(), ..Default::default() };
-        client.jobs.clone().retry_job(retry.clone()).await.unwrap();
+        client.retry(&private.job_id).await;
         let (_, failure) = ends(&private).await;
         let failure = failure.unwrap();
         assert_eq!(failure.reason(), FailureReason::ImageAccessDenied);
         assert!(failure.message.contains("credential shop"), "{failure:?}");
         credential(&["update", "shop"], PASSWORD);
-        client.jobs.clone().retry_job(retry).await.unwrap();
+        client.retry(&private.job_id).await;
         assert_eq!(ends(&private).await, (JobState::Succeeded, None));
     });
 }
@@ -372,8 +370,7 @@ fn a_pull_of_which_nothing_comes_fails_within_the_nodes_patience() {
         assert_eq!((failure.reason(), failure.step()), (FailureReason::PullStalled, TaskState::Pulling), "{failure:?}");
         assert!(failure.message.contains(&front.address()) && failure.message.contains("2s"), "{failure:?}");
         is_silent.store(false, Ordering::Relaxed);
-        let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-        client.jobs.clone().retry_job(retry).await.unwrap();
+        client.retry(&job.job_id).await;
         assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
     });
 }

@@ -264,8 +264,7 @@ async fn an_update_is_paced_stopped_resumed_and_retried() {
     let job = client.create_with(update(&name, late)).await;
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Failed);
     std::fs::copy(cluster.image(), &archive).unwrap();
-    let retry = v1::RetryJobRequest { job_id: job.job_id.clone(), ..Default::default() };
-    client.jobs.clone().retry_job(retry).await.unwrap();
+    client.retry(&job.job_id).await;
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
     for node in ["a", "b", "c"] {
         answers(address(&running(&client, node, &name, 4).await), "third").await;

@@ -68,6 +68,12 @@ impl Client {
         self.jobs.clone().create_job(request).await.unwrap().into_inner().job.unwrap()
     }
 
+    /// Starts anew what has not succeeded.
+    pub async fn retry(&self, job_id: &str) {
+        let request = v1::RetryJobRequest { job_id: job_id.to_owned(), ..Default::default() };
+        self.jobs.clone().retry_job(request).await.unwrap();
+    }
+
     /// The job as it is now.
     pub async fn job(&self, job_id: &str) -> v1::Job {
         let request = v1::GetJobRequest { job_id: job_id.to_owned() };

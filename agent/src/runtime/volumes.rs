@@ -176,13 +176,7 @@ pub(super) fn hand_over(directory: &Path, uid: u32, gid: u32) -> io::Result<()> 
 
 /// Takes away what an earlier run of an instance had of config maps and secrets.
 fn withdraw(instance: &Path) -> io::Result<()> {
-    let Ok(real) = fs::canonicalize(instance) else { return Ok(()) };
-    for Mount { point, source, .. } in mounts::table()?.into_iter().rev() {
-        if point.starts_with(&real) && source == PROJECTION {
-            umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
-        }
-    }
-    Ok(())
+    unmount(instance, |mount| mount.source == PROJECTION)
 }
 
 /// Unmounts everything below `directory`, and removes it.
@@ -193,10 +187,15 @@ pub(super) fn remove(directory: &Path) -> io::Result<()> {
 
 /// Unmounts everything at or below `directory`, the newest first.
 pub(super) fn unmount_below(directory: &Path) -> io::Result<()> {
+    unmount(directory, |_| true)
+}
+
+/// Unmounts what is meant of everything below `directory`.
+fn unmount(directory: &Path, is_meant: impl Fn(&Mount) -> bool) -> io::Result<()> {
     let Ok(real) = fs::canonicalize(directory) else { return Ok(()) };
-    for Mount { point, .. } in mounts::table()?.into_iter().rev() {
-        if point.starts_with(&real) {
-            umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    for mount in mounts::table()?.into_iter().rev() {
+        if mount.point.starts_with(&real) && is_meant(&mount) {
+            umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
         }
     }
     Ok(())

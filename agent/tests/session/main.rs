@@ -134,6 +134,7 @@ async fn what_was_not_acknowledged_is_sent_again() {
     }
     assert_eq!(seen, [1, 2, 3]);
     drop(peer);
+    // Nobody hears of what comes meanwhile, the success among it.
     tokio::time::sleep(Duration::from_secs(30)).await;
     let mut peer = server.session().await;
     let again = [peer.report().await, peer.report().await];

@@ -100,10 +100,7 @@ async fn a_damaged_file_is_set_aside_and_its_containers_run_on_until_the_server_
 async fn an_end_that_the_server_has_not_acknowledged_is_told_by_the_next_agent() {
     let mut node = Node::new().await;
     node.supervisor.set(deploy("fake/app:1?resolve=fail"));
-    let written = || std::fs::read_to_string(node.ledger_file("till")).is_ok_and(|text| text.contains("FAILED"));
-    while !written() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    node.until_written("FAILED").await;
     node.restart().await;
     node.until_task(S::Failed).await;
 }

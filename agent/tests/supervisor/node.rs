@@ -86,6 +86,16 @@ impl Node {
         tokio::time::timeout(PATIENCE, waiting).await.expect("what the test waits for never came");
     }
 
+    /// Hears no report until the ledger's file of the app `till` has this word.
+    pub(crate) async fn until_written(&self, word: &str) {
+        let waiting = async {
+            while !std::fs::read_to_string(self.ledger_file("till")).is_ok_and(|text| text.contains(word)) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("what the test waits for was never written down");
+    }
+
     pub(crate) async fn receive(&mut self) {
         let (sequence, report) = self.context.reporter.next(1000).await;
         match report {

@@ -273,13 +273,7 @@ async fn the_old_ports_are_free_after_the_update_also_for_an_agent_that_no_serve
     node.supervisor.set(Assignment { spec: with_ports("fake/app:2", &[]).into(), ..update("") });
     node.until(|node| node.tasks.last().is_some_and(|report| report.state == S::Settling)).await;
     // The success is on disk, and its report with nobody.
-    let is_written = || std::fs::read_to_string(node.ledger_file("till")).unwrap().contains("SUCCEEDED");
-    let written = async {
-        while !is_written() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(24 * 3600), written).await.expect("the success is written down");
+    node.until_written("SUCCEEDED").await;
     node.restart().await;
     node.tasks.clear();
     let wants_it = Assignment { app: app("other"), ..assignment(with_ports("fake/app:1", &[port(80, Some(number))])) };

@@ -19,7 +19,7 @@ use crate::{json, text};
 pub(crate) enum Config {
     /// Make a config map from values on the command line, in files or from standard input.
     Create(Create),
-    /// List config maps by name, without their values.
+    /// List config maps without their values, by name unless told otherwise.
     List(List),
     /// Show a config map with its values.
     Show(Named),

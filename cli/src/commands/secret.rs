@@ -20,7 +20,7 @@ use crate::{json, text};
 pub(crate) enum Secret {
     /// Make a secret from files or from standard input.
     Create(Create),
-    /// List secrets by name, without their values.
+    /// List secrets without their values, by name unless told otherwise.
     List(List),
     /// Show a secret, without its values.
     Show(Named),

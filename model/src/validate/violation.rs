@@ -154,6 +154,19 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// A text with each row of white space and control characters as one space, and none around it.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
 /// Shortens a text to at most `limit` bytes, at the border of a character.
 pub fn cut(text: &mut String, limit: usize) {
     if text.len() > limit {

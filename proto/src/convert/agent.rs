@@ -25,7 +25,7 @@ impl From<&Assignment> for v1::Assignment {
             app_spec: encode_spec(&assignment.spec),
             request_id: String::new(),
             image_access: v1::ImageAccess::from(assignment.image_access).into(),
-            node_labels: assignment.node_labels.clone().into_iter().collect(),
+            node_labels: assignment.node_labels.clone(),
         }
     }
 }
@@ -56,9 +56,8 @@ impl FromWire<v1::Assignment> for Assignment {
         let job = FromWire::from_wire(wire.job_id, path.field("job_id"), bad);
         let order = FromWire::from_wire(wire.order, path.field("order"), bad);
         let spec = FromWire::from_wire(wire.app_spec.as_ref(), path.field("app_spec"), bad);
+        label::check(&wire.node_labels, path.field("node_labels"), bad);
         // What only a newer server can say is no reason to refuse an app: the agent asks.
-        let node_labels = wire.node_labels.into_iter().collect();
-        label::check(&node_labels, path.field("node_labels"), bad);
         let image_access = v1::ImageAccess::try_from(wire.image_access).unwrap_or_default().into();
         Some(Self {
             app: app?,
@@ -68,7 +67,7 @@ impl FromWire<v1::Assignment> for Assignment {
             order: order?,
             spec: Arc::new(spec?),
             image_access,
-            node_labels,
+            node_labels: wire.node_labels,
         })
     }
 }

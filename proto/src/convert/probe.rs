@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use longshore_model::limits;
 use longshore_model::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
 use longshore_model::validate::{Path, Violations};
 
-use super::spec::port_number;
+use super::spec::{port_number, said};
 use super::{FromWire, duration, mirrored, optional};
 use crate::v1;
 
@@ -40,14 +39,14 @@ impl FromWire<v1::Probe> for Probe {
             }
             Some(v1::probe::Action::TcpSocket(socket)) => {
                 let port = port_number(socket.port, path.field("tcp_socket").field("port"), bad);
-                Some(Action::TcpSocket(TcpSocket { host: given(socket.host), port: port.unwrap_or(1) }))
+                Some(Action::TcpSocket(TcpSocket { host: said(socket.host), port: port.unwrap_or(1) }))
             }
             None => {
                 bad.add(path, "needs an `http_get` or a `tcp_socket`");
                 None
             }
         };
-        // Nothing is wrong with it, where there is none.
+        // A stand-in with which nothing is wrong, where there is none.
         let action = action.unwrap_or(Action::TcpSocket(TcpSocket { host: None, port: 1 }));
         let mut span = |wire: Option<prost_types::Duration>, field: &str, default: Duration| {
             optional(wire, path.field(field), bad).flatten().unwrap_or(default)
@@ -57,8 +56,8 @@ impl FromWire<v1::Probe> for Probe {
             initial_delay: span(wire.initial_delay, "initial_delay", probe.initial_delay),
             period: span(wire.period, "period", probe.period),
             timeout: span(wire.timeout, "timeout", probe.timeout),
-            success_threshold: number(wire.success_threshold, limits::DEFAULT_PROBE_SUCCESSES),
-            failure_threshold: number(wire.failure_threshold, limits::DEFAULT_PROBE_FAILURES),
+            success_threshold: number(wire.success_threshold, probe.success_threshold),
+            failure_threshold: number(wire.failure_threshold, probe.failure_threshold),
             ..probe
         })
     }
@@ -84,17 +83,13 @@ impl FromWire<v1::HttpGet> for HttpGet {
         let header = |header: v1::HttpHeader| Header { name: header.name, value: header.value };
         Some(Self {
             scheme: scheme.unwrap_or_default(),
-            host: given(wire.host),
+            host: said(wire.host),
             // A stand-in with which nothing is wrong.
             port: port.unwrap_or(1),
             path: if wire.path.is_empty() { "/".to_owned() } else { wire.path },
             http_headers: wire.http_headers.into_iter().map(header).collect(),
         })
     }
-}
-
-fn given(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
 }
 
 fn number(wire: u32, default: u32) -> u32 {

@@ -118,7 +118,7 @@ impl FromWire<v1::AppSpec> for AppSpec {
 }
 
 /// A text that may be left out, which is to be empty on the wire.
-fn said(text: String) -> Option<String> {
+pub(super) fn said(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use longshore_model::configuration::{Content, Kind, check_content};
+use longshore_model::configuration::{Kind, check_content};
 use longshore_model::name::ConfigurationName;
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::{self, FromWire};
@@ -13,16 +13,12 @@ use tonic::{Request, Response, Status};
 use v1::config_map_service_server::ConfigMapService;
 
 use super::configurations::{self, Change, DATA, Desk, Held, New};
-use super::masks::Fields;
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
 use super::{Context, status};
 use crate::vault::Vault;
 
 const RESOURCE: &str = "config_map";
-/// What there is of a config map.
-pub(super) const FIELDS: Fields =
-    Fields { changeable: &[DATA], maps: &[DATA], fixed: &["name", "keys", "create_time", "update_time", "etag"] };
 
 /// ConfigMapService.
 pub struct ConfigMapApi(Desk);
@@ -43,10 +39,6 @@ fn answer(held: &Held) -> Option<v1::ConfigMap> {
     Some(convert::config_map(&held.configuration, data))
 }
 
-fn read(data: BTreeMap<String, String>) -> Content {
-    configurations::content(data)
-}
-
 #[async_trait]
 impl ConfigMapService for ConfigMapApi {
     async fn create_config_map(
@@ -60,7 +52,7 @@ impl ConfigMapService for ConfigMapApi {
         let given = request.config_map.unwrap_or_default();
         let resource = Path::Root.field(RESOURCE);
         let name = ConfigurationName::from_wire(given.name, resource.field("name"), &mut bad);
-        let content = read(given.data);
+        let content = configurations::content(given.data);
         check_content(&content, resource.field(DATA), &mut bad);
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
         let made = self.0.create(New { name, content, beside }).await?;
@@ -99,8 +91,8 @@ impl ConfigMapService for ConfigMapApi {
         let beside = Beside::read(&mut request, &caller, &mut bad);
         let v1::UpdateConfigMapRequest { config_map, update_mask, .. } = request;
         let given = config_map.unwrap_or_default();
-        let content = read(given.data);
-        let named = configurations::masked(&FIELDS, update_mask.as_ref(), &content, &mut bad);
+        let content = configurations::content(given.data);
+        let named = configurations::masked(update_mask.as_ref(), &content, &mut bad);
         let resource = Path::Root.field(RESOURCE);
         let name = ConfigurationName::from_wire(given.name, resource.field("name"), &mut bad);
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };

@@ -25,16 +25,18 @@ use crate::vault::{Vault, VaultError};
 
 /// The field of values.
 pub(super) const DATA: &str = "data";
+/// What there is of either; the values of a secret have their place beside it in requests, and none in answers.
+pub(super) const FIELDS: Fields =
+    Fields { changeable: &[DATA], maps: &[DATA], fixed: &["name", "keys", "create_time", "update_time", "etag"] };
 
 /// Keeps and finds config maps and secrets.
-#[derive(Clone)]
 pub(super) struct Desk {
     pub(super) kind: Kind,
     pub(super) context: Context,
     pub(super) vault: Arc<Vault>,
 }
 
-/// One with what is in it; of a secret, only where that was needed for something else.
+/// One with what people may see of what is in it: of a secret nothing.
 pub(super) struct Held {
     pub(super) configuration: Configuration,
     pub(super) content: Content,
@@ -62,8 +64,8 @@ pub(super) fn content<V: Into<Vec<u8>>>(data: BTreeMap<String, V>) -> Content {
 }
 
 /// Reads a mask of a request that has this content.
-pub(super) fn masked(fields: &Fields, mask: Option<&FieldMask>, content: &Content, bad: &mut Violations) -> Vec<Named> {
-    fields.read(mask, |_| !content.is_empty(), bad)
+pub(super) fn masked(mask: Option<&FieldMask>, content: &Content, bad: &mut Violations) -> Vec<Named> {
+    FIELDS.read(mask, |_| !content.is_empty(), bad)
 }
 
 /// The place that a secret is sealed for: what was sealed for an earlier version does not open as this one.

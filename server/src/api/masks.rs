@@ -129,8 +129,8 @@ mod tests {
         let resources = [
             ("Node", super::super::nodes::FIELDS),
             ("RegistryCredential", super::super::credentials::FIELDS),
-            ("ConfigMap", super::super::config_maps::FIELDS),
-            ("Secret", super::super::secrets::FIELDS),
+            ("ConfigMap", super::super::configurations::FIELDS),
+            ("Secret", super::super::configurations::FIELDS),
         ];
         for (name, fields) in resources {
             let messages = set.file.iter().flat_map(|file| &file.message_type);

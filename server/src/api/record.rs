@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use jiff::Timestamp;
 use longshore_model::audit::{Deed, Head};
-use longshore_model::identity::Identity;
 use longshore_model::validate::cut;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -129,7 +128,7 @@ fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Bod
     let reason = status.and_then(|status| status.get_details_error_info()).map(|info| info.reason);
     Some(Deed {
         time: Timestamp::now(),
-        caller: caller.map(|caller| describe(caller.identity())).unwrap_or_default(),
+        caller: caller.map(|caller| caller.identity().to_string()).unwrap_or_default(),
         key_fingerprint: caller.map(|caller| hex(&caller.certificate().key_hash)).unwrap_or_default(),
         address: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
         method,
@@ -139,14 +138,6 @@ fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Bod
         reason: reason.unwrap_or_default(),
         request_id: request_id::current().unwrap_or_default(),
     })
-}
-
-fn describe(identity: &Identity) -> String {
-    match identity {
-        Identity::User { name, role } => format!("{role} {name}"),
-        Identity::Node(name) => format!("node {name}"),
-        Identity::Server => "server".to_owned(),
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

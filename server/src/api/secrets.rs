@@ -12,15 +12,10 @@ use tonic::{Request, Response, Status};
 use v1::secret_service_server::SecretService;
 
 use super::configurations::{self, Change, DATA, Desk, Held, New};
-use super::masks::Fields;
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
 use super::{Context, status};
 use crate::vault::Vault;
-
-/// What there is of a secret; the values have their place beside it.
-pub(super) const FIELDS: Fields =
-    Fields { changeable: &[DATA], maps: &[DATA], fixed: &["name", "keys", "create_time", "update_time", "etag"] };
 
 /// SecretService.
 pub struct SecretApi(Desk);
@@ -90,7 +85,7 @@ impl SecretService for SecretApi {
         let v1::UpdateSecretRequest { secret, data, update_mask, .. } = request;
         let given = secret.unwrap_or_default();
         let content = configurations::content(data);
-        let named = configurations::masked(&FIELDS, update_mask.as_ref(), &content, &mut bad);
+        let named = configurations::masked(update_mask.as_ref(), &content, &mut bad);
         let resource = Path::Root.field("secret");
         let name = ConfigurationName::from_wire(given.name, resource.field("name"), &mut bad);
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };

@@ -361,7 +361,7 @@ pub enum StoreError {
     /// There is no such thing.
     #[error("there is no {kind} {name:?}")]
     NotFound {
-        /// job, node, app, enrolment token.
+        /// What it is, such as a job or a config map, in the words of messages.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -369,7 +369,7 @@ pub enum StoreError {
     /// There already is one.
     #[error("there already is a {kind} {name:?}")]
     AlreadyExists {
-        /// job, node, registry credential.
+        /// What it is, such as a job or a config map, in the words of messages.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -380,7 +380,7 @@ pub enum StoreError {
     /// It is not as the caller saw it.
     #[error("the {kind} {name:?} has changed since it was read; read it again")]
     Changed {
-        /// job, node, registry credential.
+        /// What it is, such as a job or a config map, in the words of messages.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -425,7 +425,7 @@ pub enum StoreError {
     /// There are as many as there may be.
     #[error("there are {limit} of the kind {kind} already, which is the limit")]
     TooMany {
-        /// enrolment token, pending node, registry credential, remembered request.
+        /// What they are, such as enrolment tokens or remembered requests, in the words of messages.
         kind: &'static str,
         /// The limit.
         limit: u32,
@@ -578,7 +578,8 @@ pub trait Store: Send + Sync + 'static {
     /// Records when the newest certificate of a node ends.
     async fn certified_node(&self, name: &NodeName, end: Timestamp) -> Result<(), StoreError>;
 
-    /// Records a new session, and counts the tasks again that were set aside for its node's absence; the observer gets [`Change::Opened`] in commit order with all other changes.
+    /// Records a new session, and counts the tasks again that were set aside for its node's absence; the observer gets
+    /// [`Change::Opened`] in commit order with all other changes.
     async fn open_session(
         &self,
         node: &NodeName,

@@ -118,10 +118,10 @@ pub(super) fn create(launch: &Launch, parts: Parts<'_>) -> ContainerCreateBody {
         hostname: (!host_network).then(|| format!("{}-{}", launch.instance.app, launch.instance.index)),
         labels: Some(Labels::write(launch, parts.node_uid)),
         exposed_ports: Some(ports.iter().map(container_port).collect()),
-        // Probes are the spec's; an image's own would only take CPU.
         user: launch.spec.user.clone(),
         working_dir: launch.spec.working_dir.clone(),
         stop_signal: launch.spec.stop_signal.clone(),
+        // Probes are the spec's; an image's own would only take CPU.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         host_config: Some(host(launch, parts, host_network, ports)),
         ..ContainerCreateBody::default()

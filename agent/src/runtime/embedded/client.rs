@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use longshore_model::secret::Secret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
-
-use longshore_model::secret::Secret;
 use zeroize::Zeroizing;
 
 use super::layout::{LOCK, SHIM_LOG, SOCKET};

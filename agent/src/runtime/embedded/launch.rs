@@ -90,7 +90,7 @@ pub(super) struct LaunchFile {
     /// Bytes of its /dev/shm.
     #[serde(default = "default_shm_size")]
     pub(super) shm_size: u64,
-    /// Whether standard input has variables from secrets, as a JSON object: those must not be in this file.
+    /// Whether standard input has variables from secrets, as JSON of pairs: those must not be in this file.
     #[serde(default)]
     pub(super) has_secret_env: bool,
 }

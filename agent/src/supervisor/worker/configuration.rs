@@ -88,6 +88,5 @@ impl Worker {
 
 fn unkept(error: &CacheError) -> RuntimeError {
     let reason = if error.is_disk_full() { FailureReason::DiskFull } else { FailureReason::RuntimeError };
-    let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    refusal(reason, format!("The agent {error}{why}."))
+    refusal(reason, format!("The agent {}.", longshore_tls::with_causes(error)))
 }

@@ -48,7 +48,6 @@ pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, E
 fn table(entries: &[AuditEntry]) -> String {
     let row = |entry: &AuditEntry| {
         let time = text::time(entry.time.as_ref()).map(|time| text::second(time).to_string());
-        let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text::one_line(text) };
         let method = entry.method.rsplit('/').next().unwrap_or_default();
         let mut result = entry.code.clone();
         if !entry.reason.is_empty() {
@@ -60,9 +59,9 @@ fn table(entries: &[AuditEntry]) -> String {
         [
             entry.number.to_string(),
             time.unwrap_or_default(),
-            or_dash(&entry.caller),
+            text::or_dash(&entry.caller),
             method.to_owned(),
-            or_dash(&entry.target),
+            text::or_dash(&entry.target),
             result,
         ]
     };

@@ -35,10 +35,10 @@ pub(super) async fn run(show: Show, context: &mut Context<'_>) -> Result<Exit, E
     Ok(Exit::Ok)
 }
 
-/// Why the job's tasks failed, where more than one did; of a server that cannot say, nothing.
+/// Why the job's tasks failed, for people and where more than one did; of a server that cannot say, nothing.
 async fn causes(context: &mut Context<'_>, job: &Job) -> Result<GroupFailuresResponse, Error> {
     let failed = job.counts.as_ref().map_or(0, |counts| counts.failed + counts.timed_out);
-    if failed < 2 {
+    if failed < 2 || !context.output.is_for_people() {
         return Ok(GroupFailuresResponse::default());
     }
     let request = GroupFailuresRequest { job_id: job.job_id.clone() };

@@ -35,14 +35,13 @@ fn table(nodes: &[Node], now: Timestamp) -> String {
     let row = |node: &Node| {
         let info = node.info.clone().unwrap_or_default();
         let seen = if node.connected { "now".to_owned() } else { text::age(node.last_seen_time.as_ref(), now) };
-        let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
         [
             node.name.clone(),
             if node.connected { "yes" } else { "no" }.to_owned(),
             seen,
-            or_dash(info.architecture),
-            or_dash(info.host_ip),
-            or_dash(info.agent_version),
+            text::or_dash(&info.architecture),
+            text::or_dash(&info.host_ip),
+            text::or_dash(&info.agent_version),
             text::labels(&node.labels),
         ]
     };

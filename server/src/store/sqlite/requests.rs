@@ -14,7 +14,7 @@ use crate::store::{REQUEST_LIFETIME, RequestKey, StoreError, Terms};
 pub(in crate::store) const MAX_REQUESTS: u32 = 10_000;
 
 /// What a request led to that has come before.
-pub(super) enum Known {
+enum Known {
     /// It was about this job, which is kept for as long.
     Job(JobId),
     /// It was answered with this, in JSON.
@@ -22,7 +22,7 @@ pub(super) enum Known {
 }
 
 /// What a request led to, if it has come before; a fault of the caller if that was another one.
-pub(super) fn known(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Known>, StoreError> {
+fn known(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Known>, StoreError> {
     let found: Option<([u8; 32], Option<Known>)> = sql
         .prepare_cached(
             "SELECT request.body, request.job, job.id, request.answer FROM request \

@@ -40,15 +40,14 @@ pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, E
 }
 
 fn table(tokens: &[EnrollmentToken], now: Timestamp) -> String {
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let row = |token: &EnrollmentToken| {
         [
             token.token_id.clone(),
             format!("{} of {}", token.uses_left, token.uses),
             text::moment(token.expire_time.as_ref(), now),
-            or_dash(&token.creator),
+            text::or_dash(&token.creator),
             if token.requires_approval { "yes" } else { "no" }.to_owned(),
-            or_dash(&token.node_name),
+            text::or_dash(&token.node_name),
             text::labels(&token.labels),
         ]
     };
