@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+pub use longshore_model::clock::later;
 use tokio::time::Instant;
 
 /// See the module. Copies agree with each other.
@@ -33,12 +34,6 @@ impl Clock {
     pub fn instant(&self, moment: Timestamp) -> Instant {
         Instant::now() + until(self.now(), moment)
     }
-}
-
-/// `moment` plus `duration`, or the end of representable time.
-#[must_use]
-pub fn later(moment: Timestamp, duration: Duration) -> Timestamp {
-    SignedDuration::try_from(duration).ok().and_then(|d| moment.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// Time from `now` to `moment`, zero where it has passed.

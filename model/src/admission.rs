@@ -28,7 +28,7 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, pair) in self.0.chunks(2).enumerate() {
             let dash = if index == 0 { "" } else { "-" };
-            write!(f, "{dash}{}", pair.iter().map(|byte| format!("{byte:02x}")).collect::<String>())?;
+            write!(f, "{dash}{}", hex::encode(pair))?;
         }
         Ok(())
     }
@@ -81,8 +81,7 @@ impl PendingNode {
     /// Differs for every machine and attempt, so that nobody approves of a machine other than the one looked at.
     #[must_use]
     pub fn etag(&self) -> String {
-        let key: String = self.key.0[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{key}-{:x}", self.create_time.as_microsecond())
+        format!("{}-{:x}", hex::encode(&self.key.0[..8]), self.create_time.as_microsecond())
     }
 }
 

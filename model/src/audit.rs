@@ -135,8 +135,7 @@ fn hash(before: &Head, number: u64, deed: &Deed) -> [u8; HASH] {
 
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.number)?;
-        self.hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}:{}", self.number, hex::encode(self.hash))
     }
 }
 
@@ -146,14 +145,8 @@ impl FromStr for Head {
     fn from_str(text: &str) -> Result<Self, NotAHead> {
         let (number, digits) = text.split_once(':').ok_or(NotAHead)?;
         let number = number.parse().map_err(|_| NotAHead)?;
-        if digits.len() != 2 * HASH || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NotAHead);
-        }
         let mut hash = [0; HASH];
-        for (byte, digits) in hash.iter_mut().zip(digits.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| NotAHead)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| NotAHead)?;
-        }
+        hex::decode_to_slice(digits, &mut hash).map_err(|_| NotAHead)?;
         Ok(Self { number, hash })
     }
 }

@@ -51,7 +51,7 @@ pub enum VaultError {
         line: usize,
     },
     /// The key that sealed it is not in the key file.
-    #[error("the key file has no key {}", hex(.0))]
+    #[error("the key file has no key {}", hex::encode(.0))]
     UnknownKey([u8; ID]),
     /// It was sealed for another place, or is damaged.
     #[error("a sealed secret cannot be opened: it is damaged, or not where it was put")]
@@ -73,12 +73,8 @@ struct Keys(Vec<([u8; ID], zeroize::Zeroizing<[u8; KEY]>)>);
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(id, _)| hex(id))).finish()
+        f.debug_list().entries(self.0.iter().map(|(id, _)| hex::encode(id))).finish()
     }
-}
-
-fn hex(id: &[u8; ID]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Vault {
@@ -203,7 +199,7 @@ impl Vault {
         aws_lc_rs::rand::fill(key.as_mut_slice()).map_err(|_| io::Error::other("no random numbers"))?;
         let mut id = [0; ID];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("no random numbers"))?;
-        let text = zeroize::Zeroizing::new(format!("{} {}\n", hex(&id), STANDARD.encode(key.as_slice())));
+        let text = zeroize::Zeroizing::new(format!("{} {}\n", hex::encode(id), STANDARD.encode(key.as_slice())));
         let unfinished = self.path.with_extension("key.new");
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
@@ -282,7 +278,7 @@ mod tests {
         let sealed = Vault::new(old.path()).seal(&PLACE, &secret()).unwrap();
         let fresh = Vault::new(new.path());
         fresh.seal(&PLACE, &secret()).unwrap();
-        let id = hex(sealed[1..=ID].try_into().unwrap());
+        let id = hex::encode(&sealed[1..=ID]);
         assert_eq!(fresh.open(&PLACE, &sealed).unwrap_err().to_string(), format!("the key file has no key {id}"));
         let read = |dir: &tempfile::TempDir| fs::read_to_string(dir.path().join(KEY_FILE)).unwrap();
         fs::write(new.path().join(KEY_FILE), read(&new) + &read(&old)).unwrap();
