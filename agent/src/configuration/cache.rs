@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use longshore_model::name::AppName;
@@ -58,13 +59,15 @@ pub type Version = (u64, u32);
 pub struct Cache {
     directory: PathBuf,
     key_file: PathBuf,
+    /// Held while the key is looked for and made: two apps that came first would each make one.
+    making: Arc<Mutex<()>>,
 }
 
 impl Cache {
     /// A cache in this directory, sealed with the key in this file; touches nothing.
     #[must_use]
     pub fn new(directory: PathBuf, key_file: PathBuf) -> Self {
-        Self { directory, key_file }
+        Self { directory, key_file, making: Arc::default() }
     }
 
     /// Keeps what a revision takes, durably.
@@ -144,6 +147,7 @@ impl Cache {
     /// The key; makes one where there is none and one is wanted.
     fn key(&self, make: bool) -> Result<Option<Zeroizing<Vec<u8>>>, CacheError> {
         let path = &self.key_file;
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::read(path) {
             Ok(key) if key.len() == KEY => return Ok(Some(Zeroizing::new(key))),
             Ok(_) => tracing::warn!(path = %path.display(), "the key of kept configurations is damaged"),
@@ -233,6 +237,27 @@ mod tests {
         for file in [dir.path().join("key"), dir.path().join("configuration/a/1-1")] {
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
             assert!(!fs::read(&file).unwrap().windows(6).any(|window| window == b"canary"));
+        }
+    }
+
+    #[test]
+    fn apps_that_come_first_at_once_share_a_key() {
+        const APPS: usize = 8;
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(dir.path());
+        let start = std::sync::Barrier::new(APPS);
+        let name = |number: usize| app(&format!("app-{number}"));
+        std::thread::scope(|scope| {
+            for number in 0..APPS {
+                let (cache, start) = (&cache, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    cache.keep(&name(number), (1, 1), &configuration("secret")).unwrap();
+                });
+            }
+        });
+        for number in 0..APPS {
+            assert_eq!(cache.load(&name(number), (1, 1)).unwrap(), Some(configuration("secret")), "app {number}");
         }
     }
 

@@ -40,10 +40,15 @@ pub(super) struct Others {
     replace: bool,
 }
 
+/// The file of `KEY=FILE` or `FILE`; it may have `=` in its name.
+fn file_of(given: &str) -> &str {
+    given.split_once('=').map_or(given, |(_, file)| file)
+}
+
 impl Files {
     /// Reads all of them, after `values`. A key that comes twice is a mistake.
     pub(super) fn read(&self, mut values: Values) -> Result<Values, Error> {
-        let from_stdin = self.files.iter().filter(|given| given.rsplit('=').next() == Some("-")).count()
+        let from_stdin = self.files.iter().filter(|given| file_of(given) == "-").count()
             + self.env_files.iter().filter(|file| *file == "-").count();
         if from_stdin > 1 {
             return Err(Error::new("standard input can be read once only"));

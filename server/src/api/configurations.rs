@@ -254,7 +254,8 @@ impl Desk {
     async fn as_left(&self, left: Configuration) -> Result<Held, Status> {
         let content = match self.store().configuration(self.kind, &left.name).await {
             Ok(stored) if stored.configuration.etag() == left.etag() => self.shown(stored).await?.content,
-            _ => Content::new(),
+            Ok(_) | Err(StoreError::NotFound { .. }) => Content::new(),
+            Err(error) => return Err(status::store(error)),
         };
         Ok(Held { configuration: left, content })
     }

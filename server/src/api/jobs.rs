@@ -64,6 +64,7 @@ impl JobService for JobApi {
         if let Some(key) = &key
             && let Some(job) = store.created(key, now).await.map_err(status::store)?
         {
+            record::about(format!("jobs/{}", job.id), false);
             return Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }));
         }
         let id = self.0.ids.job().map_err(|error| status::internal(&error))?;

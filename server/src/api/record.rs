@@ -1,7 +1,7 @@
 //! Puts every call that could change something into the audit log.
 //!
-//! The entry is written after the call was handled and before it is answered: who has an answer is in the log. A server that
-//! is killed right between the two has done something that the log does not say. (Rejected: the same transaction. What a call
+//! The entry is written after the call was handled and before it is answered: who has an answer is in the log, and who did not
+//! wait for one too. A server that is killed right between the two has done something that the log does not say. (Rejected: the same transaction. What a call
 //! does is decided in a dozen places of the store, and what it was answered is decided after them.)
 
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tower::{Layer, Service};
+use tracing::Instrument as _;
 
 use super::request_id;
 use super::status::name_of;
@@ -105,13 +106,22 @@ where
         let note = Arc::<Mutex<Note>>::default();
         let call = NOTE.scope(Arc::clone(&note), self.inner.call(request));
         let store = Arc::clone(&self.store);
-        Box::pin(async move {
+        let recorded = async move {
             let response = call.await?;
             let note = note.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(deed) = deed(method, peer.as_ref(), note, &response) {
                 write(store.as_ref(), deed).await;
             }
             Ok(response)
+        };
+        Box::pin(async move {
+            // A task of its own, under the names that the call has: what a caller began who hung up, or whose deadline has
+            // passed, happens all the same, and has to be in the log.
+            let named = request_id::scope(request_id::current().unwrap_or_default(), recorded);
+            match tokio::spawn(named.in_current_span()).await {
+                Ok(response) => response,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
         })
     }
 }
@@ -129,7 +139,7 @@ fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Bod
     Some(Deed {
         time: Timestamp::now(),
         caller: caller.map(|caller| caller.identity().to_string()).unwrap_or_default(),
-        key_fingerprint: caller.map(|caller| hex(&caller.certificate().key_hash)).unwrap_or_default(),
+        key_fingerprint: caller.map(|caller| hex::encode(caller.certificate().key_hash)).unwrap_or_default(),
         address: peer.map(|peer| peer.address.to_string()).unwrap_or_default(),
         method,
         target: note.target,
@@ -138,10 +148,6 @@ fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Bod
         reason: reason.unwrap_or_default(),
         request_id: request_id::current().unwrap_or_default(),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The log has the entry too, with its hash: whoever keeps logs elsewhere can tell whether the database was touched.
@@ -160,13 +166,59 @@ async fn write(store: &dyn Store, deed: Deed) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use std::collections::BTreeSet;
+    use std::convert::Infallible;
 
     use prost::Message;
     use prost_types::FileDescriptorSet;
+    use tokio::sync::Semaphore;
+    use tower::service_fn;
 
     use super::*;
+    use crate::live::Live;
+    use crate::store::SqliteStore;
+    use crate::store::sorting::Query;
+
+    #[tokio::test]
+    async fn a_caller_who_hangs_up_is_recorded_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("test.db"), Arc::new(Live::default())).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let handler = service_fn({
+            let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
+            move |_: Request<Body>| {
+                let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
+                async move {
+                    about("jobs/j", false);
+                    begun.add_permits(1);
+                    go.acquire().await.unwrap().forget();
+                    Ok::<_, Infallible>(Response::new(Body::empty()))
+                }
+            }
+        });
+        let request = Request::builder().uri("/longshore.v1.JobService/StopJob").body(Body::empty()).unwrap();
+        let call = RecordLayer(Arc::clone(&store)).layer(handler).call(request);
+        let call = tokio::spawn(request_id::scope("r".to_owned(), call));
+        begun.acquire().await.unwrap().forget();
+        call.abort();
+        call.await.unwrap_err();
+        go.add_permits(1);
+
+        let found = async {
+            loop {
+                let page = store.audit_log(Query::first(1)).await.unwrap().page;
+                if let Some(entry) = page.items.into_iter().next() {
+                    return entry.deed;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let deed = tokio::time::timeout(std::time::Duration::from_secs(60), found).await.unwrap();
+        assert_eq!((deed.target.as_str(), deed.code.as_str(), deed.request_id.as_str()), ("jobs/j", "OK", "r"));
+    }
 
     #[test]
     fn what_looks_like_a_look_is_one_and_all_else_is_recorded() {

@@ -140,7 +140,7 @@ fn by_cause(job: &Job, causes: &GroupFailuresResponse, command: &str) -> String 
     let line = |group: &FailureGroup| {
         let (tasks, reason) = (text::count(group.tasks, "task"), text::reason(group.reason()));
         let node = group.example.as_ref().map_or("", |task| task.node_name.as_str());
-        format!("  {tasks} such as {node}: {reason}: {}{}", group.pattern, retry(group))
+        format!("  {tasks} such as {node}: {reason}: {}{}", text::one_line(&group.pattern), retry(group))
     };
     let mut lines: Vec<String> = causes.groups.iter().take(MAX_TOLD).map(line).collect();
     if lines.is_empty() {
