@@ -9,31 +9,35 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::changes::{Change, EncodedAssignment, Observer};
+pub use self::error::StoreError;
 pub use self::sqlite::backup;
 pub use self::sqlite::{OpenError, SqliteStore, StoreMetrics};
+pub use self::terms::{REQUEST_LIFETIME, RequestKey, Terms};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
-use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::audit::{AuditEntry, Deed, Head};
 use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
-use longshore_model::machine::Refused;
 use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
-use longshore_model::node::{LabelChange, Labels, Node, NodeInfo, TooManyLabels};
+use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::Task;
 use longshore_model::user::User;
 
+mod changes;
 #[cfg(test)]
 mod conformance;
+mod error;
 pub mod sorting;
 mod sqlite;
+mod terms;
 
 use self::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 
@@ -50,43 +54,6 @@ pub struct NewJob {
     pub request: Option<RequestKey>,
     /// What the call that asks for it is called, for the logs of the nodes that it reaches.
     pub cause: Option<String>,
-}
-
-/// How long a request that may come again is remembered.
-pub const REQUEST_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
-
-/// A request that may come again, and is then answered without being done for a second time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestKey {
-    /// Who asks: others may use the same identifier.
-    pub caller: String,
-    /// What the caller calls the request.
-    pub id: String,
-    /// Fingerprint of the call and of all that it says: SHA-256, or one with a key where that has a secret in it.
-    pub body: [u8; 32],
-}
-
-/// What a caller says of a write beside its effect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// The etag that the thing must have: with any other nothing is done.
-    pub etag: Option<String>,
-    /// Decide and answer, but change nothing.
-    pub validate_only: bool,
-    /// Set when the request may come again; what is only checked is not remembered.
-    pub request: Option<RequestKey>,
-    /// What the call that asks for it is called, for the logs of the nodes that it reaches.
-    pub cause: Option<String>,
-}
-
-impl Terms {
-    /// Refuses when the thing of this name has an etag other than the caller saw.
-    fn admit(&self, etag: &str, kind: &'static str, name: &str) -> Result<(), StoreError> {
-        match &self.etag {
-            Some(seen) if seen != etag => Err(StoreError::Changed { kind, name: name.to_owned() }),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// How much of a job's tasks somebody has seen, in the order of their last changes: by version, then by node. What comes
@@ -148,29 +115,6 @@ pub enum NodeReport {
     App(AppReport),
 }
 
-/// An assignment as it goes to a session: the spec stays encoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncodedAssignment {
-    /// The app.
-    pub app: AppName,
-    /// Revision of the app on this node.
-    pub revision: u64,
-    /// The job.
-    pub job: JobId,
-    /// The task's attempt.
-    pub attempt: u32,
-    /// What to do.
-    pub order: Order,
-    /// The spec, shared by all nodes of the job.
-    pub spec: Bytes,
-    /// What the call is called that created the job, or last retried or resumed it.
-    pub cause: Option<Arc<str>>,
-    /// Whether there is a registry credential for the image.
-    pub image_access: ImageAccess,
-    /// Those of the node's labels that the spec asks for.
-    pub node_labels: Labels,
-}
-
 /// A part of the audit log, and what it is a part of.
 #[derive(Clone, Debug)]
 pub struct AuditPage {
@@ -180,66 +124,6 @@ pub struct AuditPage {
     pub base: Head,
     /// The newest entry.
     pub head: Head,
-}
-
-/// Something that was committed.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A job changed, and these tasks of it. `tasks` may be shared by several changes of one commit.
-    Job {
-        /// Its newest state.
-        job: Arc<Job>,
-        /// Tasks that changed, each in its newest state.
-        tasks: Vec<Task>,
-    },
-    /// A session was opened: this is everything that its node shall run.
-    Opened {
-        /// The node.
-        node: NodeName,
-        /// The session.
-        session: SessionId,
-        /// The full set.
-        assignments: Vec<EncodedAssignment>,
-        /// Apps whose removal the node has not confirmed yet: it may never have heard of one, and then says so.
-        removing: Vec<AppName>,
-        /// Whether the node shall leave alone what is not in the set: it comes from a restored database that nobody has
-        /// accepted yet.
-        keep_others: bool,
-    },
-    /// A node shall run this from now on.
-    Set {
-        /// The node.
-        node: NodeName,
-        /// What to run.
-        assignment: EncodedAssignment,
-    },
-    /// A node shall no longer run this.
-    Unset {
-        /// The node.
-        node: NodeName,
-        /// The app to remove.
-        app: AppName,
-    },
-    /// A node was deleted: its session must end, its certificate counts no longer.
-    NodeDeleted {
-        /// The node.
-        node: NodeName,
-    },
-    /// A node was enrolled anew: its session, of whoever was the node before, must end; what it runs stays.
-    Reenrolled {
-        /// The node.
-        node: NodeName,
-    },
-    /// A user was added, renewed their certificate, or was revoked.
-    User(User),
-    /// Something may have become assignable: a job was created, resumed or retried, or a slot of `max_parallel` is free.
-    Assignable,
-}
-
-/// Is told of every commit, in commit order, on the writer's thread: must neither block nor call the store.
-pub trait Observer: Send + Sync + 'static {
-    /// These changes are durable.
-    fn committed(&self, changes: Vec<Change>);
 }
 
 /// A token as the store keeps it: never the secret itself.
@@ -353,92 +237,6 @@ pub struct Census {
     pub tasks: Vec<(&'static str, u64)>,
     /// Enrolled nodes.
     pub nodes: u64,
-}
-
-/// Why the store did not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no such thing.
-    #[error("there is no {kind} {name:?}")]
-    NotFound {
-        /// What it is, such as a job or a config map, in the words of messages.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// There already is one.
-    #[error("there already is a {kind} {name:?}")]
-    AlreadyExists {
-        /// What it is, such as a job or a config map, in the words of messages.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// The job's state does not allow the request.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// It is not as the caller saw it.
-    #[error("the {kind} {name:?} has changed since it was read; read it again")]
-    Changed {
-        /// What it is, such as a job or a config map, in the words of messages.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// The request has made this enrolment token already, which is shown once.
-    #[error(
-        "the request made the enrolment token {0} when it came first, and a token is shown once; delete that one, and \
-         make another by a request of another identifier"
-    )]
-    TokenShown(String),
-    /// The caller sent another request under this identifier.
-    #[error("the request identifier {0} stands for another request already")]
-    RequestReused(String),
-    /// Of the tasks that could be retried none is chosen.
-    #[error("matches no task of the job that has not succeeded")]
-    NoneChosen,
-    /// Another job has a task of the app open.
-    #[error("app {app} has an open task of job {job} on node {node}; stop the job first")]
-    AppBusy {
-        /// The app.
-        app: AppName,
-        /// The job.
-        job: JobId,
-        /// The node.
-        node: NodeName,
-    },
-    /// The node would have more labels than it may.
-    #[error("the change {0}")]
-    TooManyLabels(#[from] TooManyLabels),
-    /// The token is spent or expired, or its secret is wrong; which of these is not said.
-    #[error("the enrolment token is not valid: it may be mistyped, spent, revoked or expired")]
-    BadToken,
-    /// The token is for another node.
-    #[error("the enrolment token is for the node {0}")]
-    TokenForOther(NodeName),
-    /// A person has turned the machine away.
-    #[error("the enrolment of {0} was denied")]
-    Denied(NodeName),
-    /// Without this admin nobody could do what admins do.
-    #[error("{0} is the last admin whose certificate is good")]
-    LastAdmin(String),
-    /// There are as many as there may be.
-    #[error("there are {limit} of the kind {kind} already, which is the limit")]
-    TooMany {
-        /// What they are, such as enrolment tokens or remembered requests, in the words of messages.
-        kind: &'static str,
-        /// The limit.
-        limit: u32,
-    },
-    /// More reads or writes are waiting than the store takes on.
-    #[error("the store is busy: too much is waiting to be read or written")]
-    Busy,
-    /// The store has shut down.
-    #[error("the store is shut down")]
-    Closed,
-    /// The database failed.
-    #[error("the database failed")]
-    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What a server remembers.
