@@ -5,10 +5,8 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream;
 use jiff::Timestamp;
-use longshore_model::app::{AppState, BoundPort, InstanceExit};
+use longshore_model::app::{AppState, BoundPort};
 use longshore_model::assignment::Order;
 use longshore_model::backoff;
 use longshore_model::capacity::Amounts;
@@ -26,20 +24,15 @@ use crate::capacity;
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::ledger::LedgerError;
-use crate::runtime::{FoundState, InstanceKey, Launch, Runtime, RuntimeError};
-
-/// Containers of one app that are stopped at once: they mostly wait, and 64 at once would burden a small machine.
-const STOPS_AT_ONCE: usize = 8;
-/// Attempts at removing what a failed or cancelled deployment left before it is reported all the same.
-const MAX_TEAR_DOWNS: u32 = 5;
-
-/// The end of a container: whose, of which run, and how.
-type Exit = (u32, u32, Result<InstanceExit, RuntimeError>);
+use crate::runtime::{FoundState, InstanceKey, Launch, RuntimeError};
 
 mod configuration;
+mod exits;
 mod prepare;
 mod probes;
+mod removal;
 
+use exits::Exit;
 use prepare::Pulling;
 use probes::Answered;
 
@@ -149,24 +142,6 @@ impl Worker {
         }
     }
 
-    /// Takes the ends that came while something else was done: nothing is decided on containers that are up no more.
-    async fn take_exits(&mut self) {
-        while let Some(exit) = self.exits.try_join_next() {
-            if let Ok(exit) = exit {
-                self.ended(exit).await;
-            }
-        }
-    }
-
-    /// Takes the answers to probes that came meanwhile.
-    async fn take_answers(&mut self) {
-        while let Some(answer) = self.answers.try_join_next() {
-            if let Ok(answer) = answer {
-                self.answered(answer).await;
-            }
-        }
-    }
-
     #[tracing::instrument(
         skip_all,
         fields(
@@ -239,48 +214,6 @@ impl Worker {
         }
     }
 
-    async fn clear(&mut self, indices: Vec<u32>) {
-        if self.app.is_going_back() {
-            // After a crash in between it goes on, and ends in the same failure.
-            self.persist().await;
-        }
-        if let Err(error) = self.delete(indices).await {
-            self.stumbled(error);
-        }
-        self.persist().await;
-    }
-
-    async fn tear_down(&mut self, ending: Ending) {
-        self.pulling = None;
-        if matches!(ending, Ending::Failed(_)) {
-            // After a crash in between the removal goes on, and ends in the same failure.
-            self.persist().await;
-        }
-        let app = self.app.entry.assignment.app.clone();
-        let all = self.app.containers.keys().copied().collect();
-        let mut removed = self.delete(all).await;
-        if removed.is_ok() {
-            removed = self.context.runtime.remove_app(&app).await;
-        }
-        if let Err(error) = removed {
-            tracing::error!(%app, %error, "cannot remove an app; trying again");
-            self.app.try_later(self.context.clock.now());
-            // A task must not hang on a container that cannot be deleted; a removal is not confirmed before it is true.
-            if ending == Ending::Removed || self.app.stumbles < MAX_TEAR_DOWNS {
-                return;
-            }
-        }
-        self.context.ports.release(&app);
-        self.context.capacity.release(&app);
-        self.app.torn_down();
-        self.forget_configurations().await;
-        match ending {
-            Ending::Removed => drop(self.persist().await),
-            Ending::Cancelled => self.conclude(TaskState::Cancelled, None).await,
-            Ending::Failed(failure) => self.conclude(TaskState::Failed, Some(failure)).await,
-        }
-    }
-
     /// Concludes an attempt that led back to the last healthy revision.
     async fn gone_back(&mut self, ending: Ending) {
         self.pulling = None;
@@ -290,37 +223,6 @@ impl Worker {
         let needed = Amounts::of(&self.app.target().spec);
         self.context.capacity.shrink(&self.app.entry.assignment.app, needed);
         self.forget_configurations().await;
-    }
-
-    /// Stops and deletes containers, several at once; returns the first error after it has tried all.
-    async fn delete(&mut self, indices: Vec<u32>) -> Result<(), RuntimeError> {
-        for index in &indices {
-            // Nobody waits for the end of what ends by our own hand.
-            if let Some(waiting) = self.watched.remove(index) {
-                waiting.abort();
-            }
-        }
-        let deletions = indices.into_iter().map(|index| {
-            let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
-            let up = self.app.containers.get(&index).filter(|c| matches!(c.state, ContainerState::Running(_)));
-            let grace = up.map(|container| self.app.assignment_of_container(container).spec.grace());
-            async move {
-                if let Some(grace) = grace {
-                    runtime.stop(&key, grace).await?;
-                }
-                runtime.delete(&key).await.map(|()| index)
-            }
-        });
-        let deleted: Vec<Result<u32, RuntimeError>> =
-            stream::iter(deletions).buffer_unordered(STOPS_AT_ONCE).collect().await;
-        let mut first_error = Ok(());
-        for result in deleted {
-            match result {
-                Ok(index) => self.app.cleared(index),
-                Err(error) => first_error = first_error.and(Err(error)),
-            }
-        }
-        first_error
     }
 
     /// Concludes, unless a look at the containers shows what their runtime has not told yet: that one of them has ended.
@@ -412,36 +314,12 @@ impl Worker {
         }
     }
 
-    async fn ended(&mut self, (index, run, exit): Exit) {
-        let is_current = self.app.entry.instances.get(index as usize).is_none_or(|record| record.run == run);
-        if !is_current || !matches!(self.app.containers.get(&index).map(|c| c.state), Some(ContainerState::Running(_)))
-        {
-            return;
-        }
-        self.watched.remove(&index);
-        let exit = exit.unwrap_or_else(|error| {
-            tracing::warn!(app = %self.app.entry.assignment.app, index, %error, "the end of a container was not seen");
-            InstanceExit { code: super::plan::LOST, out_of_memory: false, time: Timestamp::now() }
-        });
-        let app = &self.app.entry.assignment.app;
-        tracing::info!(%app, index, code = exit.code, out_of_memory = exit.out_of_memory, "a container has ended");
-        self.app.exited(index, exit, self.context.clock.now());
-        self.persist().await;
-    }
-
     /// Does something that new orders may make pointless; it is dropped then.
     async fn unless_overtaken<T>(&mut self, action: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = action => Some(done),
             () = overtaken(&self.app, self.orders.clone()) => None,
         }
-    }
-
-    fn watch(&mut self, index: u32) {
-        let run = self.run_of(index);
-        let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
-        let handle = self.exits.spawn(async move { (index, run, end_of(&*runtime, &key, run).await) });
-        self.watched.insert(index, handle);
     }
 
     fn launch(&mut self, index: u32, run: u32, configuration: Arc<Configuration>) -> Result<Launch, RuntimeError> {
@@ -568,27 +446,6 @@ async fn overtaken(app: &App, mut orders: watch::Receiver<Orders>) {
         if orders.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// How a container ended. An error of the runtime is no end: what cannot be asked may well run on.
-async fn end_of(runtime: &dyn Runtime, key: &InstanceKey, run: u32) -> Result<InstanceExit, RuntimeError> {
-    let mut failures: u32 = 0;
-    loop {
-        let error = match runtime.wait(key).await {
-            Ok(exit) => return Ok(exit),
-            Err(error) => error,
-        };
-        if let Ok(found) = runtime.list().await {
-            match found.into_iter().find(|found| found.instance == *key && found.run == run).map(|found| found.state) {
-                Some(FoundState::Running(_)) => {}
-                Some(FoundState::Exited(exit)) => return Ok(exit),
-                Some(FoundState::Created) | None => return Err(error),
-            }
-        }
-        tracing::warn!(app = %key.app, instance = key.index, %error, "cannot wait for the end of a container; trying again");
-        failures = failures.saturating_add(1);
-        tokio::time::sleep(backoff::RESTART.delay(failures)).await;
     }
 }
 

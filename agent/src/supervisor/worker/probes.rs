@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream;
 use jiff::Timestamp;
 use longshore_model::health::{Answer, Kind};
 
-use super::{STOPS_AT_ONCE, Worker};
+use super::Worker;
 use crate::runtime::RuntimeError;
 use crate::supervisor::plan::ContainerState;
 
@@ -61,30 +59,12 @@ impl Worker {
         self.persist().await;
     }
 
-    /// Stops containers that do not live by their probe; their ends are taken like any others.
-    pub(super) async fn kill(&mut self, indices: Vec<u32>) {
-        let grace = self.app.target().spec.grace();
-        let stops = indices.clone().into_iter().map(|index| {
-            let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
-            async move { runtime.stop(&key, grace).await }
-        });
-        let stopped: Vec<Result<(), RuntimeError>> =
-            stream::iter(stops).buffer_unordered(STOPS_AT_ONCE).collect().await;
-        if let Some(error) = stopped.into_iter().find_map(Result::err) {
-            return self.stumbled(error);
-        }
-        let is_up = |worker: &Self, index: &u32| {
-            matches!(worker.app.containers.get(index).map(|c| c.state), Some(ContainerState::Running(_)))
-        };
-        while indices.iter().any(|index| is_up(self, index)) {
-            let Some(exit) = self.exits.join_next().await else { return };
-            if let Ok(exit) = exit {
-                self.ended(exit).await;
+    /// Takes the answers to probes that came meanwhile.
+    pub(super) async fn take_answers(&mut self) {
+        while let Some(answer) = self.answers.try_join_next() {
+            if let Ok(answer) = answer {
+                self.answered(answer).await;
             }
         }
-    }
-
-    pub(super) fn run_of(&self, index: u32) -> u32 {
-        self.app.entry.instances.get(index as usize).map_or(0, |record| record.run)
     }
 }
