@@ -53,6 +53,21 @@ pub(crate) fn call<T>(message: T) -> Request<T> {
     request
 }
 
+/// All items of a list, page after page; `fetch` gets the token of a page, and returns what is on it and the next token.
+pub(crate) async fn all_pages<T>(
+    mut fetch: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Error>,
+) -> Result<Vec<T>, Error> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let (items, next) = fetch(page_token).await?;
+        all.extend(items);
+        if next.is_empty() {
+            return Ok(all);
+        }
+        page_token = next;
+    }
+}
+
 impl Client {
     /// Reads the credentials and connects.
     pub(crate) async fn connect(connection: &Connection) -> Result<Self, Error> {
@@ -80,18 +95,14 @@ impl Client {
     pub(crate) async fn job_with_tasks(&mut self, job_id: &str) -> Result<(v1::Job, Vec<v1::Task>), Error> {
         let request = v1::GetJobRequest { job_id: job_id.to_owned() };
         let job = self.jobs.get_job(call(request)).await?.into_inner().job.unwrap_or_default();
-        let mut tasks = Vec::new();
-        let mut page_token = String::new();
-        loop {
+        let tasks = all_pages(async |page_token| {
             let request =
                 v1::ListTasksRequest { job_id: job_id.to_owned(), page_size: PAGE, page_token, ..Default::default() };
             let page = self.jobs.list_tasks(call(request)).await?.into_inner();
-            tasks.extend(page.tasks);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok((job, tasks));
-            }
-        }
+            Ok((page.tasks, page.next_page_token))
+        })
+        .await?;
+        Ok((job, tasks))
     }
 
     /// At most `limit` jobs that match a filter, in an order, and whether there may be more. An empty filter matches all,
@@ -130,9 +141,7 @@ impl Client {
         filter: &str,
         order_by: &str,
     ) -> Result<Vec<v1::Node>, Error> {
-        let mut nodes = Vec::new();
-        let mut page_token = String::new();
-        loop {
+        all_pages(async |page_token| {
             let request = v1::ListNodesRequest {
                 page_size: PAGE,
                 page_token,
@@ -141,12 +150,9 @@ impl Client {
                 order_by: order_by.to_owned(),
             };
             let page = self.nodes.list_nodes(call(request)).await?.into_inner();
-            nodes.extend(page.nodes);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(nodes);
-            }
-        }
+            Ok((page.nodes, page.next_page_token))
+        })
+        .await
     }
 
     /// All apps of a node and of a name; an empty one means all.
@@ -163,9 +169,7 @@ impl Client {
         filter: &str,
         order_by: &str,
     ) -> Result<Vec<v1::App>, Error> {
-        let mut apps = Vec::new();
-        let mut page_token = String::new();
-        loop {
+        all_pages(async |page_token| {
             let request = v1::ListAppsRequest {
                 page_size: PAGE,
                 page_token,
@@ -175,12 +179,9 @@ impl Client {
                 order_by: order_by.to_owned(),
             };
             let page = self.apps.list_apps(call(request)).await?.into_inner();
-            apps.extend(page.apps);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(apps);
-            }
-        }
+            Ok((page.apps, page.next_page_token))
+        })
+        .await
     }
 }
 

@@ -8,7 +8,7 @@ use longshore_proto::v1::{
 use prost_types::FieldMask;
 
 use super::values::{self, Files, Others};
-use crate::client::{PAGE, call};
+use crate::client::{PAGE, all_pages, call};
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -104,17 +104,14 @@ async fn make(create: Create, context: &mut Context<'_>) -> Result<(), Error> {
 }
 
 async fn enumerate(list: List, context: &mut Context<'_>) -> Result<(), Error> {
-    let mut config_maps = Vec::new();
     let List { filter, order_by } = list;
-    let mut request = ListConfigMapsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
-    loop {
-        let page = context.client.config_maps.list_config_maps(call(request.clone())).await?.into_inner();
-        config_maps.extend(page.config_maps);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
+    let request = ListConfigMapsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
+    let config_maps = all_pages(async |page_token| {
+        let request = ListConfigMapsRequest { page_token, ..request.clone() };
+        let page = context.client.config_maps.list_config_maps(call(request)).await?.into_inner();
+        Ok((page.config_maps, page.next_page_token))
+    })
+    .await?;
     let page = ListConfigMapsResponse { config_maps, ..Default::default() };
     context.output.show(|| json::of("ListConfigMapsResponse", &page), || table(&page.config_maps, Timestamp::now()))
 }

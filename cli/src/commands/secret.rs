@@ -9,7 +9,7 @@ use longshore_proto::v1::{
 use prost_types::FieldMask;
 
 use super::values::{self, Files, Others};
-use crate::client::{PAGE, call};
+use crate::client::{PAGE, all_pages, call};
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -98,17 +98,14 @@ async fn make(create: Create, context: &mut Context<'_>) -> Result<(), Error> {
 }
 
 async fn enumerate(list: List, context: &mut Context<'_>) -> Result<(), Error> {
-    let mut secrets = Vec::new();
     let List { filter, order_by } = list;
-    let mut request = ListSecretsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
-    loop {
-        let page = context.client.secrets.list_secrets(call(request.clone())).await?.into_inner();
-        secrets.extend(page.secrets);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
+    let request = ListSecretsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
+    let secrets = all_pages(async |page_token| {
+        let request = ListSecretsRequest { page_token, ..request.clone() };
+        let page = context.client.secrets.list_secrets(call(request)).await?.into_inner();
+        Ok((page.secrets, page.next_page_token))
+    })
+    .await?;
     let page = ListSecretsResponse { secrets, ..Default::default() };
     context.output.show(|| json::of("ListSecretsResponse", &page), || table(&page.secrets, Timestamp::now()))
 }

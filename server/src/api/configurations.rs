@@ -19,7 +19,7 @@ use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
 use super::scan::Found;
-use super::{Context, filters, status};
+use super::{Context, filters, status, with_vault};
 use crate::store::{Store, StoreError, StoredConfiguration};
 use crate::vault::{Vault, VaultError};
 
@@ -114,19 +114,9 @@ impl Desk {
         self.context.store.as_ref()
     }
 
-    /// Works with the key file on a thread that may block.
-    async fn with_vault<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let vault = Arc::clone(&self.vault);
-        let done = tokio::task::spawn_blocking(move || work(&vault)).await;
-        done.map_err(|error| status::internal(&error))?.map_err(|error| status::internal(&error))
-    }
-
     async fn open(&self, stored: &StoredConfiguration) -> Result<Content, Status> {
         let stored = stored.clone();
-        self.with_vault(move |vault| open(vault, &stored)).await
+        with_vault(&self.vault, move |vault| open(vault, &stored)).await
     }
 
     /// What people may see: the values of config maps.
@@ -149,13 +139,12 @@ impl Desk {
         let (kind, now) = (self.kind, Timestamp::now());
         let made = Configuration { kind, name, keys: keys(&content), create_time: now, update_time: now, version: 1 };
         let told = self.told(content.clone());
-        let (new, terms) = self
-            .with_vault(move |vault| {
-                // Nothing that is only checked makes a key.
-                let content = if beside.validate_only { Vec::new() } else { pack(vault, &made, &content)? };
-                Ok((StoredConfiguration { configuration: made, content }, beside.sealed_terms(vault)?))
-            })
-            .await?;
+        let (new, terms) = with_vault(&self.vault, move |vault| {
+            // Nothing that is only checked makes a key.
+            let content = if beside.validate_only { Vec::new() } else { pack(vault, &made, &content)? };
+            Ok((StoredConfiguration { configuration: made, content }, beside.sealed_terms(vault)?))
+        })
+        .await?;
         let validate_only = terms.validate_only;
         let made = self.store().create_configuration(new, terms).await.map_err(status::store)?;
         if !validate_only {
@@ -192,7 +181,7 @@ impl Desk {
     /// Changes one; `path` is that of the values, for what is wrong with them.
     pub(super) async fn update(&self, change: Change, path: Path<'_>) -> Result<Held, Status> {
         let Change { name, etag, named, content: mut given, beside } = change;
-        let terms = self.with_vault(move |vault| beside.sealed_terms(vault)).await?;
+        let terms = with_vault(&self.vault, move |vault| beside.sealed_terms(vault)).await?;
         if let Some(request) = &terms.request
             && let Some(left) =
                 self.store().answered_configuration(request, Timestamp::now()).await.map_err(status::store)?
@@ -237,7 +226,7 @@ impl Desk {
             StoredConfiguration { configuration, content: Vec::new() }
         } else {
             let content = content.clone();
-            self.with_vault(move |vault| {
+            with_vault(&self.vault, move |vault| {
                 let content = pack(vault, &configuration, &content)?;
                 Ok(StoredConfiguration { configuration, content })
             })

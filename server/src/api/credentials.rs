@@ -19,7 +19,7 @@ use v1::registry_credential_service_server::RegistryCredentialService;
 use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
-use super::{Context, filters, status};
+use super::{Context, filters, status, with_vault};
 use crate::store::{StoreError, StoredCredential};
 use crate::vault::{Vault, VaultError};
 
@@ -109,16 +109,6 @@ fn masked(request: &v1::UpdateRegistryCredentialRequest, bad: &mut Violations) -
 }
 
 impl CredentialApi {
-    /// Works with the key file on a thread that may block.
-    async fn with_vault<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, Status> {
-        let vault = Arc::clone(&self.vault);
-        let done = tokio::task::spawn_blocking(move || work(&vault)).await;
-        done.map_err(|error| status::internal(&error))?.map_err(|error| status::internal(&error))
-    }
-
     /// The credential as it shall be after an update.
     async fn changed(&self, change: Change, stored: StoredCredential) -> Result<StoredCredential, Status> {
         let mut credential = stored.credential.clone();
@@ -129,7 +119,7 @@ impl CredentialApi {
         credential.version += 1;
         let sealed = {
             let credential = credential.clone();
-            self.with_vault(move |vault| {
+            with_vault(&self.vault, move |vault| {
                 let password = change.password.map_or_else(|| open(vault, &stored), Ok)?;
                 seal(vault, &credential, &password)
             })
@@ -212,7 +202,7 @@ impl RegistryCredentialService for CredentialApi {
             let sealed = if beside.validate_only { Vec::new() } else { seal(vault, &credential, &password)? };
             Ok((StoredCredential { credential, sealed }, beside.sealed_terms(vault)?))
         };
-        let (new, terms) = self.with_vault(seal_all).await?;
+        let (new, terms) = with_vault(&self.vault, seal_all).await?;
         let validate_only = terms.validate_only;
         let made = self.context.store.create_credential(new, terms).await.map_err(status::store)?;
         if !validate_only {
@@ -271,7 +261,7 @@ impl RegistryCredentialService for CredentialApi {
         let etag = given.etag.clone();
         let change = Change::read(&fields, given, request.password, &mut bad);
         let Some(name) = name.filter(|_| bad.0.is_empty()) else { return Err(status::invalid(bad)) };
-        let terms = self.with_vault(move |vault| beside.sealed_terms(vault)).await?;
+        let terms = with_vault(&self.vault, move |vault| beside.sealed_terms(vault)).await?;
         let store = &self.context.store;
         if let Some(request) = &terms.request
             && let Some(left) = store.answered_credential(request, Timestamp::now()).await.map_err(status::store)?

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::FromWire;
+use tonic::Status;
 
 pub mod apps;
 pub mod audit;
@@ -34,6 +35,7 @@ pub mod watch;
 use crate::ids::Ids;
 use crate::live::Live;
 use crate::store::Store;
+use crate::vault::{Vault, VaultError};
 
 /// What every service of the API works with.
 #[derive(Clone)]
@@ -64,4 +66,14 @@ fn node_and_app(node: String, app: String) -> Result<(NodeName, AppName), tonic:
         Some(names) => Ok(names),
         None => Err(status::invalid(bad)),
     }
+}
+
+/// Works with the key file on a thread that may block.
+async fn with_vault<T: Send + 'static>(
+    vault: &Arc<Vault>,
+    work: impl FnOnce(&Vault) -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, Status> {
+    let vault = Arc::clone(vault);
+    let done = tokio::task::spawn_blocking(move || work(&vault)).await;
+    done.map_err(|error| status::internal(&error))?.map_err(|error| status::internal(&error))
 }

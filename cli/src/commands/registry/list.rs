@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use longshore_proto::v1::{ListRegistryCredentialsRequest, ListRegistryCredentialsResponse, RegistryCredential};
 
-use crate::client::{PAGE, call};
+use crate::client::{PAGE, all_pages, call};
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -22,17 +22,14 @@ pub(crate) struct List {
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let mut registry_credentials = Vec::new();
     let List { filter, order_by } = list;
-    let mut request = ListRegistryCredentialsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
-    loop {
-        let page = context.client.registries.list_registry_credentials(call(request.clone())).await?.into_inner();
-        registry_credentials.extend(page.registry_credentials);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
+    let request = ListRegistryCredentialsRequest { page_size: PAGE, filter, order_by, ..Default::default() };
+    let registry_credentials = all_pages(async |page_token| {
+        let request = ListRegistryCredentialsRequest { page_token, ..request.clone() };
+        let page = context.client.registries.list_registry_credentials(call(request)).await?.into_inner();
+        Ok((page.registry_credentials, page.next_page_token))
+    })
+    .await?;
     let page = ListRegistryCredentialsResponse { registry_credentials, ..Default::default() };
     let json = || json::of("ListRegistryCredentialsResponse", &page);
     context.output.show(json, || table(&page.registry_credentials, Timestamp::now()))?;

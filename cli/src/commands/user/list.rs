@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use longshore_proto::v1::{ListUsersRequest, ListUsersResponse, User};
 
-use crate::client::{PAGE, call};
+use crate::client::{PAGE, all_pages, call};
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -22,17 +22,14 @@ pub(crate) struct List {
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let mut users = Vec::new();
     let List { filter, order_by } = list;
-    let mut request = ListUsersRequest { page_size: PAGE, filter, order_by, ..Default::default() };
-    loop {
-        let page = context.client.users.list_users(call(request.clone())).await?.into_inner();
-        users.extend(page.users);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
+    let request = ListUsersRequest { page_size: PAGE, filter, order_by, ..Default::default() };
+    let users = all_pages(async |page_token| {
+        let request = ListUsersRequest { page_token, ..request.clone() };
+        let page = context.client.users.list_users(call(request)).await?.into_inner();
+        Ok((page.users, page.next_page_token))
+    })
+    .await?;
     let page = ListUsersResponse { users, ..Default::default() };
     context.output.show(|| json::of("ListUsersResponse", &page), || table(&page.users, Timestamp::now()))?;
     Ok(Exit::Ok)

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use longshore_proto::v1::{EnrollmentToken, ListEnrollmentTokensRequest, ListEnrollmentTokensResponse};
 
-use crate::client::{PAGE, call};
+use crate::client::{PAGE, all_pages, call};
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -22,17 +22,14 @@ pub(crate) struct List {
 }
 
 pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, Error> {
-    let mut enrollment_tokens = Vec::new();
     let List { filter, order_by } = list;
-    let mut request = ListEnrollmentTokensRequest { page_size: PAGE, filter, order_by, ..Default::default() };
-    loop {
-        let page = context.client.nodes.list_enrollment_tokens(call(request.clone())).await?.into_inner();
-        enrollment_tokens.extend(page.enrollment_tokens);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
+    let request = ListEnrollmentTokensRequest { page_size: PAGE, filter, order_by, ..Default::default() };
+    let enrollment_tokens = all_pages(async |page_token| {
+        let request = ListEnrollmentTokensRequest { page_token, ..request.clone() };
+        let page = context.client.nodes.list_enrollment_tokens(call(request)).await?.into_inner();
+        Ok((page.enrollment_tokens, page.next_page_token))
+    })
+    .await?;
     let page = ListEnrollmentTokensResponse { enrollment_tokens, ..Default::default() };
     let table = || table(&page.enrollment_tokens, Timestamp::now());
     context.output.show(|| json::of("ListEnrollmentTokensResponse", &page), table)?;
