@@ -15,6 +15,7 @@ use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 use longshore_traces::Collector;
 
+use crate::devices::DeviceRule;
 use crate::host_path::HostPaths;
 use crate::runtime::embedded::EgressChoice;
 use crate::runtime::image::Mirror;
@@ -162,6 +163,10 @@ pub struct Run {
     /// stands for all of them, which is close to root on this machine.
     #[arg(long, value_name = "NAME", env = "LONGSHORE_CAPABILITY_ALLOW", value_parser = linux_capability, action = ArgAction::Append)]
     pub capability_allow: Vec<CapabilitySet>,
+    /// Device that apps may use, such as /dev/ttyUSB0; a directory such as /dev/dri, with all that is in it; or all that begin
+    /// alike, such as /dev/ttyUSB*. Given once or more often; apps have none without it.
+    #[arg(long, value_name = "PATH", env = "LONGSHORE_DEVICE_ALLOW", action = ArgAction::Append)]
+    pub device_allow: Vec<DeviceRule>,
     /// CPU of this machine that is kept for the system: apps that ask for CPU are admitted to the rest.
     #[arg(long, value_name = "CPU", default_value = "100m", env = "LONGSHORE_RESERVE_CPU", value_parser = quantity::cpu::parse)]
     pub reserve_cpu: u32,
@@ -193,6 +198,7 @@ impl Run {
             privileged: self.allow_privileged,
             host_pid: self.allow_host_pid,
             capabilities: self.capability_allow.iter().copied().collect(),
+            devices: self.device_allow.clone(),
         }
     }
 
@@ -297,7 +303,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.yaml").display().to_string();
         let text = "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\nhost-path-allow: [/srv, data, /etc/data]\n\
-                    capability-allow: [NET_ADMIN, net_raw]\n";
+                    capability-allow: [NET_ADMIN, net_raw]\ndevice-allow: [/dev/dri, /etc]\n";
         std::fs::write(&file, text).unwrap();
         let words = ["longshore-agent", "run", "--config", &file, "--runtime", "docked"].map(Into::into);
         let reading = program().read(words, |_| None).unwrap();
@@ -311,6 +317,7 @@ mod tests {
             ":2:1: registry-ca \"/nowhere",
             ":3:1: host-path-allow \"data\": must be an absolute path",
             ":4:1: capability-allow \"net_raw\": not a capability of Linux such as NET_ADMIN, nor ALL",
+            ":5:1: device-allow \"/etc\": not /dev or something below it",
             ":3:1: host-path-allow \"/etc/data\": nothing in the system directory /etc is ever mounted",
         ];
         assert_eq!(found.len(), starts.len(), "{found:?}");

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod configuration;
 pub mod data_dir;
+pub mod devices;
 pub mod doctor;
 pub mod durable;
 pub mod enroll;

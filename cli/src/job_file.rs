@@ -13,7 +13,8 @@ use longshore_model::order::{JobOrder, Work};
 use longshore_model::probe::Probe;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, EnvFrom, EnvVar, Image, Network, Resources, RestartPolicy, Startup, Ulimit, Volume,
+    AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, Network, Resources, RestartPolicy,
+    Startup, Ulimit, Volume,
 };
 use longshore_model::targets::Targets;
 use longshore_model::validate::{Path as PathOf, Violation, Violations};
@@ -91,6 +92,12 @@ struct SpecText {
     ulimits: Vec<Ulimit>,
     #[serde(default, with = "longshore_model::quantity::bytes")]
     shm_size: Option<u64>,
+    #[serde(default)]
+    devices: Vec<Device>,
+    #[serde(default)]
+    host_aliases: Vec<HostAlias>,
+    #[serde(default)]
+    dns_config: DnsConfig,
 }
 
 fn one() -> u32 {
@@ -125,6 +132,9 @@ impl From<SpecText> for AppSpec {
             pids_limit: text.pids_limit,
             ulimits: text.ulimits,
             shm_size: text.shm_size,
+            devices: text.devices,
+            host_aliases: text.host_aliases,
+            dns_config: text.dns_config,
         }
     }
 }

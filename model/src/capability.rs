@@ -5,7 +5,7 @@
 
 use crate::configuration::{self, Kind};
 use crate::node_value;
-use crate::spec::{AppSpec, ImageSource, Medium, Network, VolumeSource};
+use crate::spec::{AppSpec, Device, ImageSource, Medium, Network, VolumeSource};
 
 /// Apps on the node's own network.
 pub const NETWORK_HOST: &str = "network.host";
@@ -33,6 +33,14 @@ pub const CONTAINER_WORKING_DIR: &str = "container.working-dir";
 pub const CONTAINER_STOP: &str = "container.stop";
 /// A root that can only be read.
 pub const CONTAINER_READ_ONLY_ROOT: &str = "container.read-only-root";
+/// Devices of the node; the node's setting says which.
+pub const CONTAINER_DEVICES: &str = "container.devices";
+/// Devices that may be read only, or written to only.
+pub const CONTAINER_DEVICES_PERMISSIONS: &str = "container.devices.permissions";
+/// Further names in /etc/hosts.
+pub const CONTAINER_HOST_ALIASES: &str = "container.host-aliases";
+/// Other name servers, domains and options of the resolver than the node's.
+pub const CONTAINER_DNS: &str = "container.dns";
 /// Paths of the node as volumes.
 pub const VOLUMES_HOST_PATH: &str = "volumes.host-path";
 /// Empty directories on disk as volumes.
@@ -67,7 +75,7 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 26] = [
+pub const ALL: [&str; 30] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
@@ -80,6 +88,10 @@ pub const ALL: [&str; 26] = [
     CONTAINER_WORKING_DIR,
     CONTAINER_STOP,
     CONTAINER_READ_ONLY_ROOT,
+    CONTAINER_DEVICES,
+    CONTAINER_DEVICES_PERMISSIONS,
+    CONTAINER_HOST_ALIASES,
+    CONTAINER_DNS,
     VOLUMES_HOST_PATH,
     VOLUMES_EMPTY_DIR,
     VOLUMES_EMPTY_DIR_MEMORY,
@@ -98,7 +110,7 @@ pub const ALL: [&str; 26] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 17] = [
+pub const LATER: [&str; 21] = [
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
     CONFIG_MAPS,
@@ -110,6 +122,10 @@ pub const LATER: [&str; 17] = [
     CONTAINER_WORKING_DIR,
     CONTAINER_STOP,
     CONTAINER_READ_ONLY_ROOT,
+    CONTAINER_DEVICES,
+    CONTAINER_DEVICES_PERMISSIONS,
+    CONTAINER_HOST_ALIASES,
+    CONTAINER_DNS,
     PROBES,
     SPEC_NODE_VALUES,
     SECURITY_CAPABILITIES,
@@ -122,6 +138,7 @@ pub const LATER: [&str; 17] = [
 #[must_use]
 pub fn setting(word: &str) -> Option<&'static str> {
     match word {
+        CONTAINER_DEVICES => Some("--device-allow"),
         SECURITY_CAPABILITIES_ADD => Some("--capability-allow"),
         SECURITY_PRIVILEGED => Some("--allow-privileged"),
         SECURITY_HOST_PID => Some("--allow-host-pid"),
@@ -187,6 +204,10 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         CONTAINER_WORKING_DIR => spec.working_dir.is_some(),
         CONTAINER_STOP => spec.stop_signal.is_some() || spec.termination_grace_period.is_some(),
         CONTAINER_READ_ONLY_ROOT => spec.read_only_root_filesystem,
+        CONTAINER_DEVICES => !spec.devices.is_empty(),
+        CONTAINER_DEVICES_PERMISSIONS => !spec.devices.iter().all(Device::is_for_use),
+        CONTAINER_HOST_ALIASES => !spec.host_aliases.is_empty(),
+        CONTAINER_DNS => !spec.dns_config.is_nodes(),
         SECURITY_CAPABILITIES => !spec.capabilities.is_ordinary(),
         SECURITY_CAPABILITIES_ADD => !spec.capabilities.extraordinary().is_empty(),
         VOLUMES_HOST_PATH => has_volume(|source| matches!(source, VolumeSource::HostPath(_))),
@@ -258,6 +279,22 @@ mod tests {
             (json!({ "stopSignal": "SIGINT" }), vec![NETWORK_PORTS, CONTAINER_STOP, IMAGE_REGISTRY]),
             (json!({ "terminationGracePeriod": "1m" }), vec![NETWORK_PORTS, CONTAINER_STOP, IMAGE_REGISTRY]),
             (json!({ "readOnlyRootFilesystem": true }), vec![NETWORK_PORTS, CONTAINER_READ_ONLY_ROOT, IMAGE_REGISTRY]),
+            (
+                json!({ "devices": [{ "hostPath": "/dev/fuse" }] }),
+                vec![NETWORK_PORTS, CONTAINER_DEVICES, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "devices": [{ "hostPath": "/dev/fuse", "permissions": "r" }] }),
+                vec![NETWORK_PORTS, CONTAINER_DEVICES, CONTAINER_DEVICES_PERMISSIONS, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "hostAliases": [{ "ip": "192.0.2.7", "hostnames": ["db"] }] }),
+                vec![NETWORK_PORTS, CONTAINER_HOST_ALIASES, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "dnsConfig": { "searches": ["example.com"] } }),
+                vec![NETWORK_PORTS, CONTAINER_DNS, IMAGE_REGISTRY],
+            ),
             (
                 json!({ "capabilities": { "add": ["KILL"], "drop": ["ALL"] } }),
                 vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_CAPABILITIES],

@@ -56,11 +56,13 @@ pub enum FailureReason {
     ConfigurationMissing,
     /// A config map or a secret is there, and cannot be used as the spec says.
     ConfigurationUnusable,
+    /// A device that the spec names is not on the node, or is none.
+    DeviceUnavailable,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -85,6 +87,7 @@ impl FailureReason {
         Self::LivenessProbeFailed,
         Self::ConfigurationMissing,
         Self::ConfigurationUnusable,
+        Self::DeviceUnavailable,
     ];
 }
 

@@ -82,8 +82,8 @@ pub const DEFAULT_PROBE_FAILURES: u32 = 3;
 pub const MAX_PROBE_THRESHOLD: u32 = 100;
 /// Bytes of a probe's path with its query: what servers take in a request's first line is not much more.
 pub const MAX_PROBE_PATH: usize = 2048;
-/// Bytes of the name of a host that a probe asks: that of a DNS name.
-pub const MAX_PROBE_HOST: usize = 253;
+/// Bytes of a DNS name, as the DNS has it: of a host that a probe asks, an alias, a domain that is searched.
+pub const MAX_DNS_NAME: usize = 253;
 /// Headers of a probe.
 pub const MAX_PROBE_HEADERS: usize = 32;
 /// Bytes of the name of a probe's header.
@@ -141,6 +141,20 @@ pub const MAX_PIDS: u32 = 4_194_304;
 pub const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
 /// Smallest directory in memory: one page.
 pub const MIN_MEMORY_DIR: u64 = 4096;
+/// Devices of a spec: each one is a node in every instance.
+pub const MAX_DEVICES: usize = 64;
+/// Entries of `host_aliases` in a spec: whoever needs more runs a name server.
+pub const MAX_HOST_ALIASES: usize = 64;
+/// Names of one entry of `host_aliases`: they become one line, of which resolvers read some hundred bytes at least.
+pub const MAX_ALIAS_NAMES: usize = 32;
+/// Name servers of a spec: resolvers of the C libraries ask no more.
+pub const MAX_NAMESERVERS: usize = 3;
+/// Domains in which short names are looked up: as Kubernetes.
+pub const MAX_DNS_SEARCHES: usize = 32;
+/// Options of the resolver in a spec: more than there are.
+pub const MAX_DNS_OPTIONS: usize = 32;
+/// Bytes of the name or value of an option of the resolver.
+pub const MAX_DNS_OPTION: usize = 63;
 /// Bytes of the registry that a credential is for: a host name and a repository of the greatest length.
 pub const MAX_REGISTRY: usize = 512;
 /// Bytes of a registry's user name.

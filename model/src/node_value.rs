@@ -19,7 +19,9 @@ use crate::node::Labels;
 use crate::spec::{AppSpec, EnvSource, NodeField, VolumeSource};
 use crate::validate::quoted;
 
-/// Begins every reference, after its dollar and brace.
+/// Begins every reference.
+pub const BEGIN: &str = "${node.";
+/// The same, after its dollar and brace.
 const PREFIX: &str = "node.";
 /// Begins the reference to a label, after [`PREFIX`].
 const LABELS: &str = "labels.";

@@ -13,7 +13,7 @@ use crate::probe::Probe;
 mod options;
 mod text;
 
-pub use options::{Capabilities, Ulimit};
+pub use options::{Capabilities, Device, DnsConfig, DnsOption, HostAlias, Ulimit};
 
 /// What to run on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,15 @@ pub struct AppSpec {
     /// Bytes of /dev/shm, the memory that processes of an instance share; in YAML `128Mi`.
     #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<u64>,
+    /// Devices of the node that every instance may use; only those that the node allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// Further lines of its /etc/hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_aliases: Vec<HostAlias>,
+    /// What of its /etc/resolv.conf is not the node's.
+    #[serde(default, skip_serializing_if = "DnsConfig::is_nodes")]
+    pub dns_config: DnsConfig,
 }
 
 impl AppSpec {
@@ -125,6 +134,9 @@ impl AppSpec {
             pids_limit: None,
             ulimits: Vec::new(),
             shm_size: None,
+            devices: Vec::new(),
+            host_aliases: Vec::new(),
+            dns_config: DnsConfig::default(),
         }
     }
 

@@ -15,6 +15,8 @@ use crate::rollout::Rollout;
 use crate::spec::{AppSpec, EmptyDir, EnvSource, EnvVar, Image, ImageSource, Medium, Resources, Startup, VolumeSource};
 
 mod configurations;
+mod devices;
+mod names;
 mod network;
 mod options;
 mod probe;
@@ -72,6 +74,9 @@ pub fn app_spec(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     network::network(spec, path.field("network"), bad);
     startup(spec.startup, path.field("startup"), bad);
     options::options(spec, path, bad);
+    devices::devices(spec, path, bad);
+    names::host_aliases(&spec.host_aliases, path.field("host_aliases"), bad);
+    names::dns_config(&spec.dns_config, path.field("dns_config"), bad);
     probe::probes(spec, path, bad);
 }
 
@@ -200,6 +205,17 @@ fn references(text: &str, path: Path<'_>, bad: &mut Violations) {
     }
 }
 
+/// Checks that a text is without references to its nodes, where none are filled in.
+fn no_references(text: &str, path: Path<'_>, bad: &mut Violations) {
+    // Whatever is wrong with one counts as well: it is meant as one.
+    if node_value::count(text) != Ok(0) || text.contains(node_value::BEGIN) {
+        bad.add(
+            path,
+            "refers to its node, which only values of env, words of command and args, and host paths of volumes may do",
+        );
+    }
+}
+
 /// Checks what is handed to the kernel as a string.
 fn text(text: &str, limit: usize, path: Path<'_>, bad: &mut Violations) {
     if text.len() > limit {
@@ -310,6 +326,7 @@ const RUNTIME_MOUNTS: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.c
 
 /// Checks a path inside the container; returns its normal form where it has one.
 fn mount_path(given: &str, path: Path<'_>, bad: &mut Violations) -> Option<String> {
+    no_references(given, path, bad);
     let normal = match host_path::normalise(given) {
         Ok(normal) => normal,
         Err(error) => {

@@ -85,6 +85,15 @@ spec:
     - { name: nofile, soft: 1024, hard: 2048 }
     - { name: core, soft: -1 }
   shmSize: 128Mi
+  devices:
+    - { hostPath: /dev/ttyUSB0 }
+    - { hostPath: /dev/serial/by-id/scale, containerPath: /dev/scale, permissions: r }
+  hostAliases:
+    - { ip: 192.0.2.7, hostnames: [db, db.example.com] }
+  dnsConfig:
+    nameservers: [192.0.2.53]
+    searches: [example.com]
+    options: [{ name: ndots, value: 2 }, { name: rotate }]
 targets:
   selector: role=till, site in (north, south)
   mixedArchitectures: true
@@ -155,6 +164,12 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((spec.pids_limit, spec.shm_size), (Some(100), Some(128 << 20)));
     let limits: Vec<_> = spec.ulimits.iter().map(|limit| (limit.name.as_str(), limit.soft, limit.hard)).collect();
     assert_eq!(limits, [("nofile", 1024, 2048), ("core", -1, -1)]);
+    let devices: Vec<_> = spec.devices.iter().map(|device| (device.target(), device.permissions.as_str())).collect();
+    assert_eq!(devices, [("/dev/ttyUSB0", "rwm"), ("/dev/scale", "r")]);
+    assert_eq!((spec.host_aliases[0].ip.as_str(), spec.host_aliases[0].hostnames.len()), ("192.0.2.7", 2));
+    let dns = &spec.dns_config;
+    assert_eq!((&*dns.nameservers, &*dns.searches), (&["192.0.2.53".to_owned()][..], &["example.com".to_owned()][..]));
+    assert_eq!(dns.options.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ndots:2", "rotate"]);
     assert_eq!(order.targets.selector.as_deref(), Some("role=till, site in (north, south)"));
     assert!(order.targets.mixed_architectures);
     assert_eq!(order.rollout, Rollout { max_parallel: 10, absent_after: Duration::from_secs(120) });
@@ -262,6 +277,9 @@ fn a_misspelt_key_is_an_error_with_its_place() {
         ("create: true", "mkdir: true", "mkdir"),
         ("shmSize: 128Mi", "shmsize: 128Mi", "shmsize"),
         ("drop: [ALL]", "dropp: [ALL]", "dropp"),
+        ("permissions: r", "permission: r", "permission"),
+        ("hostnames: [db", "hostname: [db", "hostname"),
+        ("searches: [", "search: [", "search"),
     ];
     for (right, wrong, key) in places {
         let text = FULL.replace(right, wrong);

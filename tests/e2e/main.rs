@@ -36,6 +36,7 @@ mod removal;
 mod requests;
 mod security;
 mod storms;
+mod surroundings;
 mod traces;
 mod transport;
 mod updates;

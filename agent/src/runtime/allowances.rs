@@ -6,6 +6,7 @@ use longshore_model::linux::CapabilitySet;
 use longshore_model::spec::AppSpec;
 
 use super::{RuntimeError, failure};
+use crate::devices::{self, DeviceNode, DeviceRule};
 
 /// What is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,13 +17,15 @@ pub struct Allowances {
     pub host_pid: bool,
     /// Capabilities of Linux beyond the ordinary ones.
     pub capabilities: CapabilitySet,
+    /// Devices.
+    pub devices: Vec<DeviceRule>,
 }
 
 impl Allowances {
     /// Everything.
     #[must_use]
     pub fn all() -> Self {
-        Self { privileged: true, host_pid: true, capabilities: CapabilitySet::EVERY }
+        Self { privileged: true, host_pid: true, capabilities: CapabilitySet::EVERY, devices: vec![DeviceRule::all()] }
     }
 
     /// Whether a word of [`longshore_model::capability`] can be said, as far as it depends on this.
@@ -32,6 +35,7 @@ impl Allowances {
             capability::SECURITY_PRIVILEGED => self.privileged,
             capability::SECURITY_HOST_PID => self.host_pid,
             capability::SECURITY_CAPABILITIES_ADD => !self.capabilities.is_empty(),
+            capability::CONTAINER_DEVICES => !self.devices.is_empty(),
             _ => true,
         }
     }
@@ -57,6 +61,15 @@ impl Allowances {
             "This node does not allow the capabilities {refused}; its agent has to be run with {}.",
             settings.join(" ")
         ))
+    }
+
+    /// Finds the devices that a spec asks for, as far as they are allowed. Blocks for a moment.
+    ///
+    /// # Errors
+    ///
+    /// UNSUPPORTED for one that is not, DEVICE_UNAVAILABLE for one that is not there.
+    pub fn devices(&self, spec: &AppSpec) -> Result<Vec<DeviceNode>, RuntimeError> {
+        devices::find(&spec.devices, &self.devices).map_err(|error| failure::because(error.reason(), error.to_string()))
     }
 }
 

@@ -25,6 +25,7 @@ mod options;
 mod output;
 mod promises;
 mod recovery;
+mod surroundings;
 mod sweep;
 mod system_calls;
 mod volumes;

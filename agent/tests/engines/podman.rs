@@ -20,6 +20,8 @@ mod output;
 mod promises;
 #[path = "recovery.rs"]
 mod recovery;
+#[path = "../embedded/surroundings.rs"]
+mod surroundings;
 #[path = "../embedded/volumes.rs"]
 mod volumes;
 

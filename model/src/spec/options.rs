@@ -72,6 +72,98 @@ impl Ulimit {
     pub const UNLIMITED: i64 = -1;
 }
 
+/// A device of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Device {
+    /// Where it is on the node, below /dev; links are followed there.
+    pub host_path: String,
+    /// Where it is in the container, below /dev; `None` for the same place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_path: Option<String>,
+    /// Some of `r`, `w` and `m`: read, write, make a node for it.
+    #[serde(default = "all_permissions", skip_serializing_if = "is_all_permissions")]
+    pub permissions: String,
+}
+
+impl Device {
+    /// What a container may do with a device when the spec does not say: as Docker and Compose.
+    pub const ALL_PERMISSIONS: &str = "rwm";
+
+    /// Where it is in the container.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.container_path.as_deref().unwrap_or(&self.host_path)
+    }
+
+    /// Whether it may be read and written to: what is beyond that needs a capability.
+    #[must_use]
+    pub fn is_for_use(&self) -> bool {
+        ['r', 'w'].into_iter().all(|letter| self.permissions.contains(letter))
+    }
+}
+
+fn all_permissions() -> String {
+    Device::ALL_PERMISSIONS.to_owned()
+}
+
+fn is_all_permissions(text: &str) -> bool {
+    text == Device::ALL_PERMISSIONS
+}
+
+/// Names that mean an address: a line of /etc/hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostAlias {
+    /// IPv4 or IPv6 address.
+    pub ip: String,
+    /// The names; at least one.
+    pub hostnames: Vec<String>,
+}
+
+/// What of /etc/resolv.conf is not the node's: each list that is not empty takes the place of the node's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsConfig {
+    /// Addresses of servers, asked in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+    /// Domains in which short names are looked up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<String>,
+    /// Options of the resolver: see resolv.conf(5).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<DnsOption>,
+}
+
+impl DnsConfig {
+    /// Whether all is the node's.
+    #[must_use]
+    pub fn is_nodes(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An option of the resolver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsOption {
+    /// Its name, such as `ndots`.
+    pub name: String,
+    /// Its value, for those that have one.
+    #[serde(default, with = "crate::quantity::optional_text", skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl std::fmt::Display for DnsOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}:{value}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::names::is_dns_name;
 use super::{Path, Violations, at_most, quoted, span, within};
 use crate::limits;
 use crate::probe::{Action, Header, HttpGet, Probe, TcpSocket};
@@ -58,14 +59,7 @@ fn place(host: Option<&str>, port: u16, path: Path<'_>, bad: &mut Violations) {
 }
 
 fn is_host(host: &str) -> bool {
-    let is_label = |label: &str| {
-        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        (1..=63).contains(&label.len())
-            && label.chars().all(is_inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    host.parse::<IpAddr>().is_ok() || (host.len() <= limits::MAX_PROBE_HOST && host.split('.').all(is_label))
+    host.parse::<IpAddr>().is_ok() || is_dns_name(host)
 }
 
 fn http_get(get: &HttpGet, path: Path<'_>, bad: &mut Violations) {

@@ -6,6 +6,8 @@ use crate::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
 use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Requests, Ulimit, Volume};
 use crate::targets::Targets;
 
+mod surroundings;
+
 fn spec() -> AppSpec {
     AppSpec::new("till", ImageSource::Reference("registry.example.com/shop/till:1.4.2".to_owned()))
 }
@@ -275,7 +277,7 @@ fn system_directories_are_refused() {
 fn mounts_do_not_collide() {
     let found = wrong(|spec| spec.volumes = vec![host_path("/data", "/srv/a"), host_path("//data/", "/srv/b")]);
     assert_eq!(found.to_string(), "spec.volumes[1].mount_path: is the same as that of volumes[0]");
-    for mount in ["/", "data", "/proc", "/sys/fs", "/dev/x", "/etc/hosts", "/a/../b"] {
+    for mount in ["/", "data", "/proc", "/sys/fs", "/dev/x", "/etc/hosts", "/a/../b", "/a/${node.name}"] {
         let volumes = vec![host_path(mount, "/srv/a")];
         assert_eq!(fields(|spec| spec.volumes = volumes), ["spec.volumes[0].mount_path"], "{mount}");
     }

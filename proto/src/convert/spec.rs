@@ -4,9 +4,9 @@ use bytes::Bytes;
 use longshore_model::configuration::Kind;
 use longshore_model::limits;
 use longshore_model::spec::{
-    AppSpec, Capabilities, EmptyDir, EnvFrom, EnvSource, EnvVar, HostPath, Image, ImageSource, Item, KeyOf, Medium,
-    Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit,
-    Volume, VolumeSource,
+    AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
+    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests,
+    Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
 use prost::Message;
@@ -75,6 +75,9 @@ impl From<&AppSpec> for v1::AppSpec {
             pids_limit: spec.pids_limit.unwrap_or(0),
             ulimits: spec.ulimits.iter().map(v1::Ulimit::from).collect(),
             shm_size_bytes: spec.shm_size.unwrap_or(0),
+            devices: spec.devices.iter().map(v1::Device::from).collect(),
+            host_aliases: spec.host_aliases.iter().map(v1::HostAlias::from).collect(),
+            dns_config: (!spec.dns_config.is_nodes()).then(|| v1::DnsConfig::from(&spec.dns_config)),
             liveness_probe: spec.liveness_probe.as_ref().map(v1::Probe::from),
             readiness_probe: spec.readiness_probe.as_ref().map(v1::Probe::from),
         }
@@ -111,6 +114,9 @@ impl FromWire<v1::AppSpec> for AppSpec {
             pids_limit: (wire.pids_limit != 0).then_some(wire.pids_limit),
             ulimits: wire.ulimits.into_iter().map(Ulimit::from).collect(),
             shm_size: (wire.shm_size_bytes != 0).then_some(wire.shm_size_bytes),
+            devices: wire.devices.into_iter().map(Device::from).collect(),
+            host_aliases: wire.host_aliases.into_iter().map(HostAlias::from).collect(),
+            dns_config: wire.dns_config.map(DnsConfig::from).unwrap_or_default(),
             liveness_probe: optional(wire.liveness_probe, path.field("liveness_probe"), bad).flatten(),
             readiness_probe: optional(wire.readiness_probe, path.field("readiness_probe"), bad).flatten(),
         })
@@ -143,6 +149,63 @@ impl From<&Ulimit> for v1::Ulimit {
 impl From<v1::Ulimit> for Ulimit {
     fn from(wire: v1::Ulimit) -> Self {
         Self { name: wire.name, soft: wire.soft, hard: wire.hard.unwrap_or(wire.soft) }
+    }
+}
+
+impl From<&Device> for v1::Device {
+    fn from(device: &Device) -> Self {
+        Self {
+            host_path: device.host_path.clone(),
+            container_path: device.container_path.clone().unwrap_or_default(),
+            permissions: device.permissions.clone(),
+        }
+    }
+}
+
+impl From<v1::Device> for Device {
+    fn from(wire: v1::Device) -> Self {
+        Self {
+            host_path: wire.host_path,
+            container_path: said(wire.container_path),
+            permissions: said(wire.permissions).unwrap_or_else(|| Self::ALL_PERMISSIONS.to_owned()),
+        }
+    }
+}
+
+impl From<&HostAlias> for v1::HostAlias {
+    fn from(alias: &HostAlias) -> Self {
+        Self { ip: alias.ip.clone(), hostnames: alias.hostnames.clone() }
+    }
+}
+
+impl From<v1::HostAlias> for HostAlias {
+    fn from(wire: v1::HostAlias) -> Self {
+        Self { ip: wire.ip, hostnames: wire.hostnames }
+    }
+}
+
+impl From<&DnsConfig> for v1::DnsConfig {
+    fn from(config: &DnsConfig) -> Self {
+        let option = |option: &DnsOption| v1::DnsOption {
+            name: option.name.clone(),
+            value: option.value.clone().unwrap_or_default(),
+        };
+        Self {
+            nameservers: config.nameservers.clone(),
+            searches: config.searches.clone(),
+            options: config.options.iter().map(option).collect(),
+        }
+    }
+}
+
+impl From<v1::DnsConfig> for DnsConfig {
+    fn from(wire: v1::DnsConfig) -> Self {
+        let option = |option: v1::DnsOption| DnsOption { name: option.name, value: said(option.value) };
+        Self {
+            nameservers: wire.nameservers,
+            searches: wire.searches,
+            options: wire.options.into_iter().map(option).collect(),
+        }
     }
 }
 

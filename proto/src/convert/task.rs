@@ -47,6 +47,7 @@ mirrored!(FailureReason, FailureReason, none: None, {
     LivenessProbeFailed => LivenessProbeFailed,
     ConfigurationMissing => ConfigurationMissing,
     ConfigurationUnusable => ConfigurationUnusable,
+    DeviceUnavailable => DeviceUnavailable,
 });
 
 impl From<&Task> for v1::Task {

@@ -20,9 +20,9 @@ use longshore_model::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, EmptyDir, EnvFrom, EnvSource, EnvVar, HostPath, Image, ImageSource, Item, KeyOf, Medium,
-    Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit,
-    Volume, VolumeSource,
+    AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
+    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests,
+    Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
@@ -189,6 +189,25 @@ pub(crate) fn spec() -> impl Strategy<Value = AppSpec> {
     })
 }
 
+/// What a container finds around it.
+fn surroundings() -> impl Strategy<Value = (Vec<Device>, Vec<HostAlias>, DnsConfig)> {
+    let text = || option::of(".{1,20}");
+    let words = || vec(any::<String>(), 0..3);
+    let device = (any::<String>(), text(), ".{1,3}").prop_map(|(host_path, container_path, permissions)| Device {
+        host_path,
+        container_path,
+        permissions,
+    });
+    let alias = (any::<String>(), words()).prop_map(|(ip, hostnames)| HostAlias { ip, hostnames });
+    let setting = (any::<String>(), text()).prop_map(|(name, value)| DnsOption { name, value });
+    let dns = (words(), words(), vec(setting, 0..3)).prop_map(|(nameservers, searches, options)| DnsConfig {
+        nameservers,
+        searches,
+        options,
+    });
+    (vec(device, 0..3), vec(alias, 0..3), dns)
+}
+
 /// A spec of which only what it says of its containers beyond what to run is of interest.
 fn options() -> impl Strategy<Value = AppSpec> {
     let text = || option::of(".{1,20}");
@@ -198,7 +217,8 @@ fn options() -> impl Strategy<Value = AppSpec> {
     let rights = (text(), any::<bool>(), words(), words());
     let life = (text(), text(), option::of(span()));
     let limits = (nonzero(), vec(ulimit, 0..3), option::of(1..=u64::MAX));
-    (rights, life, limits).prop_map(|(rights, life, limits)| {
+    (rights, life, limits, surroundings()).prop_map(|(rights, life, limits, surroundings)| {
+        let (devices, host_aliases, dns_config) = surroundings;
         let (user, read_only_root_filesystem, add, drop) = rights;
         let (working_dir, stop_signal, termination_grace_period) = life;
         let (pids_limit, ulimits, shm_size) = limits;
@@ -212,6 +232,9 @@ fn options() -> impl Strategy<Value = AppSpec> {
             pids_limit,
             ulimits,
             shm_size,
+            devices,
+            host_aliases,
+            dns_config,
             ..AppSpec::new("", ImageSource::Reference(String::new()))
         }
     })

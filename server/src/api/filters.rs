@@ -71,6 +71,7 @@ const FAILURE_REASON: Kind = Kind::Word {
         "NODE_VALUE_MISSING",
         "CONFIGURATION_MISSING",
         "CONFIGURATION_UNUSABLE",
+        "DEVICE_UNAVAILABLE",
     ],
 };
 

@@ -99,7 +99,9 @@ impl Containers {
         let host_paths = self.host_paths(&facts);
         let user = launch.spec.user.as_deref().or(image.user.as_deref()).unwrap_or_default();
         let numbers = request::numbers(user);
+        let allowances = self.settings.allowances.clone();
         let prepared = blocking(move || {
+            let devices = allowances.devices(&spec)?;
             let marker = layout.removed_mark(instance.app.as_str());
             files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
             let mounts = volumes::prepare(&layout, &instance, &spec.volumes, &configuration, &host_paths)?;
@@ -109,13 +111,15 @@ impl Containers {
                         .map_err(|e| failure::io(format!("handing over the files for {}", volume.target), e))?;
                 }
             }
-            Ok(mounts)
+            Ok((mounts, devices))
         });
+        let (volumes, devices) = prepared.await?;
         let parts = Parts {
             node_uid: &self.settings.node_uid,
             image: self.images.name(&launch.image.digest)?,
             argv,
-            volumes: prepared.await?,
+            volumes,
+            devices,
             rotation: engines_rotation(self.settings.rotation, &facts),
             limits_swap: facts.limits_swap,
             own_limits: if facts.arms_users { own_limits() } else { Vec::new() },

@@ -225,6 +225,9 @@ impl Runtime for DockerRuntime {
             capability::CONTAINER_WORKING_DIR,
             capability::CONTAINER_STOP,
             capability::CONTAINER_READ_ONLY_ROOT,
+            capability::CONTAINER_DEVICES_PERMISSIONS,
+            capability::CONTAINER_HOST_ALIASES,
+            capability::CONTAINER_DNS,
             capability::SECURITY_CAPABILITIES,
             capability::PROBES,
         ];
@@ -236,6 +239,7 @@ impl Runtime for DockerRuntime {
             (facts.filters_calls, capability::SECURITY_SECCOMP),
             (allowances.privileged && facts.gives_all, capability::SECURITY_PRIVILEGED),
             (allowances.host_pid, capability::SECURITY_HOST_PID),
+            (allowances.allow(capability::CONTAINER_DEVICES), capability::CONTAINER_DEVICES),
             (allowances.allow(capability::SECURITY_CAPABILITIES_ADD), capability::SECURITY_CAPABILITIES_ADD),
         ];
         let offered = perhaps.into_iter().filter_map(|(is_so, word)| is_so.then_some(word));

@@ -5,7 +5,7 @@ use longshore_model::failure::FailureReason;
 use crate::runtime::RuntimeError;
 
 /// Words of a sentence, all of which must be in it, and what they mean; the first that fits counts.
-const MEANINGS: [(&[&str], FailureReason); 16] = [
+const MEANINGS: [(&[&str], FailureReason); 17] = [
     (&["no space left on device"], FailureReason::DiskFull),
     (&["disk quota exceeded"], FailureReason::DiskFull),
     (&["port is already allocated"], FailureReason::PortInUse),
@@ -17,6 +17,7 @@ const MEANINGS: [(&[&str], FailureReason); 16] = [
     (&["error setting rlimit"], FailureReason::Unsupported),
     (&["unknown capability"], FailureReason::Unsupported),
     (&["unable to apply caps"], FailureReason::Unsupported),
+    (&["error gathering device information"], FailureReason::DeviceUnavailable),
     (&["bind source path does not exist"], FailureReason::HostPathUnavailable),
     (&["exec: ", "no such file or directory"], FailureReason::CommandNotFound),
     (&["exec: ", "executable file not found"], FailureReason::CommandNotFound),

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
+    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use longshore_model::app::BoundPort;
 use longshore_model::limits;
 use longshore_model::linux::CapabilitySet;
 use longshore_model::name::AppName;
-use longshore_model::spec::{Network, Protocol, Ulimit};
+use longshore_model::spec::{HostAlias, Network, Protocol, Ulimit};
 
+use crate::devices::DeviceNode;
 use crate::runtime::volumes::VolumeMount;
 use crate::runtime::{InstanceKey, Launch, Rotation};
 
@@ -84,6 +85,8 @@ pub(super) struct Parts<'a> {
     pub(super) argv: Vec<String>,
     /// The volumes.
     pub(super) volumes: Vec<VolumeMount>,
+    /// Devices beside the usual ones.
+    pub(super) devices: Vec<DeviceNode>,
     /// How much output the engine keeps of it.
     pub(super) rotation: Rotation,
     /// Whether the engine can forbid swap.
@@ -139,6 +142,14 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         read_only: Some(volume.read_only),
         ..Mount::default()
     };
+    let device = |device: DeviceNode| DeviceMapping {
+        path_on_host: Some(device.source.to_string_lossy().into_owned()),
+        path_in_container: Some(device.target),
+        cgroup_permissions: Some(device.permissions),
+    };
+    let dns = &launch.spec.dns_config;
+    // Engines take a list that is empty for none at all in places.
+    let said = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     HostConfig {
         network_mode: Some(if host_network { "host" } else { "bridge" }.to_owned()),
         port_bindings: Some(bindings(ports)),
@@ -157,6 +168,11 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         // Whatever the engine's own default is: as with the embedded runtime.
         shm_size: Some(i64::try_from(launch.spec.shm_size.unwrap_or(limits::DEFAULT_SHM_SIZE)).unwrap_or(i64::MAX)),
         mounts: Some(parts.volumes.into_iter().map(mount).collect()),
+        devices: Some(parts.devices.into_iter().map(device).collect()),
+        extra_hosts: said(aliases(&launch.spec.host_aliases)),
+        dns: said(dns.nameservers.clone()),
+        dns_search: said(dns.searches.clone()),
+        dns_options: said(dns.options.iter().map(ToString::to_string).collect()),
         memory,
         // The sum of both: no swap at all, so that passing the limit is told at once and not after thrashing.
         memory_swap: memory.filter(|_| parts.limits_swap),
@@ -168,6 +184,13 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
         }),
         ..HostConfig::default()
     }
+}
+
+/// Names of a spec's own with their addresses, as engines have them.
+fn aliases(aliases: &[HostAlias]) -> Vec<String> {
+    let of_one =
+        |alias: &HostAlias| alias.hostnames.iter().map(|name| format!("{name}:{}", alias.ip)).collect::<Vec<_>>();
+    aliases.iter().flat_map(of_one).collect()
 }
 
 /// Names of capabilities, as engines have them.
@@ -246,6 +269,7 @@ mod tests {
             image: "image:1".to_owned(),
             argv: vec!["/app".to_owned()],
             volumes: vec![],
+            devices: vec![],
             rotation: Rotation::default(),
             limits_swap: true,
             own_limits: vec![Ulimit { name: "nproc".to_owned(), soft: 9, hard: 9 }],
@@ -310,6 +334,23 @@ mod tests {
         let limits = host.ulimits.unwrap().into_iter().map(|limit| (limit.name.unwrap(), limit.soft, limit.hard));
         let expected = [("nofile".to_owned(), Some(5), Some(-1)), ("nproc".to_owned(), Some(9), Some(9))];
         assert_eq!(limits.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn names_and_resolvers_are_the_specs() {
+        let none = request(&launch(json!({}))).host_config.unwrap();
+        assert_eq!((none.extra_hosts, none.dns, none.dns_search, none.dns_options), (None, None, None, None));
+        let all = request(&launch(json!({
+            "hostAliases": [{ "ip": "192.0.2.7", "hostnames": ["a", "b"] }, { "ip": "2001:db8::7", "hostnames": ["a"] }],
+            "dnsConfig": {
+                "nameservers": ["192.0.2.53"], "searches": ["lan"], "options": [{ "name": "ndots", "value": 2 }],
+            },
+        })));
+        let host = all.host_config.unwrap();
+        let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert_eq!(host.extra_hosts, words(&["a:192.0.2.7", "b:192.0.2.7", "a:2001:db8::7"]));
+        assert_eq!((host.dns, host.dns_search), (words(&["192.0.2.53"]), words(&["lan"])));
+        assert_eq!(host.dns_options, words(&["ndots:2"]));
     }
 
     #[test]

@@ -237,6 +237,9 @@ impl Containers {
             pids_limit: spec.pids_limit,
             ulimits: spec.ulimits.clone(),
             shm_size: spec.shm_size.unwrap_or(limits::DEFAULT_SHM_SIZE),
+            devices: self.settings.allowances.devices(spec)?,
+            host_aliases: spec.host_aliases.clone(),
+            dns: spec.dns_config.clone(),
             has_secret_env: !launch.secret_env.is_empty(),
         })
     }

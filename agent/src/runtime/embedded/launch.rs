@@ -7,7 +7,7 @@ use longshore_model::app::BoundPort;
 use longshore_model::limits;
 use longshore_model::linux::CapabilitySet;
 use longshore_model::name::AppName;
-use longshore_model::spec::{Capabilities, Ulimit};
+use longshore_model::spec::{Capabilities, DnsConfig, HostAlias, Ulimit};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::CgroupPath;
@@ -15,6 +15,7 @@ use super::egress::Egress;
 use super::layout::{FILE_MODE, LAUNCH};
 use super::logs::Rotation;
 use super::volumes::VolumeMount;
+use crate::devices::DeviceNode;
 use crate::durable;
 
 /// Version of the launch description and of the shim's socket; a shim refuses one that it does not know.
@@ -90,6 +91,15 @@ pub(super) struct LaunchFile {
     /// Bytes of its /dev/shm.
     #[serde(default = "default_shm_size")]
     pub(super) shm_size: u64,
+    /// Devices that it has beside the usual ones.
+    #[serde(default)]
+    pub(super) devices: Vec<DeviceNode>,
+    /// Further lines of its /etc/hosts.
+    #[serde(default)]
+    pub(super) host_aliases: Vec<HostAlias>,
+    /// What of its /etc/resolv.conf is not the node's.
+    #[serde(default)]
+    pub(super) dns: DnsConfig,
     /// Whether standard input has variables from secrets, as JSON of pairs: those must not be in this file.
     #[serde(default)]
     pub(super) has_secret_env: bool,

@@ -126,6 +126,8 @@ impl Runtime for EmbeddedRuntime {
             capability::RESOURCES_CPU => cgroup::has_controller("cpu"),
             capability::RESOURCES_MEMORY => cgroup::has_controller("memory"),
             capability::RESOURCES_PIDS => cgroup::has_controller("pids"),
+            // Version 2 has none: what a container may do with a device that it has, it may do in every way.
+            capability::CONTAINER_DEVICES_PERMISSIONS => cgroup::has_controller("devices"),
             // These are the runtime's own doing; a machine without what they need runs no container at all.
             other => self.containers.allowances().allow(other),
         };

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount,
-    MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
+    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::launch::LaunchFile;
 use super::layout::ROOTFS;
 use super::privileges::Bounding;
+use crate::devices::DeviceNode;
 
 /// Descriptors that a program may open without asking for more.
 const OPEN_FILES_SOFT: u64 = 65_536;
@@ -54,7 +55,7 @@ pub(super) struct Machine {
     /// Paths that no ordinary container shall see, and that not every machine has.
     pub(super) masked: Vec<String>,
     /// The machine's devices, for a privileged container.
-    pub(super) devices: Vec<LinuxDevice>,
+    pub(super) devices: Vec<DeviceNode>,
 }
 
 /// Who the program runs as.
@@ -106,7 +107,7 @@ pub(super) fn configuration(
         .namespaces(namespaces)
         .cgroups_path(launch.cgroup.as_str())
         .resources(resources(launch, machine)?)
-        .devices(machine.devices.clone())
+        .devices(devices(launch, machine)?)
         .masked_paths(hidden(&MASKED, &machine.masked))
         .readonly_paths(hidden(&READ_ONLY, &[]))
         .build()?;
@@ -154,9 +155,46 @@ fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Resul
     Ok(process)
 }
 
+/// Nodes in the container's /dev, beside those that every container has.
+fn devices(launch: &LaunchFile, machine: &Machine) -> Result<Vec<LinuxDevice>, OciSpecError> {
+    // A privileged container may have the same device twice over; the library would fail to make it twice.
+    let is_own = |device: &&DeviceNode| launch.devices.iter().all(|own| own.target != device.target);
+    let all = launch.devices.iter().chain(machine.devices.iter().filter(is_own));
+    all.map(|device| {
+        LinuxDeviceBuilder::default()
+            .path(&device.target)
+            .typ(kind(device))
+            .major(device.major)
+            .minor(device.minor)
+            .file_mode(device.mode)
+            .uid(device.uid)
+            .gid(device.gid)
+            .build()
+    })
+    .collect()
+}
+
+fn kind(device: &DeviceNode) -> LinuxDeviceType {
+    if device.is_block { LinuxDeviceType::B } else { LinuxDeviceType::C }
+}
+
+/// What the kernel lets the container use of all devices; the library adds those that every container has.
+fn device_rules(launch: &LaunchFile) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+    let base = LinuxDeviceCgroupBuilder::default().allow(launch.privileged).access("rwm").build();
+    let own = launch.devices.iter().map(|device| {
+        LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(kind(device))
+            .major(device.major)
+            .minor(device.minor)
+            .access(device.permissions.as_str())
+            .build()
+    });
+    std::iter::once(base).chain(own.filter(|_| !launch.privileged)).collect()
+}
+
 fn resources(launch: &LaunchFile, machine: &Machine) -> Result<LinuxResources, OciSpecError> {
-    let devices = LinuxDeviceCgroupBuilder::default().allow(launch.privileged).access("rwm").build()?;
-    let mut resources = LinuxResourcesBuilder::default().devices(vec![devices]);
+    let mut resources = LinuxResourcesBuilder::default().devices(device_rules(launch)?);
     if let Some(bytes) = launch.memory {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut memory = LinuxMemoryBuilder::default().limit(bytes);
@@ -231,8 +269,7 @@ fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Result<Mo
 mod tests {
     use longshore_model::limits;
     use longshore_model::name::AppName;
-    use longshore_model::spec::Capabilities;
-    use oci_spec::runtime::{LinuxDeviceBuilder, LinuxDeviceType};
+    use longshore_model::spec::{Capabilities, DnsConfig};
     use serde_json::{Value, json};
 
     use super::super::cgroup::CgroupPath;
@@ -271,7 +308,24 @@ mod tests {
             pids_limit: None,
             ulimits: vec![],
             shm_size: limits::DEFAULT_SHM_SIZE,
+            devices: vec![],
+            host_aliases: vec![],
+            dns: DnsConfig::default(),
             has_secret_env: false,
+        }
+    }
+
+    fn disk(target: &str) -> DeviceNode {
+        DeviceNode {
+            source: PathBuf::from("/dev/sda"),
+            target: target.to_owned(),
+            is_block: true,
+            major: 8,
+            minor: 0,
+            mode: 0o660,
+            uid: 0,
+            gid: 6,
+            permissions: "r".to_owned(),
         }
     }
 
@@ -335,9 +389,23 @@ mod tests {
     }
 
     #[test]
+    fn a_container_has_its_devices_and_no_others() {
+        let spec = json_of(&LaunchFile { devices: vec![disk("/dev/disk")], ..launch() }, &MACHINE);
+        let device = &spec["linux"]["devices"][0];
+        let numbers = (&device["path"], &device["type"], &device["major"], &device["fileMode"], &device["gid"]);
+        assert_eq!(numbers, (&json!("/dev/disk"), &json!("b"), &json!(8), &json!(0o660), &json!(6)));
+        let rule = json!({ "allow": true, "type": "b", "major": 8, "minor": 0, "access": "r" });
+        let rules = json!([{ "allow": false, "access": "rwm" }, rule]);
+        assert_eq!(spec["linux"]["resources"]["devices"], rules);
+        let machine = Machine { devices: vec![disk("/dev/disk"), disk("/dev/sda")], ..MACHINE };
+        let spec = json_of(&LaunchFile { devices: vec![disk("/dev/disk")], privileged: true, ..launch() }, &machine);
+        let paths: Vec<&Value> = spec["linux"]["devices"].as_array().unwrap().iter().map(|d| &d["path"]).collect();
+        assert_eq!(paths, ["/dev/disk", "/dev/sda"]);
+    }
+
+    #[test]
     fn a_privileged_container_is_held_back_by_nothing() {
-        let disk = LinuxDeviceBuilder::default().path("/dev/sda").typ(LinuxDeviceType::B).major(8).minor(0);
-        let machine = Machine { devices: vec![disk.build().unwrap()], masked: vec!["/sys/x".to_owned()], ..MACHINE };
+        let machine = Machine { devices: vec![disk("/dev/sda")], masked: vec!["/sys/x".to_owned()], ..MACHINE };
         let spec = json_of(&LaunchFile { privileged: true, ..launch() }, &machine);
         assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 40, "all that there are");
         assert_eq!(spec["process"]["noNewPrivileges"], Value::Null, "left out");

@@ -223,7 +223,8 @@ impl Drop for Progress {
 fn check_rights(spec: &AppSpec, context: &Context) -> Result<(), RuntimeError> {
     longshore_model::capability::check(spec, &capability::all(&*context.runtime))
         .map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
-    context.allowances.check(spec)
+    context.allowances.check(spec)?;
+    context.allowances.devices(spec).map(drop)
 }
 
 /// Lets an app hold what it asks for, if that is free.

@@ -1,24 +1,23 @@
 //! The machine's devices, for privileged containers.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use nix::sys::stat::{major, minor};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType};
+use longshore_model::spec::Device;
+
+use crate::devices::{self, DeviceNode};
 
 /// Devices that a container gets at most: far more than machines have, and each is a line of its configuration.
 const MAX_DEVICES: usize = 4096;
-/// Permission bits of a file's mode.
-const PERMISSIONS: u32 = 0o7777;
 
 /// Every device below /dev, in no order. What is mounted there, such as terminals, the container gets of its own; and
 /// so it does a console.
-pub(super) fn of_machine() -> io::Result<Vec<LinuxDevice>> {
+pub(super) fn of_machine() -> io::Result<Vec<DeviceNode>> {
     below(Path::new("/dev"))
 }
 
-fn below(root: &Path) -> io::Result<Vec<LinuxDevice>> {
+fn below(root: &Path) -> io::Result<Vec<DeviceNode>> {
     let console = root.join("console");
     let here = fs::symlink_metadata(root)?.dev();
     let mut found = Vec::new();
@@ -28,11 +27,10 @@ fn below(root: &Path) -> io::Result<Vec<LinuxDevice>> {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            let kind = meta.file_type();
-            if kind.is_dir() && meta.dev() == here {
+            if meta.file_type().is_dir() && meta.dev() == here {
                 directories.push(path);
-            } else if (kind.is_char_device() || kind.is_block_device()) && path != console {
-                found.push(device(path, &meta)?);
+            } else if let Some(target) = path.to_str().filter(|_| path != console).map(str::to_owned) {
+                found.extend(devices::node(path, target, &meta, Device::ALL_PERMISSIONS));
             }
         }
     }
@@ -43,21 +41,6 @@ fn below(root: &Path) -> io::Result<Vec<LinuxDevice>> {
     Ok(found)
 }
 
-fn device(path: PathBuf, meta: &fs::Metadata) -> io::Result<LinuxDevice> {
-    let kind = if meta.file_type().is_block_device() { LinuxDeviceType::B } else { LinuxDeviceType::C };
-    let number = |part: u64| i64::try_from(part).map_err(io::Error::other);
-    LinuxDeviceBuilder::default()
-        .path(path)
-        .typ(kind)
-        .major(number(major(meta.rdev()))?)
-        .minor(number(minor(meta.rdev()))?)
-        .file_mode(meta.mode() & PERMISSIONS)
-        .uid(meta.uid())
-        .gid(meta.gid())
-        .build()
-        .map_err(io::Error::other)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -66,11 +49,10 @@ mod tests {
     #[test]
     fn the_machines_devices_are_found_as_they_are() {
         let found = of_machine().unwrap();
-        let at = |path: &str| found.iter().find(|device| device.path() == Path::new(path));
+        let at = |path: &str| found.iter().find(|device| device.target == path);
         let null = at("/dev/null").unwrap();
-        assert_eq!((null.major(), null.minor(), null.typ()), (1, 3, LinuxDeviceType::C));
-        assert_eq!(null.file_mode().map(|mode| mode & 0o666), Some(0o666));
-        assert!(at("/dev/console").is_none() && found.iter().all(|device| !device.path().starts_with("/dev/pts")));
+        assert_eq!((null.major, null.minor, null.is_block, null.mode & 0o666), (1, 3, false, 0o666));
+        assert!(at("/dev/console").is_none() && found.iter().all(|device| !device.target.starts_with("/dev/pts")));
     }
 
     #[test]

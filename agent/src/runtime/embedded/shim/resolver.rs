@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use longshore_model::spec::{DnsConfig, HostAlias};
+
 /// The resolvers behind systemd-resolved's own, which listens on the node's loopback only.
 pub(super) const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
@@ -31,9 +33,62 @@ fn without_loopback(text: &str) -> Option<String> {
     is_useful.then_some(kept)
 }
 
+/// The text with what a spec says in the place of the node's.
+pub(super) fn configured(text: &str, config: &DnsConfig) -> String {
+    let is_replaced = |line: &&str| match line.split_whitespace().next() {
+        Some("nameserver") => !config.nameservers.is_empty(),
+        Some("search" | "domain") => !config.searches.is_empty(),
+        Some("options") => !config.options.is_empty(),
+        _ => false,
+    };
+    let mut lines: Vec<String> = text.lines().filter(|line| !is_replaced(line)).map(str::to_owned).collect();
+    lines.extend(config.nameservers.iter().map(|server| format!("nameserver {server}")));
+    let options: Vec<String> = config.options.iter().map(ToString::to_string).collect();
+    for (word, values) in [("search", &config.searches), ("options", &options)] {
+        if !values.is_empty() {
+            lines.push(format!("{word} {}", values.join(" ")));
+        }
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Lines of /etc/hosts for names of a spec's own.
+pub(super) fn aliases(aliases: &[HostAlias]) -> String {
+    aliases.iter().map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.join(" "))).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use longshore_model::spec::DnsOption;
+
     use super::*;
+
+    #[test]
+    fn what_the_spec_says_takes_the_place_of_the_nodes() {
+        let own = "# comment\nnameserver 192.0.2.1\nsearch lan\noptions edns0\n";
+        assert_eq!(configured(own, &DnsConfig::default()), own);
+        let text = |text: &str| vec![text.to_owned()];
+        let servers = DnsConfig { nameservers: text("192.0.2.53"), ..DnsConfig::default() };
+        let expected = "# comment\nsearch lan\noptions edns0\nnameserver 192.0.2.53\n";
+        assert_eq!(configured(own, &servers), expected);
+        let option =
+            |name: &str, value: Option<&str>| DnsOption { name: name.to_owned(), value: value.map(str::to_owned) };
+        let searches = vec!["a.example".to_owned(), "b.example".to_owned()];
+        let options = vec![option("ndots", Some("2")), option("rotate", None)];
+        let all = DnsConfig { searches, options, ..servers };
+        let expected = "nameserver 192.0.2.53\nsearch a.example b.example\noptions ndots:2 rotate\n";
+        assert_eq!(configured("domain lan\nnameserver ::1\noptions edns0", &all), expected);
+    }
+
+    #[test]
+    fn each_alias_is_a_line() {
+        let alias = |ip: &str, names: &[&str]| HostAlias {
+            ip: ip.to_owned(),
+            hostnames: names.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let text = aliases(&[alias("192.0.2.7", &["db", "db.example.com"]), alias("2001:db8::7", &["db"])]);
+        assert_eq!(text, "192.0.2.7\tdb db.example.com\n2001:db8::7\tdb\n");
+    }
 
     #[test]
     fn resolvers_on_the_nodes_loopback_are_left_out() {

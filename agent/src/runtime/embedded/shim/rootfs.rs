@@ -121,23 +121,28 @@ fn descriptor_path(fd: &impl AsFd) -> PathBuf {
 
 fn write_etc(etc: &Path, launch: &LaunchFile) -> io::Result<()> {
     fs::create_dir_all(etc)?;
-    let hosts = if launch.host_network {
+    let mut hosts = if launch.host_network {
         fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
         format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", launch.hostname)
     };
+    if !hosts.is_empty() && !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    hosts.push_str(&resolver::aliases(&launch.host_aliases));
     let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let resolver = if launch.host_network {
         own
     } else {
         let upstream = fs::read_to_string(resolver::UPSTREAM).ok();
         resolver::choose(&own, upstream.as_deref()).unwrap_or_else(|| {
-            if launch.egress.is_some() {
+            if launch.egress.is_some() && launch.dns.nameservers.is_empty() {
                 tracing::warn!("the container cannot look up names: the node has no resolver beyond its own loopback");
             }
             own
         })
     };
+    let resolver = resolver::configured(&resolver, &launch.dns);
     for (name, text) in [("hosts", hosts), ("hostname", format!("{}\n", launch.hostname)), ("resolv.conf", resolver)] {
         let path = etc.join(name);
         fs::write(&path, text)?;
