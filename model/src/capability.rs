@@ -11,6 +11,8 @@ use crate::spec::{AppSpec, Device, ImageSource, Medium, Network, VolumeSource};
 pub const NETWORK_HOST: &str = "network.host";
 /// Apps in a network of their own, with ports of the node mapped into it.
 pub const NETWORK_PORTS: &str = "network.ports";
+/// Instances that are not ready get no new clients by mapped ports. No spec asks for it: without it they are marked only.
+pub const NETWORK_PORTS_READINESS: &str = "network.ports.readiness";
 /// Apps with mapped ports reach what the node reaches. No spec asks for it; it is told to whoever looks at the node.
 pub const NETWORK_EGRESS: &str = "network.egress";
 /// A limit on CPU is enforced.

@@ -1,12 +1,15 @@
 //! Probes on real containers: what they keep waiting, what they start again, and what people are told of it.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use longshore_proto::v1;
 use longshore_tests::client::{Client, seconds};
 use longshore_tests::cluster::Cluster;
+use longshore_tests::http;
 use longshore_tests::process::succeed;
-use longshore_tests::spec::app;
+use longshore_tests::spec::{app, tcp, with_ports};
 use longshore_tests::wait;
 use v1::{AppState, FailureReason, JobKind, JobState, TaskState};
 
@@ -56,7 +59,7 @@ fn spec(cluster: &Cluster, answers: &Answers) -> v1::AppSpec {
         volumes: vec![answers.volume()],
         liveness_probe: Some(probe("alive")),
         readiness_probe: Some(probe("ready")),
-        ..app(&cluster.image(), &["serve"])
+        ..with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 0)])
     }
 }
 
@@ -91,17 +94,26 @@ async fn an_app_is_healthy_once_it_is_ready_and_both_are_shown() {
         })
     };
     assert!(!told(job.app_name.clone()).await.ready);
+    // The instance answers its probe, and nobody by its port.
+    let port = client.app("node", &job.app_name).await.status.unwrap().ports[0].host_port;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap()));
+    let refused = || async { http::get(address, "/healthz").await.err().map(|error| error.kind()) };
+    assert_eq!(refused().await, Some(ErrorKind::ConnectionRefused));
     assert_eq!(client.task(&job.job_id).await.state(), TaskState::Settling);
     let shown = cli(&cluster, &["app", "show", &job.app_name]);
     assert!(shown.contains("NOT_READY") && shown.contains(": HTTP 404"), "{shown}");
     answers.give("ready");
     assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    assert_eq!(http::get(address, "/healthz").await.unwrap().status, 200);
     in_state(&client, &job.app_name, AppState::Running).await;
     let listed = cli(&cluster, &["app", "list"]);
     assert!(listed.contains("1/1"), "{listed}");
     answers.take("ready");
     let status = in_state(&client, &job.app_name, AppState::NotReady).await;
     assert_eq!(status.instances[0].starts, 1, "readiness restarts nothing");
+    wait::until("the port to be shut", || async { refused().await == Some(ErrorKind::ConnectionRefused) }).await;
+    answers.give("ready");
+    wait::until("the port to be open", || async { http::get(address, "/healthz").await.is_ok() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

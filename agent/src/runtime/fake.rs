@@ -13,6 +13,7 @@
 //! | `after=50ms` | so long after its start; at once when not said |
 //! | `runs=2` | only the first two runs of each instance end by themselves |
 //! | `wait=fail` | the first wait for each container fails, though it runs |
+//! | `admit=fail` | the first word to an instance on whether to let clients in is not heard |
 //! | `oom=true` | they end by passing their memory limit |
 //! | `opens=81:5s` | the port 81 takes no connection before that long after a container's start; all others do at once |
 //! | `hangs=80:20s` | the port 80 does not answer any more from then on |
@@ -69,6 +70,7 @@ struct State {
     output: HashMap<InstanceKey, VecDeque<LogLine>>,
     starts: BTreeMap<InstanceKey, u32>,
     graces: BTreeMap<InstanceKey, Duration>,
+    admissions: BTreeMap<InstanceKey, Vec<bool>>,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +109,12 @@ impl Machine {
     #[must_use]
     pub fn grace(&self, instance: &InstanceKey) -> Option<Duration> {
         self.state().graces.get(instance).copied()
+    }
+
+    /// What the runtime was told of the traffic to an instance, since the machine began: whether to let it in.
+    #[must_use]
+    pub fn admissions(&self, instance: &InstanceKey) -> Vec<bool> {
+        self.state().admissions.get(instance).cloned().unwrap_or_default()
     }
 
     /// Ends every container and forgets it, as a reboot does.
@@ -373,6 +381,18 @@ impl Runtime for FakeRuntime {
             tokio::time::sleep(probe.timeout).await;
         }
         Ok(answer)
+    }
+
+    async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
+        let script = self.script(instance);
+        let told = {
+            let mut state = self.machine.state();
+            let told = state.admissions.entry(instance.clone()).or_default();
+            told.push(open);
+            told.len()
+        };
+        // Only the first time, so that it can be tried again.
+        if told == 1 { script.fails_at("admit") } else { Ok(()) }
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

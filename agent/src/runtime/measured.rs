@@ -152,6 +152,10 @@ impl Runtime for Measured {
         self.metrics.time("probe", self.inner.probe(instance, probe)).await
     }
 
+    async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
+        self.metrics.time("admit", self.inner.admit(instance, open)).await
+    }
+
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
         self.metrics.time("logs", self.inner.logs(query)).await
     }

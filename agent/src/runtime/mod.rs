@@ -194,6 +194,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Asks a running instance what its probe asks. An error is no answer: the instance may well be alive and ready.
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError>;
 
+    /// Lets new clients of a running instance's mapped ports in, or keeps them out; those that are there stay. An instance with a
+    /// readiness probe begins with them kept out. Does nothing where the node does not say
+    /// [`longshore_model::capability::NETWORK_PORTS_READINESS`].
+    async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError>;
+
     /// Streams an instance's output; `None` where there never was any.
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;
 }

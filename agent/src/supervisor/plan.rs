@@ -21,10 +21,12 @@ use crate::clock::{later, until};
 use crate::ledger::{Entry, Outcome, Prepared, Record, Wish};
 use crate::runtime::ResolvedImage;
 
+mod admission;
 mod adopt;
 mod probing;
 mod revision;
 
+pub use admission::Admission;
 pub use revision::Side;
 
 /// Exit code noted for a container that vanished, as after a reboot: what a kill leaves.
@@ -39,6 +41,8 @@ pub struct App {
     pub containers: BTreeMap<u32, Container>,
     /// What probes say of those that are up.
     pub health: BTreeMap<u32, Health>,
+    /// What this agent has told their runtime of traffic to them.
+    pub admissions: BTreeMap<u32, Admission>,
     /// The image that this deployment's check found.
     pub resolved: Option<ResolvedImage>,
     /// The furthest state of this attempt.
@@ -84,6 +88,8 @@ pub enum Next {
     Start(u32),
     /// Stop the containers of these instances, which do not live by their liveness probe.
     Kill(Vec<u32>),
+    /// Let new clients of this instance in, or keep them out.
+    Admit(u32, bool),
     /// Ask this instance.
     Probe(u32, Kind),
     /// The app is healthy: record it.
@@ -119,6 +125,7 @@ impl App {
             entry,
             containers: BTreeMap::new(),
             health: BTreeMap::new(),
+            admissions: BTreeMap::new(),
             resolved: None,
             step: TaskState::Assigned,
             stumbles: 0,
@@ -272,6 +279,9 @@ impl App {
         if !dead.is_empty() {
             return Next::Kill(dead);
         }
+        if let Some((index, open)) = self.admission_due(now) {
+            return Next::Admit(index, open);
+        }
         let due = |(_, record): &(u32, &Record)| record.not_before.is_none_or(|moment| moment <= now);
         let absent = || self.instances().filter(|(i, record)| !record.ended && !self.containers.contains_key(i));
         if let Some((index, _)) = absent().find(due) {
@@ -286,7 +296,8 @@ impl App {
         let restarts = absent().filter_map(|(_, record)| record.not_before);
         let settled =
             self.containers.values().filter_map(|c| self.is_deploying().then(|| self.settles_at(c)).flatten());
-        Next::Wait(restarts.chain(settled.filter(|moment| *moment > now)).chain(self.next_probe()).min())
+        let settled = settled.filter(|moment| *moment > now);
+        Next::Wait(restarts.chain(settled).chain(self.next_probe()).chain(self.next_admission()).min())
     }
 
     /// Whether checks and image of this revision are done: by this attempt, while a task is open.
@@ -322,7 +333,9 @@ impl App {
         let is_for_revision = self.entry.prepared.as_ref().is_some_and(|p| p.revision == wanted.revision);
         let is_well = |(index, record): (u32, &Record)| match self.containers.get(&index) {
             Some(container) if !self.is_in_the_way(index, container) => {
-                self.settles_at(container).is_some_and(|moment| moment <= now) && self.is_ready(index)
+                self.settles_at(container).is_some_and(|moment| moment <= now)
+                    && self.is_ready(index)
+                    && self.is_admitted(index)
             }
             _ => record.ended && has_ended_well(wanted.spec.restart_policy, record),
         };
@@ -382,6 +395,7 @@ impl App {
             record.start_time = Some(wall);
             record.readiness = None;
         }
+        self.admissions.insert(index, Admission::of_a_fresh_one());
         self.begin_probing(index, now, now);
     }
 
@@ -395,6 +409,7 @@ impl App {
     pub fn cleared(&mut self, index: u32) {
         self.containers.remove(&index);
         self.health.remove(&index);
+        self.admissions.remove(&index);
         if let Some(record) = self.entry.instances.get_mut(index as usize) {
             record.live = false;
         }

@@ -87,6 +87,7 @@ impl Worker {
                 Next::Create(index) => self.create(index).await,
                 Next::Start(index) => self.start(index).await,
                 Next::Kill(indices) => self.kill(indices).await,
+                Next::Admit(index, open) => self.admit(index, open).await,
                 Next::Probe(index, kind) => self.probe(index, kind),
                 Next::Succeed => self.succeed().await,
                 Next::TearDown(ending) => self.tear_down(ending).await,

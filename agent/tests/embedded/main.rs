@@ -1,6 +1,6 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
 //!
-//! What is here but `frozen`, `host_paths`, `recovery`, `sweep`, `system_calls` and `node` is held against the engines too: see
+//! What is here but `frozen`, `host_paths`, `readiness`, `recovery`, `sweep`, `system_calls` and `node` is held against the engines too: see
 //! `tests/engines`.
 #![allow(
     missing_docs,
@@ -24,6 +24,7 @@ mod node;
 mod options;
 mod output;
 mod promises;
+mod readiness;
 mod recovery;
 mod surroundings;
 mod sweep;

@@ -124,7 +124,11 @@ impl Node {
     }
 
     pub(crate) fn starts(&self, index: u32) -> u32 {
-        self.machine.starts(&InstanceKey { app: app("till"), index })
+        self.machine.starts(&self.key(index))
+    }
+
+    pub(crate) fn key(&self, index: u32) -> InstanceKey {
+        InstanceKey { app: app("till"), index }
     }
 
     pub(crate) async fn containers(&self) -> usize {

@@ -155,3 +155,35 @@ async fn an_update_that_does_not_become_ready_leaves_the_old_revision_probed_and
     node.until_app(AppState::Running).await;
     assert_eq!(node.revisions().await, [1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_let_in_with_readiness_and_told_again_where_that_was_not_heard() {
+    let mut node = Node::new().await;
+    let key = node.key(0);
+    node.supervisor.set(assignment(probed("fake/app:1?opens=81:20s&hangs=81:100s&admit=fail")));
+    node.until_app(AppState::NotReady).await;
+    node.until_task(TaskState::Succeeded).await;
+    assert_eq!(node.machine.admissions(&key), [true, true], "told again, and before the task has its end");
+    node.until_app(AppState::NotReady).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(node.machine.admissions(&key), [true, true, false], "each time once");
+    node.restart().await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(node.machine.admissions(&key), [true, true, false, false], "a new agent does not know");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_wait_for_the_readiness_of_each_run_and_nothing_is_told_without_a_probe() {
+    let mut node = Node::new().await;
+    let key = node.key(0);
+    node.supervisor.set(assignment(probed("fake/app:1?opens=81:5s&hangs=80:30s&hangs_runs=1")));
+    node.until_task(TaskState::Succeeded).await;
+    node.until_app(AppState::BackOff).await;
+    node.until_app(AppState::Running).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(node.machine.admissions(&key), [true, true]);
+    let mut node = Node::new().await;
+    node.supervisor.set(assignment(AppSpec { readiness_probe: None, ..probed("fake/app:1") }));
+    node.until_task(TaskState::Succeeded).await;
+    assert!(node.machine.admissions(&node.key(0)).is_empty());
+}

@@ -290,6 +290,11 @@ impl Runtime for DockerRuntime {
         self.containers.probe(instance, probe).await
     }
 
+    /// The engine leads ports into containers from their start to their end, and knows no readiness.
+    async fn admit(&self, _: &InstanceKey, _: bool) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
         if let Err(error) = self.containers.catch_up(&query.instance).await {
             // What is here already can be read without the engine.

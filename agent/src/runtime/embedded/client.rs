@@ -40,12 +40,14 @@ pub struct Patience {
     pub start: Duration,
     /// For sending it a signal.
     pub signal: Duration,
+    /// For opening and shutting its ports.
+    pub ports: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        let [make, start, signal] = [60, 30, 10].map(Duration::from_secs);
-        Self { make, start, signal }
+        let [make, start, signal, ports] = [60, 30, 10, 10].map(Duration::from_secs);
+        Self { make, start, signal, ports }
     }
 }
 

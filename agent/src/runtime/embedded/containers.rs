@@ -215,6 +215,7 @@ impl Containers {
             stop_signal: stop_signal.and_then(parse_signal).unwrap_or(Signal::SIGTERM) as i32,
             hostname,
             host_network,
+            waits_for_readiness: spec.readiness_probe.is_some() && !host_network && !launch.ports.is_empty(),
             ports: if host_network { Vec::new() } else { launch.ports.clone() },
             volumes: volumes::prepare(
                 &self.layout,
@@ -298,10 +299,27 @@ impl Containers {
         self.settle(&container).await
     }
 
+    /// As [`crate::runtime::Runtime::admit`].
+    pub(super) async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
+        let container = self.newest(instance)?;
+        let label = Label::read(&container).map_err(|e| failure::io("reading a container's description", e))?;
+        if !label.waits_for_readiness {
+            return Ok(());
+        }
+        match self.ask(&container, Command::Ports { open }, Some(self.settings.patience.ports)).await? {
+            Heard::Answer(Answer::Done(_)) | Heard::Gone => Ok(()),
+            Heard::Answer(Answer::Refused(why)) => Err(why.into()),
+            Heard::Silence => Err(failure::other("the container's shim does not answer")),
+        }
+    }
+
     /// As [`crate::runtime::Runtime::stop`].
     pub(super) async fn stop(&self, instance: &InstanceKey, grace: Duration) -> Result<(), RuntimeError> {
         let Some(container) = self.runs(instance)?.into_iter().next() else { return Ok(()) };
         let asks = Label::read(&container).map_or(Signal::SIGTERM as i32, |label| label.stop_signal);
+        if let Err(error) = self.admit(instance, false).await {
+            tracing::warn!(app = %instance.app, index = instance.index, %error, "clients may still come while it ends");
+        }
         let mut heard = self.signal(&container, asks).await?;
         if matches!(heard, Heard::Answer(_)) {
             let over = tokio::time::timeout(grace, self.ask(&container, Command::Wait, None)).await;

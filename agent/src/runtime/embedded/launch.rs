@@ -53,6 +53,9 @@ pub(super) struct LaunchFile {
     pub(super) host_network: bool,
     /// Ports of the node that lead into it.
     pub(super) ports: Vec<BoundPort>,
+    /// Whether these take no clients before the agent says so.
+    #[serde(default)]
+    pub(super) waits_for_readiness: bool,
     /// Volumes, in the spec's order.
     pub(super) volumes: Vec<VolumeMount>,
     /// Thousandths of a CPU.
@@ -127,6 +130,9 @@ pub(super) struct Label {
     pub(super) run: u32,
     pub(super) stop_signal: i32,
     pub(super) ports: Vec<BoundPort>,
+    /// Whether its shim, which may be older than that, can be told to open and shut its ports.
+    #[serde(default)]
+    pub(super) waits_for_readiness: bool,
     pub(super) cgroup: CgroupPath,
 }
 

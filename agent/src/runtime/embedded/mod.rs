@@ -134,6 +134,7 @@ impl Runtime for EmbeddedRuntime {
         let mut words: Vec<String> = capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect();
         let told = [
             (capability::NETWORK_EGRESS, self.containers.has_egress()),
+            (capability::NETWORK_PORTS_READINESS, true),
             (capability::SECURITY_SECCOMP, seccomp::is_offered()),
         ];
         words.extend(told.into_iter().filter(|(_, is_so)| *is_so).map(|(word, _)| word.to_owned()));
@@ -183,6 +184,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
         self.containers.probe(instance, probe).await
+    }
+
+    async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
+        self.containers.admit(instance, open).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

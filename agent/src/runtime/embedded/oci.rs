@@ -293,6 +293,7 @@ mod tests {
             hostname: "web-1-0".to_owned(),
             host_network: false,
             ports: vec![],
+            waits_for_readiness: false,
             volumes: vec![],
             cpu_millis: None,
             memory: None,

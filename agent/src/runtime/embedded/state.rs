@@ -62,6 +62,11 @@ pub(super) enum Command {
     Kill(i32),
     /// Answer when the container has ended.
     Wait,
+    /// Let new clients of the ports in, or keep them out.
+    Ports {
+        /// Which of the two.
+        open: bool,
+    },
 }
 
 /// A shim's answer: the state after the command, or why there is none.

@@ -16,7 +16,7 @@ impl App {
     }
 
     /// The instances that are asked: up, of the revision that the containers shall have, and with a probe.
-    fn probed(&self) -> impl Iterator<Item = (u32, &Health)> {
+    pub(super) fn probed(&self) -> impl Iterator<Item = (u32, &Health)> {
         let is_asked = |index: &u32| {
             self.containers.get(index).is_some_and(|container| {
                 matches!(container.state, ContainerState::Running(_)) && !self.is_in_the_way(*index, container)

@@ -130,7 +130,7 @@ impl World {
                 }
             }
             // Specs of this world have no probes: see `tests/supervisor/probes.rs`.
-            Next::Kill(_) | Next::Probe(..) => panic!("{next:?}", next = self.app.next(self.now)),
+            Next::Kill(_) | Next::Admit(..) | Next::Probe(..) => panic!("{next:?}", next = self.app.next(self.now)),
             Next::Wait(Some(moment)) => {
                 assert!(moment > self.now, "a wait that is over already would spin");
                 self.now = moment;
@@ -422,6 +422,9 @@ fn a_probe_that_turns_decides_what_is_next_and_an_end_by_it_is_no_success() {
         app.asking(0, kind, now);
         assert_eq!(app.answered(0, kind, Answer::passed("yes"), now, now), kind == Kind::Readiness);
     }
+    assert!(!app.is_healthy(settled), "its clients do not come in yet");
+    assert_eq!(app.next(settled), Next::Admit(0, true));
+    app.admitted(0, true);
     assert_eq!((app.next(now), app.next(settled)), (Next::Wait(Some(settled)), Next::Succeed));
     app.asking(0, Kind::Liveness, settled);
     assert!(app.answered(0, Kind::Liveness, Answer::failed("no"), settled, settled));

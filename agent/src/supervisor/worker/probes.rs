@@ -59,6 +59,19 @@ impl Worker {
         self.persist().await;
     }
 
+    /// Lets new clients of an instance in, or keeps them out.
+    pub(super) async fn admit(&mut self, index: u32, open: bool) {
+        let (runtime, key) = (Arc::clone(&self.context.runtime), self.key(index));
+        match self.unless_overtaken(async move { runtime.admit(&key, open).await }).await {
+            None => {}
+            Some(Ok(())) => self.app.admitted(index, open),
+            Some(Err(error)) => {
+                tracing::warn!(app = %self.app.entry.assignment.app, index, open, %error, "traffic to an instance is not as it should be");
+                self.app.not_admitted(index, self.context.clock.now());
+            }
+        }
+    }
+
     /// Takes the answers to probes that came meanwhile.
     pub(super) async fn take_answers(&mut self) {
         while let Some(answer) = self.answers.try_join_next() {

@@ -51,7 +51,7 @@ pub(super) fn container(launch: &LaunchFile, secret_env: &[(String, String)]) ->
     ulimits::raise(&launch.ulimits)?;
     // The container library keeps the caller's groups unless the container has some of its own.
     setgroups(&[]).map_err(|e| failure::io("dropping groups", e))?;
-    let ports = ports::bind(&launch.ports)?;
+    let ports = ports::bind(&launch.ports, !launch.waits_for_readiness)?;
     if !launch.host_network {
         leave_network(launch.egress.as_ref())?;
     }

@@ -1,12 +1,15 @@
 //! Ports of the node, bound before the shim leaves the node's network namespace.
+//!
+//! A TCP port that takes no connections stays ours: its socket stays bound and ceases to listen, so that the kernel refuses
+//! clients itself, and nobody else can have the port meanwhile.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 
 use longshore_model::app::BoundPort;
 use longshore_model::failure::FailureReason;
 use longshore_model::spec::Protocol;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::failure;
 use crate::runtime::RuntimeError;
@@ -27,13 +30,30 @@ pub(super) enum BoundSocket {
     Udp(UdpSocket),
 }
 
-/// Binds all ports; the first that is taken fails it.
+/// Lets connections of a TCP port in. Does nothing where they are let in already.
+pub(super) fn let_in(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    // For the connections that are open: as long as both they and the listener say so, they do not bar it.
+    socket.set_reuse_address(true)?;
+    socket.listen(BACKLOG)
+}
+
+/// Refuses further connections of a TCP port; those that nobody has accepted are reset.
+pub(super) fn keep_out(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    // Linux takes this for the end of listening; the socket stays bound, and can listen again.
+    socket.shutdown(Shutdown::Read)?;
+    // Somebody else who says so too could else take the port from one who only has it bound.
+    socket.set_reuse_address(false)
+}
+
+/// Binds all ports; the first that is taken fails it. While not `open`, TCP ports refuse connections.
 ///
 /// TCP ports listen at once, since only that makes them ours: two sockets may both be bound while none listens.
-pub(super) fn bind(ports: &[BoundPort]) -> Result<Vec<Bound>, RuntimeError> {
+pub(super) fn bind(ports: &[BoundPort], open: bool) -> Result<Vec<Bound>, RuntimeError> {
     ports
         .iter()
-        .map(|port| match open(port) {
+        .map(|port| match socket(port, open) {
             Ok(socket) => Ok(Bound { socket, container_port: port.container_port }),
             Err(error) if error.kind() == ErrorKind::AddrInUse => Err(failure::because(
                 FailureReason::PortInUse,
@@ -53,7 +73,7 @@ fn word(protocol: Protocol) -> &'static str {
     }
 }
 
-fn open(port: &BoundPort) -> io::Result<BoundSocket> {
+fn socket(port: &BoundPort, open: bool) -> io::Result<BoundSocket> {
     let address = SocketAddr::from((port.host_ip, port.host_port)).into();
     match port.protocol {
         Protocol::Tcp => {
@@ -63,7 +83,11 @@ fn open(port: &BoundPort) -> io::Result<BoundSocket> {
             socket.bind(&address)?;
             socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
-            Ok(BoundSocket::Tcp(socket.into()))
+            let listener = TcpListener::from(socket);
+            if !open {
+                keep_out(&listener)?;
+            }
+            Ok(BoundSocket::Tcp(listener))
         }
         Protocol::Udp => {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;

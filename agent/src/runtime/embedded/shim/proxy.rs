@@ -6,17 +6,17 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{self, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::ports::{Bound, BoundSocket};
+use super::ports::{self, Bound, BoundSocket};
 
 /// TCP connections of one container at a time: each costs two descriptors and two buffers.
 const MAX_CONNECTIONS: usize = 1024;
@@ -31,42 +31,124 @@ const MAX_DATAGRAM: usize = 65_535;
 /// Pause after the kernel refused a connection for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves all ports until the returned set is dropped. Must be called inside a runtime.
-pub(super) fn serve(ports: Vec<Bound>) -> io::Result<JoinSet<()>> {
-    let mut tasks = JoinSet::new();
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    for port in ports {
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port.container_port));
-        match port.socket {
-            BoundSocket::Tcp(listener) => {
-                tasks.spawn(tcp(TcpListener::from_std(listener)?, target, Arc::clone(&connections)));
-            }
-            BoundSocket::Udp(socket) => {
-                tasks.spawn(udp(Arc::new(UdpSocket::from_std(socket)?), target));
-            }
-        }
-    }
-    Ok(tasks)
+/// The ports of a container that was started, served until this is dropped.
+pub(super) struct Proxy {
+    ports: Vec<Port>,
+    connections: Arc<Connections>,
+    tasks: JoinSet<()>,
 }
 
-async fn tcp(listener: TcpListener, target: SocketAddr, connections: Arc<Semaphore>) {
-    let mut streams = JoinSet::new();
+/// A port of the node.
+enum Port {
+    Tcp {
+        listener: net::TcpListener,
+        target: SocketAddr,
+        accepting: Option<AbortHandle>,
+    },
+    /// Tells whether datagrams of clients are taken that were not known before.
+    Udp(watch::Sender<bool>),
+}
+
+impl Proxy {
+    /// Serves all ports. Must be called inside a runtime.
+    pub(super) fn serve(bound: Vec<Bound>, open: bool) -> io::Result<Self> {
+        let mut proxy = Self { ports: Vec::new(), connections: Arc::default(), tasks: JoinSet::new() };
+        for port in bound {
+            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port.container_port));
+            proxy.ports.push(match port.socket {
+                BoundSocket::Tcp(listener) => Port::Tcp { listener, target, accepting: None },
+                BoundSocket::Udp(socket) => {
+                    let (is_open, told) = watch::channel(false);
+                    proxy.tasks.spawn(udp(Arc::new(UdpSocket::from_std(socket)?), target, told));
+                    Port::Udp(is_open)
+                }
+            });
+        }
+        if open {
+            proxy.open()?;
+        }
+        Ok(proxy)
+    }
+
+    /// Lets new clients in. On an error those of some ports are; it can be tried again.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        for port in &mut self.ports {
+            match port {
+                Port::Tcp { accepting: Some(_), .. } => {}
+                Port::Tcp { listener, target, accepting } => {
+                    ports::let_in(listener)?;
+                    let listener = TcpListener::from_std(listener.try_clone()?)?;
+                    *accepting = Some(self.tasks.spawn(tcp(listener, *target, Arc::clone(&self.connections))));
+                }
+                Port::Udp(is_open) => drop(is_open.send_replace(true)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps new clients out, and goes on with those that are there.
+    pub(super) fn shut(&mut self) -> io::Result<()> {
+        let mut shut = Ok(());
+        for port in &mut self.ports {
+            match port {
+                Port::Tcp { listener, target, accepting } => {
+                    let Some(accepting) = accepting.take() else { continue };
+                    accepting.abort();
+                    // Whoever is in the kernel's queue has a connection already as far as it knows.
+                    while let Ok((client, _)) = listener.accept() {
+                        self.connections.take(client, *target);
+                    }
+                    shut = shut.and(ports::keep_out(listener));
+                }
+                Port::Udp(is_open) => drop(is_open.send_replace(false)),
+            }
+        }
+        shut
+    }
+}
+
+/// The TCP connections of a container.
+struct Connections {
+    permits: Arc<Semaphore>,
+    streams: Mutex<JoinSet<()>>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)), streams: Mutex::default() }
+    }
+}
+
+impl Connections {
+    fn carry(&self, client: TcpStream, target: SocketAddr, permit: OwnedSemaphorePermit) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        while streams.try_join_next().is_some() {}
+        streams.spawn(async move {
+            connect(client, target).await;
+            drop(permit);
+        });
+    }
+
+    /// Carries one that was accepted without asking whether there is room: beyond the limit it is reset.
+    fn take(&self, client: net::TcpStream, target: SocketAddr) {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(io::Error::other);
+        let taken = permit.and_then(|permit| {
+            client.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(client)?, permit))
+        });
+        match taken {
+            Ok((client, permit)) => self.carry(client, target, permit),
+            Err(error) => tracing::warn!(%error, "a connection is given up"),
+        }
+    }
+}
+
+async fn tcp(listener: TcpListener, target: SocketAddr, connections: Arc<Connections>) {
     loop {
         // Beyond the limit clients wait in the kernel's queue.
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
-        let accepted = loop {
-            tokio::select! {
-                accepted = listener.accept() => break accepted,
-                Some(_) = streams.join_next(), if !streams.is_empty() => {}
-            }
-        };
-        match accepted {
-            Ok((client, _)) => {
-                streams.spawn(async move {
-                    connect(client, target).await;
-                    drop(permit);
-                });
-            }
+        let Ok(permit) = Arc::clone(&connections.permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((client, _)) => connections.carry(client, target, permit),
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 sleep(ACCEPT_PAUSE).await;
@@ -110,7 +192,7 @@ impl Flow {
     }
 }
 
-async fn udp(socket: Arc<UdpSocket>, target: SocketAddr) {
+async fn udp(socket: Arc<UdpSocket>, target: SocketAddr, is_open: watch::Receiver<bool>) {
     let mut flows: HashMap<SocketAddr, Arc<Flow>> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
@@ -126,7 +208,8 @@ async fn udp(socket: Arc<UdpSocket>, target: SocketAddr) {
                 let Ok((length, client)) = received else { continue };
                 let flow = match flows.get(&client) {
                     Some(flow) => Arc::clone(flow),
-                    None if flows.len() >= MAX_FLOWS => continue,
+                    // Nobody refuses a datagram; it is lost.
+                    None if !*is_open.borrow() || flows.len() >= MAX_FLOWS => continue,
                     None => match open_flow(target).await {
                         Ok(flow) => {
                             let flow = Arc::new(flow);

@@ -26,7 +26,8 @@ use super::super::state::{Answer, Command, Failure, State};
 use super::super::{cgroup, egress, failure};
 use super::make::Made;
 use super::ports::Bound;
-use super::{proxy, write_state};
+use super::proxy::Proxy;
+use super::write_state;
 use crate::runtime::RuntimeError;
 
 /// Commands that wait: the agent sends one at a time, and a second agent is a mistake.
@@ -65,6 +66,7 @@ pub(super) async fn until_exit(launch: &LaunchFile, made: Made, socket: StdListe
         init: made.init,
         exec: Some(made.exec),
         ports: Some(made.ports),
+        open: !launch.waits_for_readiness,
         proxy: None,
         state: State::Created,
     };
@@ -126,7 +128,9 @@ struct Life {
     init: Pid,
     exec: Option<PipeReader>,
     ports: Option<Vec<Bound>>,
-    proxy: Option<JoinSet<()>>,
+    /// Whether the ports take new clients.
+    open: bool,
+    proxy: Option<Proxy>,
     state: State,
 }
 
@@ -135,6 +139,7 @@ impl Life {
         let done = match command {
             Command::Start => self.start().await,
             Command::Kill(number) => self.kill(number),
+            Command::Ports { open } => self.set_open(open),
             // Answered by the connection itself.
             Command::Wait => Ok(()),
         };
@@ -153,7 +158,8 @@ impl Life {
             };
         };
         let ports = self.ports.take().unwrap_or_default();
-        let serve = || proxy::serve(ports).map_err(|e| failure::io("serving the ports", e));
+        let open = self.open;
+        let serve = || Proxy::serve(ports, open).map_err(|e| failure::io("serving the ports", e));
         match self.exec(exec).await.and_then(|()| serve()) {
             Ok(proxy) => {
                 self.state = State::Running { since: Timestamp::now() };
@@ -181,6 +187,16 @@ impl Life {
         }
         let said: Failure = serde_json::from_slice(&said).map_err(|e| failure::other(e.to_string()))?;
         Err(said.into())
+    }
+
+    fn set_open(&mut self, open: bool) -> Result<(), RuntimeError> {
+        self.open = open;
+        let done = match &mut self.proxy {
+            None => Ok(()),
+            Some(proxy) if open => proxy.open(),
+            Some(proxy) => proxy.shut(),
+        };
+        done.map_err(|e| failure::io(if open { "opening the ports" } else { "shutting the ports" }, e))
     }
 
     fn kill(&mut self, number: i32) -> Result<(), RuntimeError> {
