@@ -60,7 +60,10 @@ impl Switch {
         ip(&format!("-n {namespace} link set lo up"));
         ip(&format!("-n {namespace} addr add {address}/16 dev eth0"));
         ip(&format!("-n {namespace} link set eth0 up"));
-        Host { namespace, switch: switch.clone(), port, address }
+        let host = Host { namespace, switch: switch.clone(), port, address };
+        // A new namespace begins with what the machine has, and an engine on the machine switches forwarding on.
+        host.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap());
+        host
     }
 }
 
