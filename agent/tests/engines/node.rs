@@ -1,6 +1,7 @@
 //! Nodes whose runtime is an engine. All tests of an engine share it; whoever comes first starts it, and it ends with the
 //! last of those that run at the time.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::marker::PhantomData;
@@ -14,6 +15,7 @@ use longshore_agent::runtime::{Allowances, Launch, Rotation};
 use longshore_tests::engine::{Engine, Kind as EngineKind};
 use longshore_tests::host::{Host, Switch};
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bench::Backend;
 
@@ -84,8 +86,32 @@ impl Which for Podman {
     }
 }
 
+/// Tests that may use engines at the same time: they answer through a few locks of their own, and more would only wait for
+/// these until the agent takes the engine for dead.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+thread_local! {
+    /// The turn of the test that this thread runs, so that its second node needs no other.
+    static TURN: RefCell<Weak<SemaphorePermit<'static>>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Waits for this test's turn, which ends with what is returned.
+fn turn() -> Arc<SemaphorePermit<'static>> {
+    TURN.with_borrow_mut(|turn| {
+        turn.upgrade().unwrap_or_else(|| {
+            let mut taken = None;
+            apart(async { taken = Some(TURNS.acquire().await.unwrap()) });
+            let taken = Arc::new(taken.unwrap());
+            *turn = Arc::downgrade(&taken);
+            taken
+        })
+    })
+}
+
 pub struct OnEngine<W> {
     machine: Arc<Machine>,
+    /// After the engine, which a test that has one of its own ends in its turn.
+    _turn: Arc<SemaphorePermit<'static>>,
     /// How registries are reached, from the next start of the agent on.
     pub registry: Mutex<RegistryConfig>,
     which: PhantomData<W>,
@@ -123,6 +149,7 @@ impl<W: Which> Backend for OnEngine<W> {
     const LACKS: &'static [&'static str] = &[longshore_model::capability::SECRETS_ENV];
 
     fn new() -> Self {
+        let turn = turn();
         let machine = {
             let mut shared = W::shared().lock().unwrap_or_else(PoisonError::into_inner);
             shared.upgrade().unwrap_or_else(|| {
@@ -132,7 +159,7 @@ impl<W: Which> Backend for OnEngine<W> {
             })
         };
         machine.enter();
-        Self { machine, registry: Mutex::default(), which: PhantomData }
+        Self { machine, _turn: turn, registry: Mutex::default(), which: PhantomData }
     }
 
     fn open(&self, data_dir: &Path, uid: &str, rotation: Rotation, allowances: Allowances) -> DockerRuntime {
