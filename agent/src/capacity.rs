@@ -24,6 +24,12 @@ impl CapacityTable {
         Self { capacity, held: Mutex::default() }
     }
 
+    /// What of this node is for apps, whoever holds it.
+    #[must_use]
+    pub fn capacity(&self) -> Amounts {
+        self.capacity
+    }
+
     /// Notes what an app holds already, as at the agent's start: it was admitted then.
     pub fn adopt(&self, entry: &Entry) {
         let amounts = held_by(entry);

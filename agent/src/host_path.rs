@@ -232,8 +232,9 @@ impl HostPaths {
         }
     }
 
-    /// The node's own rules, with the links in them followed as they are now.
-    fn rules(&self) -> NodeRules {
+    /// The node's own rules, with the links in them followed as they are now. Blocks for a moment.
+    #[must_use]
+    pub fn rules(&self) -> NodeRules {
         let real = |path: &Path| match resolve(path) {
             Ok(place) => place.target().to_string_lossy().into_owned(),
             Err(_) => path.to_string_lossy().into_owned(),

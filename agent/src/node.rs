@@ -26,6 +26,8 @@ pub fn info(runtime: &str, capabilities: Vec<String>, host_ip: Option<Ipv4Addr>)
         capabilities,
         runtime: runtime.to_owned(),
         host_ip,
+        allocatable: None,
+        host_paths: None,
     })
 }
 

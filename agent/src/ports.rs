@@ -12,6 +12,7 @@ use longshore_model::app::BoundPort;
 use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
 use longshore_model::node::NetworkInterface;
+use longshore_model::port::{PortRefusal, address, collide, describe, same_address};
 use longshore_model::spec::{AppSpec, Network, Port, Protocol};
 
 /// Ports that the agent chooses from: below the kernel's usual ephemeral range (32768 and up), so that no outgoing
@@ -23,28 +24,9 @@ const AUTOMATIC: u16 = 12_768;
 /// Why an app cannot have its ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// There is no such interface.
-    #[error("The node has no network interface named {interface:?}; it has {known}.")]
-    NoInterface {
-        /// Asked for.
-        interface: String,
-        /// Those that it has.
-        known: String,
-    },
-    /// The interface has no IPv4 address.
-    #[error("The network interface {interface:?} has no IPv4 address.")]
-    NoIpv4 {
-        /// Asked for.
-        interface: String,
-    },
-    /// Another app of this node has it.
-    #[error("Port {port} is taken by the app {owner} on this node.")]
-    Owned {
-        /// Such as `8080/tcp on 0.0.0.0`.
-        port: String,
-        /// Who has it.
-        owner: AppName,
-    },
+    /// The node's interfaces or another app stand against it.
+    #[error(transparent)]
+    Refused(#[from] PortRefusal),
     /// The spec asks for it twice.
     #[error("Port {port} is asked for twice by this app.")]
     Twice {
@@ -78,8 +60,7 @@ impl PortError {
     #[must_use]
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::NoInterface { .. } => FailureReason::InterfaceNotFound,
-            Self::NoIpv4 { .. } => FailureReason::InterfaceWithoutIpv4,
+            Self::Refused(refusal) => refusal.reason(),
             _ => FailureReason::PortInUse,
         }
     }
@@ -195,7 +176,7 @@ fn choose(
             return Err(if owner == request.app {
                 PortError::Twice { port: describe(&bound) }
             } else {
-                PortError::Owned { port: describe(&bound), owner: owner.clone() }
+                PortRefusal::Owned { port: describe(&bound), owner: owner.clone() }.into()
             });
         }
         // One that the containers of another revision hold is free before those of this one are made.
@@ -229,21 +210,6 @@ fn kept_port<'a>(request: &Request<'a>, (instance, place): (u32, usize), port: &
     request.kept.iter().filter(is_its).nth(nth).filter(is_automatic)
 }
 
-/// Whether two ports of the node cannot be open at the same time.
-fn collide(a: &BoundPort, b: &BoundPort) -> bool {
-    a.protocol == b.protocol && a.host_port == b.host_port && same_address(a.host_ip, b.host_ip)
-}
-
-/// The address that a port binds.
-fn address(interfaces: &[NetworkInterface], port: &Port) -> Result<Ipv4Addr, PortError> {
-    let Some(name) = &port.host_interface else { return Ok(Ipv4Addr::UNSPECIFIED) };
-    let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
-        let known: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-        return Err(PortError::NoInterface { interface: name.clone(), known: known.join(", ") });
-    };
-    interface.ipv4.first().copied().ok_or_else(|| PortError::NoIpv4 { interface: name.clone() })
-}
-
 fn bind(port: &BoundPort) -> Result<(), PortError> {
     let address = (port.host_ip, port.host_port);
     let bound = match port.protocol {
@@ -270,17 +236,4 @@ fn forget(taken: &mut Taken, app: &AppName) {
         owners.retain(|(_, owner)| owner != app);
     }
     taken.retain(|_, owners| !owners.is_empty());
-}
-
-/// Whether two addresses cannot both have the same port.
-fn same_address(a: Ipv4Addr, b: Ipv4Addr) -> bool {
-    a == b || a.is_unspecified() || b.is_unspecified()
-}
-
-fn describe(port: &BoundPort) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    format!("{}/{protocol} on {}", port.host_port, port.host_ip)
 }

@@ -56,6 +56,8 @@ impl Args {
 pub(crate) enum Command {
     /// Submit a job and wait for it, showing how it goes on.
     Apply(commands::apply::Apply),
+    /// Show what a job would do on each node and what stands in its way, without doing it.
+    Plan(commands::plan::Plan),
     /// Remove an app from its nodes by a job, and wait for it.
     Remove(commands::remove::Remove),
     /// Jobs: each does one thing on many nodes.

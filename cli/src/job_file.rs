@@ -217,8 +217,9 @@ pub(crate) fn display_name(path: &Path) -> String {
 }
 
 /// The place in a job file that a field of the wire was written at: `spec.resources.memory_bytes` is
-/// `spec.resources.memory` there.
+/// `spec.resources.memory` there. In a request that has a job within it, such as a plan's, that is `job.spec…`.
 pub(crate) fn yaml_path(field: &str) -> String {
+    let field = field.strip_prefix("job.").unwrap_or(field);
     let path = field.replace("network.port_mapping.ports", "network.ports").replace("network.host", "network");
     let parts = path.split('.').map(|part| {
         let (name, index) = part.split_at(part.find('[').unwrap_or(part.len()));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::AppName;
 use crate::quantity;
 use crate::spec::AppSpec;
@@ -11,7 +13,7 @@ use crate::spec::AppSpec;
 const NAMED_HOLDERS: usize = 3;
 
 /// Amounts of what a node can run short of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     /// Thousandths of a CPU.
     pub cpu: u64,

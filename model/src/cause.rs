@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::failure::{Failure, FailureReason};
+use crate::failure::FailureReason;
 use crate::fnv;
 use crate::task::Task;
 
@@ -11,27 +11,27 @@ pub const MAX_GROUPS: usize = 100;
 /// What stands for what differs.
 const GAP: &str = "…";
 
-/// Failures with one cause.
+/// Failures with one cause, and an example of type `E`: a task, or the node of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct Group<E> {
     /// Stands for reason and shape: what [`of`] says of each of its tasks.
     pub cause: String,
     /// The reason.
     pub reason: FailureReason,
     /// The sentence that they share, with gaps.
     pub shape: String,
-    /// How many tasks there are.
-    pub tasks: u32,
+    /// How many there are.
+    pub count: u32,
     /// One of them.
-    pub example: Task,
+    pub example: E,
 }
 
-/// The failures of a job by cause, the most frequent first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups {
+/// Failures by cause, the most frequent first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Groups<E> {
     /// At most [`MAX_GROUPS`].
-    pub groups: Vec<Group>,
-    /// Tasks that failed for other causes still.
+    pub groups: Vec<Group<E>>,
+    /// Those of other causes still.
     pub others: u32,
 }
 
@@ -39,11 +39,11 @@ pub struct Groups {
 #[must_use]
 pub fn of(task: &Task) -> Option<String> {
     let failure = task.failure.as_ref()?;
-    Some(name(failure, &shape(&failure.message, task.node.as_str())))
+    Some(name(failure.reason, &shape(&failure.message, task.node.as_str())))
 }
 
-fn name(failure: &Failure, shape: &str) -> String {
-    fnv::hash(&format!("{:?}\n{shape}", failure.reason))
+fn name(reason: FailureReason, shape: &str) -> String {
+    fnv::hash(&format!("{reason:?}\n{shape}"))
 }
 
 /// A sentence with gaps where it speaks of one node: its name, and words with digits in them, such as addresses, sizes,
@@ -65,22 +65,36 @@ fn shape(message: &str, node: &str) -> String {
 }
 
 /// Gathers failures by cause.
-#[derive(Debug, Default)]
-pub struct Grouping {
-    found: HashMap<String, Group>,
+#[derive(Debug)]
+pub struct Grouping<E> {
+    found: HashMap<String, Group<E>>,
     others: u32,
 }
 
-impl Grouping {
+impl<E> Default for Grouping<E> {
+    fn default() -> Self {
+        Self { found: HashMap::new(), others: 0 }
+    }
+}
+
+impl Grouping<Task> {
     /// Counts a task, if it has failed.
     pub fn add(&mut self, task: Task) {
-        let Some(failure) = &task.failure else { return };
-        let shape = shape(&failure.message, task.node.as_str());
-        let cause = name(failure, &shape);
+        let Some(failure) = task.failure.clone() else { return };
+        let node = task.node.clone();
+        self.count(failure.reason, &failure.message, node.as_str(), task);
+    }
+}
+
+impl<E> Grouping<E> {
+    /// Counts what has happened on a node, or would.
+    pub fn count(&mut self, reason: FailureReason, message: &str, node: &str, example: E) {
+        let shape = shape(message, node);
+        let cause = name(reason, &shape);
         if let Some(group) = self.found.get_mut(&cause) {
-            group.tasks += 1;
+            group.count += 1;
         } else if self.found.len() < MAX_GROUPS {
-            let group = Group { cause: cause.clone(), reason: failure.reason, shape, tasks: 1, example: task };
+            let group = Group { cause: cause.clone(), reason, shape, count: 1, example };
             self.found.insert(cause, group);
         } else {
             self.others += 1;
@@ -89,9 +103,9 @@ impl Grouping {
 
     /// What was gathered, the most frequent first.
     #[must_use]
-    pub fn finish(self) -> Groups {
-        let mut groups: Vec<Group> = self.found.into_values().collect();
-        groups.sort_by(|a, b| b.tasks.cmp(&a.tasks).then_with(|| a.cause.cmp(&b.cause)));
+    pub fn finish(self) -> Groups<E> {
+        let mut groups: Vec<Group<E>> = self.found.into_values().collect();
+        groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.cause.cmp(&b.cause)));
         Groups { groups, others: self.others }
     }
 }
@@ -102,6 +116,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::failure::Failure;
     use crate::name::{JobId, NodeName};
     use crate::task::TaskState;
 
@@ -156,11 +171,11 @@ mod tests {
         tasks.iter().cloned().for_each(|task| grouping.add(task));
         let found = grouping.finish();
         assert_eq!((found.groups.len(), found.others), (4, 0));
-        assert_eq!((found.groups[0].tasks, found.groups[0].example.node.as_str()), (2, "b"));
+        assert_eq!((found.groups[0].count, found.groups[0].example.node.as_str()), (2, "b"));
         assert_eq!(found.groups[0].shape, "Port … on … is taken.");
         for group in &found.groups {
             let count = tasks.iter().filter(|task| of(task).as_deref() == Some(group.cause.as_str())).count();
-            assert_eq!(count, group.tasks as usize);
+            assert_eq!(count, group.count as usize);
         }
     }
 

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Directories that no app may mount, nor anything below or above them: whoever can write to one of them owns the node,
 /// or the containers of others on it.
 const SYSTEM: [&str; 37] = [
@@ -102,7 +104,7 @@ impl fmt::Display for RuledOut {
 }
 
 /// What a node adds to the rules. All paths are normal, and links in them were followed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRules {
     /// What no app may mount, nor anything below or above it.
     pub guarded: Vec<String>,

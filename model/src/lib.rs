@@ -33,6 +33,8 @@ pub mod name;
 pub mod node;
 pub mod node_value;
 pub mod order;
+pub mod plan;
+pub mod port;
 pub mod preflight;
 pub mod probe;
 pub mod quantity;

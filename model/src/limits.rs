@@ -123,6 +123,8 @@ pub const MAX_MESSAGE: usize = 2048;
 pub const MAX_INTERFACES: usize = 256;
 /// Addresses kept of one network interface.
 pub const MAX_ADDRESSES: usize = 64;
+/// Rules of a node for host paths, its own and its settings' together: a list written by hand. Of one with more none are told.
+pub const MAX_HOST_PATH_RULES: usize = 256;
 /// Capabilities kept of what an agent says.
 pub const MAX_CAPABILITIES: usize = 64;
 /// Bytes of the name of an environment variable.

@@ -6,7 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::Amounts;
 use crate::fnv;
+use crate::host_path::NodeRules;
 use crate::limits::MAX_LABELS;
 use crate::name::NodeName;
 
@@ -94,6 +96,12 @@ pub struct NodeInfo {
     pub runtime: String,
     /// The IPv4 address by which it reaches the server.
     pub host_ip: Option<Ipv4Addr>,
+    /// What of the machine is for apps, without what is kept for the system; `None` from older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocatable: Option<Amounts>,
+    /// What the node adds to the rules of host paths; `None` from older agents, and where it is more than can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_paths: Option<NodeRules>,
 }
 
 /// One network interface of a node.

@@ -335,6 +335,24 @@ impl Facts<'_> {
         Ok(spec)
     }
 
+    /// Checks that the node has a value for whatever a spec's environment refers to.
+    ///
+    /// # Errors
+    ///
+    /// The first that is missing.
+    pub fn check_env(&self, spec: &AppSpec) -> Result<(), Missing> {
+        spec.env.iter().try_for_each(|variable| {
+            let checked = match &variable.source {
+                EnvSource::Value(text) => self.text(text),
+                EnvSource::NodeField(NodeField::Name) => self.value(&NodeValue::Name),
+                EnvSource::NodeField(NodeField::HostIp) => self.value(&NodeValue::HostIp),
+                EnvSource::NodeLabel(key) => self.value(&NodeValue::Label(key.clone())),
+                _ => return Ok(()),
+            };
+            checked.map(drop)
+        })
+    }
+
     fn fill(&self, text: &str, in_path: bool) -> Result<String, Missing> {
         let Some(pieces) = pieces(text) else { return Ok(text.to_owned()) };
         let filled = pieces.into_iter().map(|piece| match piece {

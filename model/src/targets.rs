@@ -209,6 +209,8 @@ mod tests {
             capabilities: Vec::new(),
             runtime: "fake".to_owned(),
             host_ip: None,
+            allocatable: None,
+            host_paths: None,
         };
         Node {
             name: NodeName::parse(name).unwrap(),

@@ -159,6 +159,8 @@ async fn open_sessions(store: &Arc<SqliteStore>, names: &[NodeName]) -> Result<(
         capabilities: Vec::new(),
         runtime: "embedded".to_owned(),
         host_ip: None,
+        allocatable: None,
+        host_paths: None,
     };
     let session = SessionId::parse(&"1".repeat(26))?;
     for_each_node(names, |name| {

@@ -134,6 +134,8 @@ async fn a_restored_database_holds_removals_until_it_is_accepted() {
         capabilities: Vec::new(),
         runtime: "fake".to_owned(),
         host_ip: None,
+        allocatable: None,
+        host_paths: None,
     };
     let session = longshore_model::name::SessionId::parse(&"0".repeat(26)).unwrap();
     let opened = async |data_dir: &Path| {

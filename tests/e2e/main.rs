@@ -28,6 +28,7 @@ mod network;
 mod node_values;
 mod options;
 mod passwords;
+mod plan;
 mod privileges;
 mod probes;
 mod registries;

@@ -131,6 +131,7 @@ fn hello() -> v1::Hello {
         capabilities: Vec::new(),
         runtime: "fake".to_owned(),
         host_ip: "192.0.2.17".to_owned(),
+        ..Default::default()
     };
     v1::Hello { min_protocol: 1, max_protocol: 1, info: Some(info) }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::limits;
+use longshore_model::node::NodeInfo;
 use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
 use longshore_proto::v1::agent_service_client::AgentServiceClient;
@@ -89,10 +90,17 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
     })
 }
 
-async fn facts(link: &Link) -> Result<longshore_model::node::NodeInfo, End> {
-    let (find, runtime) = (Arc::clone(&link.host_ip), Arc::clone(&link.context.runtime));
-    let gathered =
-        tokio::task::spawn_blocking(move || node::info(runtime.name(), capability::all(&*runtime), find())).await;
+async fn facts(link: &Link) -> Result<NodeInfo, End> {
+    let (find, context) = (Arc::clone(&link.host_ip), Arc::clone(&link.context));
+    let gather = move || {
+        let info = node::info(context.runtime.name(), capability::all(&*context.runtime), find())?;
+        Ok(NodeInfo {
+            allocatable: Some(context.capacity.capacity()),
+            host_paths: Some(context.host_paths.rules()),
+            ..info
+        })
+    };
+    let gathered = tokio::task::spawn_blocking(gather).await;
     let info = gathered.map_err(std::io::Error::from).and_then(|info| info).map_err(End::Facts)?;
     if info.host_ip.is_some() {
         link.context.host_ip.send_replace(info.host_ip);

@@ -41,7 +41,8 @@ pub(super) async fn run(apply: Apply, connection: &Connection, output: &mut Outp
     submit(&mut context, &order, Some(&name), apply.detach).await
 }
 
-fn read(path: &Path, name: &str) -> Result<String, Error> {
+/// The text of a job file.
+pub(super) fn read(path: &Path, name: &str) -> Result<String, Error> {
     let cannot = |error| Error::io(format!("cannot read {name}"), error);
     let mut source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(std::io::stdin().lock())

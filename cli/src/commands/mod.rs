@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 mod help;
 pub(crate) mod job;
 pub(crate) mod node;
+pub(crate) mod plan;
 pub(crate) mod registry;
 pub(crate) mod remove;
 pub(crate) mod secret;
@@ -44,6 +45,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Man(manual) => help::manual(&manual),
         Command::Demo(demo) => demo::run(demo, output).await,
         Command::Apply(apply) => apply::run(apply, connection, output).await,
+        Command::Plan(plan) => plan::run(plan, connection, output).await,
         Command::Remove(remove) => remove::run(remove, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,

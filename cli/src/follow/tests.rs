@@ -28,6 +28,7 @@ macro_rules! not_scripted {
     ($($method:ident($request:ident) -> $response:ident;)*) => {
         #[tonic::async_trait]
         impl JobService for Scripted {
+            type PlanJobStream = BoxStream<'static, Result<v1::PlanJobResponse, Status>>;
             type WatchJobStream = BoxStream<'static, Result<WatchJobResponse, Status>>;
 
             async fn watch_job(
@@ -39,6 +40,13 @@ macro_rules! not_scripted {
                     Some(script) => Ok(Response::new(stream::iter(script).boxed())),
                     None => Err(Status::not_found("there is no job \"01jd\"")),
                 }
+            }
+
+            async fn plan_job(
+                &self,
+                _: Request<v1::PlanJobRequest>,
+            ) -> Result<Response<Self::PlanJobStream>, Status> {
+                Err(Status::unimplemented("not in the script"))
             }
 
             $(async fn $method(&self, _: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {

@@ -18,6 +18,7 @@ mod audit;
 mod configuration;
 mod job;
 mod node;
+mod plan;
 mod probe;
 mod registry;
 mod spec;
@@ -28,6 +29,7 @@ pub use agent::task_report;
 pub use app::{LogLine, app};
 pub use configuration::{config_map, secret};
 pub use node::node;
+pub use plan::{node_plan, plan_summary};
 pub use registry::registry_credential;
 pub use spec::{decode_spec, encode_spec};
 

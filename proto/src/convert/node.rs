@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 use longshore_model::admission::PendingNode;
+use longshore_model::capacity::Amounts;
+use longshore_model::host_path::NodeRules;
 use longshore_model::limits;
 use longshore_model::node::{Labels, NetworkInterface, Node, NodeInfo};
 use longshore_model::validate::{Path, Violations};
@@ -70,8 +72,36 @@ impl From<&NodeInfo> for v1::NodeInfo {
             capabilities: info.capabilities.clone(),
             runtime: info.runtime.clone(),
             host_ip: info.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            allocatable: info.allocatable.map(v1::Allocatable::from),
+            host_path_rules: info.host_paths.as_ref().map(v1::HostPathRules::from),
         }
     }
+}
+
+impl From<Amounts> for v1::Allocatable {
+    fn from(amounts: Amounts) -> Self {
+        Self { cpu_millis: amounts.cpu, memory_bytes: amounts.memory }
+    }
+}
+
+impl From<v1::Allocatable> for Amounts {
+    fn from(wire: v1::Allocatable) -> Self {
+        Self { cpu: wire.cpu_millis, memory: wire.memory_bytes }
+    }
+}
+
+impl From<&NodeRules> for v1::HostPathRules {
+    fn from(rules: &NodeRules) -> Self {
+        Self { guarded: rules.guarded.clone(), allowed: rules.allowed.clone() }
+    }
+}
+
+/// The rules that a node tells, if they are few enough to be kept: a part of them would be other rules.
+fn host_path_rules(wire: v1::HostPathRules) -> Option<NodeRules> {
+    let is_bounded = wire.guarded.len().saturating_add(wire.allowed.len()) <= limits::MAX_HOST_PATH_RULES;
+    let is_sound = |path: &String| path.len() <= limits::MAX_PATH;
+    (is_bounded && wire.guarded.iter().chain(&wire.allowed).all(is_sound))
+        .then_some(NodeRules { guarded: wire.guarded, allowed: wire.allowed })
 }
 
 impl FromWire<v1::NodeInfo> for NodeInfo {
@@ -99,6 +129,8 @@ impl FromWire<v1::NodeInfo> for NodeInfo {
             capabilities: wire.capabilities.into_iter().map(message).collect(),
             runtime: message(wire.runtime),
             host_ip: host_ip?,
+            allocatable: wire.allocatable.map(Amounts::from),
+            host_paths: wire.host_path_rules.and_then(host_path_rules),
         })
     }
 }

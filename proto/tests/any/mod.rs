@@ -10,9 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit, InstanceState, InstanceStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
+use longshore_model::capacity::Amounts;
 use longshore_model::configuration::Kind;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::health::Readiness;
+use longshore_model::host_path::NodeRules;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::{NetworkInterface, Node, NodeInfo};
 use longshore_model::order::{JobOrder, Work};
@@ -307,10 +309,15 @@ fn info() -> impl Strategy<Value = NodeInfo> {
     let machine = (any::<String>(), ".{1,20}", any::<String>(), any::<u32>(), any::<u64>());
     let host_ip = option::of(any::<u32>().prop_map(Ipv4Addr::from_bits));
     let rest = (vec(interface(), 0..3), vec(any::<String>(), 0..3), any::<String>(), host_ip);
-    (machine, rest).prop_map(
+    let amounts = (any::<u64>(), any::<u64>()).prop_map(|(cpu, memory)| Amounts { cpu, memory });
+    let paths = || vec("/[a-z]{1,20}", 0..3);
+    let rules = (paths(), paths()).prop_map(|(guarded, allowed)| NodeRules { guarded, allowed });
+    let own = (option::of(amounts), option::of(rules));
+    (machine, rest, own).prop_map(
         |(
             (agent_version, architecture, kernel_release, cpus, memory_bytes),
             (interfaces, capabilities, runtime, host_ip),
+            (allocatable, host_paths),
         )| {
             NodeInfo {
                 agent_version,
@@ -322,6 +329,8 @@ fn info() -> impl Strategy<Value = NodeInfo> {
                 capabilities,
                 runtime,
                 host_ip,
+                allocatable,
+                host_paths,
             }
         },
     )

@@ -10,6 +10,7 @@ use longshore_model::cause::{Group, Grouping};
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::JobId;
+use longshore_model::task::Task;
 use longshore_model::validate::Violations;
 use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
 use super::pages::{Asked, Listing};
+use super::plan::Plan;
 use super::repeats::{Beside, Repeatable};
 use super::watch::{Cursor, Watch};
 use super::{Context, filters, job_id, new_job, record, status};
@@ -50,6 +52,7 @@ impl JobApi {
 
 #[async_trait]
 impl JobService for JobApi {
+    type PlanJobStream = BoxStream<'static, Result<v1::PlanJobResponse, Status>>;
     type WatchJobStream = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
 
     async fn create_job(
@@ -80,6 +83,12 @@ impl JobService for JobApi {
         record::about(format!("jobs/{}", job.id), false);
         tracing::info!(job = %job.id, kind = %job.kind, app = %job.app, nodes = job.counts.total(), creator = job.creator, "job created");
         Ok(Response::new(v1::CreateJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
+    }
+
+    async fn plan_job(&self, request: Request<v1::PlanJobRequest>) -> Result<Response<Self::PlanJobStream>, Status> {
+        let caller = status::caller(&request)?.name();
+        let plan = Plan::begin(&self.0, request.into_inner(), caller).await?;
+        Ok(Response::new(plan.messages()))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
@@ -222,13 +231,13 @@ impl JobService for JobApi {
     }
 }
 
-fn failure_group(group: Group) -> v1::FailureGroup {
+fn failure_group(group: Group<Task>) -> v1::FailureGroup {
     v1::FailureGroup {
         filter: format!("failure.cause = \"{}\"", group.cause),
         cause: group.cause,
         reason: v1::FailureReason::from(group.reason).into(),
         pattern: group.shape,
-        tasks: group.tasks,
+        tasks: group.count,
         example: Some(v1::Task::from(&group.example)),
     }
 }

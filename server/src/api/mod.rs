@@ -22,6 +22,7 @@ mod new_job;
 pub mod nodes;
 pub mod observe;
 mod pages;
+mod plan;
 pub mod record;
 pub mod reflection;
 mod repeats;

@@ -43,6 +43,39 @@ pub(super) fn preview(job: &Job) -> v1::Job {
     preview
 }
 
+/// Why no job can be made of a request.
+pub(super) enum Unmade {
+    /// It is wrong.
+    Invalid(Violations),
+    /// What is remembered cannot be read.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unmade {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Unmade> for Status {
+    fn from(unmade: Unmade) -> Self {
+        match unmade {
+            Unmade::Invalid(bad) => status::invalid(bad),
+            Unmade::Store(error) => status::store(error),
+        }
+    }
+}
+
+/// A job that could be made, were it not for what it names that is not there.
+pub(super) struct Draft {
+    /// The job.
+    pub(super) new: NewJob,
+    /// A registry credential that is missing, or is for something else.
+    pub(super) credential: Violations,
+    /// Config maps and secrets that are missing, or lack a key.
+    pub(super) configurations: Violations,
+}
+
 /// Reads and checks a request, resolves its targets, and makes the job. All that is wrong is answered at once, after what
 /// was found before.
 pub(super) async fn make(
@@ -51,27 +84,42 @@ pub(super) async fn make(
     id: JobId,
     creator: String,
     now: Timestamp,
+    bad: Violations,
+) -> Result<NewJob, Unmade> {
+    let Draft { new, mut credential, configurations } = draft(store, request, id, creator, now, bad).await?;
+    credential.append(configurations);
+    credential.or(new).map_err(Unmade::Invalid)
+}
+
+/// As [`make`]; what the request names that is not there is told beside the job, unless something else is wrong as well.
+pub(super) async fn draft(
+    store: &dyn Store,
+    request: v1::CreateJobRequest,
+    id: JobId,
+    creator: String,
+    now: Timestamp,
     mut bad: Violations,
-) -> Result<NewJob, Status> {
+) -> Result<Draft, Unmade> {
     let Some(order) = JobOrder::from_wire(request.clone(), Path::Root, &mut bad) else {
-        check_parts(store, request, &mut bad).await.map_err(status::store)?;
-        return Err(status::invalid(bad));
+        check_parts(store, request, &mut bad).await?;
+        return Err(Unmade::Invalid(bad));
     };
     let warnings = gather(validate::job_order(&order), &mut bad);
     let placed = match order.work.app() {
-        Some(app) => Some(Placed::find(store, app, order.work.kind()).await.map_err(status::store)?),
+        Some(app) => Some(Placed::find(store, app, order.work.kind()).await?),
         None => None,
     };
-    let nodes = nodes(store, &order, placed.as_ref(), &mut bad).await.map_err(status::store)?;
+    let nodes = nodes(store, &order, placed.as_ref(), &mut bad).await?;
+    let (mut credential, mut configurations) = (Violations::default(), Violations::default());
     if let Some(spec) = order.work.spec() {
-        check_credential(store, &spec.image, &mut bad).await.map_err(status::store)?;
-        check_configurations(store, spec, &mut bad).await.map_err(status::store)?;
+        check_credential(store, &spec.image, &mut credential).await?;
+        check_configurations(store, spec, &mut configurations).await?;
     }
     let (app, spec) = match (&order.work, placed) {
         (Work::Deploy(spec), _) => (app_name(&spec.name, &id).ok(), Arc::clone(spec)),
         (Work::Update { app, spec }, _) => (Some(app.clone()), Arc::clone(spec)),
         (Work::Remove(app), Some(placed)) => (Some(app.clone()), placed.spec),
-        (Work::Remove(_), None) => return Err(status::invalid(bad)),
+        (Work::Remove(_), None) => return Err(Unmade::Invalid(bad)),
     };
     let encoded = encode_spec(&spec);
     if encoded.len() > MAX_SPEC {
@@ -81,9 +129,14 @@ pub(super) async fn make(
         (Some(app), Some(warnings), Some(nodes)) if bad.0.is_empty() => {
             let what = What { id, app, spec, warnings, creator };
             let job = queued(&order, what, nodes.len(), now);
-            Ok(NewJob { job, spec: encoded, nodes, request: None, cause: super::request_id::current() })
+            let new = NewJob { job, spec: encoded, nodes, request: None, cause: super::request_id::current() };
+            Ok(Draft { new, credential, configurations })
         }
-        _ => Err(status::invalid(bad)),
+        _ => {
+            bad.append(credential);
+            bad.append(configurations);
+            Err(Unmade::Invalid(bad))
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::identity::roles;
 use crate::store::Store;
 
 /// First words of the calls that change nothing.
-const LOOKS: [&str; 6] = ["Get", "Group", "List", "Read", "Wait", "Watch"];
+const LOOKS: [&str; 7] = ["Get", "Group", "List", "Plan", "Read", "Wait", "Watch"];
 /// Services of which no call is recorded: an agent speaks for its node, in numbers that no log for people bears, and the others
 /// change nothing.
 const UNRECORDED: [&str; 2] = ["longshore.v1.AgentService", "grpc."];
@@ -253,6 +253,7 @@ mod tests {
             "ListSecrets",
             "ListTasks",
             "ListUsers",
+            "PlanJob",
             "ReadLogs",
             "WaitJob",
             "WatchJob",

@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 55] = [
+const TABLE: [(&str, Access); 56] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -47,6 +47,8 @@ const TABLE: [(&str, Access); 55] = [
     ("/longshore.v1.JobService/GroupFailures", PEOPLE),
     ("/longshore.v1.JobService/ListJobs", PEOPLE),
     ("/longshore.v1.JobService/ListTasks", PEOPLE),
+    // It tells as much of what there is as a job that is only checked.
+    ("/longshore.v1.JobService/PlanJob", OPERATORS),
     ("/longshore.v1.JobService/ResumeJob", OPERATORS),
     ("/longshore.v1.JobService/RetryJob", OPERATORS),
     ("/longshore.v1.JobService/StopJob", OPERATORS),

@@ -17,6 +17,7 @@ mod jobs;
 mod mutations;
 mod nodes;
 mod pages;
+mod plan;
 mod removal;
 mod resumption;
 mod sessions;

@@ -214,6 +214,8 @@ pub(super) fn info() -> NodeInfo {
         capabilities: vec![longshore_model::capability::JOBS_UPDATE.to_owned()],
         runtime: "fake".to_owned(),
         host_ip: None,
+        allocatable: None,
+        host_paths: None,
     }
 }
 

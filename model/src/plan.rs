@@ -1,0 +1,200 @@
+//! What a job would do on a node, and what stands in its way there, by what is known without doing anything.
+//!
+//! Each judgement is the one that server or agent makes when the job is really done: [`capability`], [`node_value`],
+//! [`host_path`], [`port`], [`capacity`]. All obstacles are named, not only the first, so that one look is enough.
+
+use crate::app::{App, BoundPort, Desired};
+use crate::capability;
+use crate::capacity::{self, Amounts, Held};
+use crate::cause::{Grouping, Groups};
+use crate::failure::{Failure, FailureReason};
+use crate::host_path;
+use crate::kind::JobKind;
+use crate::name::{AppName, NodeName};
+use crate::node::{Node, NodeInfo};
+use crate::node_value;
+use crate::port;
+use crate::spec::{AppSpec, VolumeSource};
+use crate::task::TaskState;
+
+/// What a job would do on a node, if nothing stands in its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Bring up a new app.
+    Deploy,
+    /// Replace what the app is now.
+    Update {
+        /// The revision that it has.
+        from: u64,
+        /// Whether that has the same spec, so that its containers are only made anew.
+        is_same: bool,
+    },
+    /// Remove the app.
+    Remove,
+    /// Nothing: what the job is for is so already, or on its way.
+    Nothing,
+}
+
+/// Something that would keep a task from succeeding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What the task would fail for.
+    pub reason: FailureReason,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Obstacle {
+    /// An obstacle, its message made one sentence.
+    #[must_use]
+    pub fn new(reason: FailureReason, message: &str) -> Self {
+        Self { reason, message: Failure::new(reason, message, TaskState::Checking).message }
+    }
+}
+
+/// An app that is on a node already.
+#[derive(Clone, Debug)]
+pub struct Resident {
+    /// What is known of it.
+    pub app: App,
+    /// What it asks for of the node.
+    pub holds: Amounts,
+    /// Whether its spec is the one that is planned.
+    pub is_same: bool,
+}
+
+/// What is known of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// What is stored of it, and what its agent said last.
+    pub node: &'a Node,
+    /// Whether it has a session now.
+    pub is_connected: bool,
+    /// The apps on it.
+    pub residents: &'a [Resident],
+}
+
+/// What is planned.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// What the job does.
+    pub kind: JobKind,
+    /// The app that it is about.
+    pub app: &'a AppName,
+    /// What shall run; of a removal, what ran.
+    pub spec: &'a AppSpec,
+}
+
+/// What would happen on a node, and everything that is known to stand in its way.
+#[must_use]
+pub fn judge(wanted: Wanted<'_>, known: Known<'_>) -> (Action, Vec<Obstacle>) {
+    let mut obstacles = Vec::new();
+    if !known.is_connected {
+        obstacles.push(absence(known.node));
+    }
+    let own = known.residents.iter().find(|resident| resident.app.name == *wanted.app);
+    let action = match (wanted.kind, own) {
+        (JobKind::Deploy, _) => Action::Deploy,
+        (JobKind::Update, Some(own)) => Action::Update { from: own.app.revision, is_same: own.is_same },
+        (JobKind::Remove, Some(own)) if own.app.desired == Desired::Present => Action::Remove,
+        (JobKind::Remove, _) => Action::Nothing,
+        (JobKind::Update, None) => {
+            let message = format!("The app {} is not on this node.", wanted.app);
+            obstacles.push(Obstacle::new(FailureReason::AppNotFound, &message));
+            Action::Nothing
+        }
+    };
+    // To remove an app nothing else is needed, and of a node that was never seen nothing else is known.
+    if wanted.kind != JobKind::Remove
+        && let Some(info) = &known.node.info
+    {
+        look(wanted, known, info, &mut obstacles);
+    }
+    (action, obstacles)
+}
+
+fn absence(node: &Node) -> Obstacle {
+    let message = match node.info {
+        Some(_) => "The node is not connected: its task waits for it until the job's time is over.",
+        None => {
+            "The node has never been connected, and nothing is known of it: its task waits until the job's time is over."
+        }
+    };
+    Obstacle::new(FailureReason::DeadlineExceeded, message)
+}
+
+fn look(wanted: Wanted<'_>, known: Known<'_>, info: &NodeInfo, obstacles: &mut Vec<Obstacle>) {
+    let mut add = |reason, message: &dyn std::fmt::Display| obstacles.push(Obstacle::new(reason, &message.to_string()));
+    if let Err(error) = capability::check(wanted.spec, &info.capabilities) {
+        add(FailureReason::Unsupported, &error);
+    }
+    if let Some(word) = wanted.kind.capability()
+        && !info.capabilities.iter().any(|known| known == word)
+    {
+        let message = format!("The agent of this node is too old for {} jobs; upgrade it.", wanted.kind);
+        add(FailureReason::Unsupported, &message);
+    }
+    let facts = node_value::Facts { name: &known.node.name, host_ip: info.host_ip, labels: &known.node.labels };
+    let filled = facts.check_env(wanted.spec).and_then(|()| facts.words_and_paths(wanted.spec));
+    match &filled {
+        Err(missing) => add(missing.reason(), missing),
+        Ok(spec) => host_paths(spec, info).iter().for_each(|message| add(FailureReason::HostPathUnavailable, message)),
+    }
+    let others = || known.residents.iter().filter(|resident| resident.app.name != *wanted.app);
+    let taken: Vec<(&AppName, &BoundPort)> =
+        others().flat_map(|other| other.app.status.ports.iter().map(|port| (&other.app.name, port))).collect();
+    for refusal in port::refusals(wanted.spec, &info.interfaces, &taken) {
+        add(refusal.reason(), &refusal);
+    }
+    if let Some(allocatable) = info.allocatable {
+        let held: Held = known.residents.iter().map(|one| (one.app.name.clone(), one.holds)).collect();
+        if let Err(error) = capacity::admit(allocatable, &held, wanted.app, Amounts::of(wanted.spec)) {
+            add(FailureReason::InsufficientResources, &error);
+        }
+    }
+}
+
+/// Host paths that the node's own rules are against, each as a sentence: by their text, since only the node can follow links.
+fn host_paths(spec: &AppSpec, info: &NodeInfo) -> Vec<String> {
+    let Some(rules) = &info.host_paths else { return Vec::new() };
+    let judged = spec.volumes.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::HostPath(path) => Some(match host_path::normalise(&path.path) {
+            Ok(normal) => {
+                rules.judge(&normal).err().map(|rule| format!("The host path {} leads to {normal}, {rule}.", path.path))
+            }
+            Err(error) => Some(format!("The host path {:?} {error}.", path.path)),
+        }),
+        VolumeSource::EmptyDir(_) | VolumeSource::Projection(_) => None,
+    });
+    judged.flatten().collect()
+}
+
+/// What a plan comes to, counted node by node.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Nodes on which nothing stands in the way.
+    pub clear: u32,
+    /// Nodes on which something does.
+    pub obstructed: u32,
+    /// Obstacles by cause, each with a node that has it.
+    grouping: Grouping<NodeName>,
+}
+
+impl Summary {
+    /// Counts a node with what stands in the way there.
+    pub fn add(&mut self, node: &NodeName, obstacles: &[Obstacle]) {
+        *(if obstacles.is_empty() { &mut self.clear } else { &mut self.obstructed }) += 1;
+        for Obstacle { reason, message } in obstacles {
+            self.grouping.count(*reason, message, node.as_str(), node.clone());
+        }
+    }
+
+    /// The obstacles by cause, the most frequent first.
+    #[must_use]
+    pub fn into_groups(self) -> Groups<NodeName> {
+        self.grouping.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
