@@ -44,9 +44,9 @@ fn main() -> ExitCode {
     // Before anything that could start a thread: a shim must have one only.
     let mut words = std::env::args_os().skip(1);
     if let (Some(word), Some(container), None) = (words.next(), words.next(), words.next())
-        && word == shim::COMMAND
+        && let Some(main) = shim::main_of(&word)
     {
-        return shim::main(Path::new(&container));
+        return main(Path::new(&container));
     }
     let reading = match config::program().read(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(reading) => reading,

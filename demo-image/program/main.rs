@@ -15,6 +15,7 @@ use std::time::Duration;
 mod http;
 mod signals;
 mod syscalls;
+mod window;
 
 const USAGE: &str = "\
 usage: /app COMMAND
@@ -27,10 +28,12 @@ usage: /app COMMAND
   eat BYTES                 take that much memory, and keep it
   fill PATH BYTES           write that many bytes to a file, and end
   print COUNT LINE...       print the lines COUNT times, on standard output and standard error in turn, and end
+  cat [PATH]                print a file, or standard input, until its end
   args [WORD...]            print the program's own words, one a line, and end
   syscalls CALL...          make system calls, each NUMBER[,ARGUMENT...], and print the number of each one's error
   syscall-32                make one as a 32-bit program does
   orphan MS                 start another copy that sleeps, and end without it
+  window                    print the size of the terminal's window for each line that is read
   sleep [MS]                do nothing, for ever if not told how long
 ";
 
@@ -92,6 +95,7 @@ fn run(words: &[String]) -> Result<ExitCode, Trouble> {
         }
         "fill" => fill(&argument::<String>(rest, 0, "PATH")?, argument(rest, 1, "BYTES")?),
         "print" => print(argument(rest, 0, "COUNT")?, rest.get(1..).unwrap_or_default()),
+        "cat" => cat(optional::<String>(rest, 0, "PATH")?.as_deref()),
         "args" => {
             for word in std::env::args() {
                 println!("{word}");
@@ -101,6 +105,7 @@ fn run(words: &[String]) -> Result<ExitCode, Trouble> {
         "syscalls" => syscalls::make(rest).map(|()| ExitCode::SUCCESS),
         "syscall-32" => syscalls::make_as_32_bit().map(|()| ExitCode::SUCCESS),
         "orphan" => orphan(&argument::<String>(rest, 0, "MS")?),
+        "window" => window::tell().map(|()| ExitCode::SUCCESS),
         "sleep" => match optional(rest, 0, "MS")? {
             Some(milliseconds) => {
                 pause(Duration::from_millis(milliseconds));
@@ -206,6 +211,25 @@ fn fill(path: &str, bytes: u64) -> Result<ExitCode, Trouble> {
     io::copy(&mut io::repeat(b'x').take(bytes), &mut file).map_err(|error| Trouble::failed(path, &error))?;
     println!("wrote {bytes} bytes to {path}");
     Ok(ExitCode::SUCCESS)
+}
+
+fn cat(path: Option<&str>) -> Result<ExitCode, Trouble> {
+    let name = path.unwrap_or("standard input");
+    let mut input: Box<dyn Read> = match path {
+        Some(path) => Box::new(File::open(path).map_err(|error| Trouble::failed(name, &error))?),
+        None => Box::new(io::stdin().lock()),
+    };
+    let mut out = io::stdout().lock();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = input.read(&mut buffer).map_err(|error| Trouble::failed(name, &error))?;
+        if length == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        // At once, for whoever waits for it before they send more.
+        let written = out.write_all(&buffer[..length]).and_then(|()| out.flush());
+        written.map_err(|error| Trouble::failed("cannot print", &error))?;
+    }
 }
 
 fn print(count: u64, lines: &[String]) -> Result<ExitCode, Trouble> {

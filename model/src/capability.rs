@@ -5,6 +5,7 @@
 
 use crate::configuration::{self, Kind};
 use crate::node_value;
+use crate::probe::Action;
 use crate::spec::{AppSpec, Device, ImageSource, Medium, Network, VolumeSource};
 
 /// Apps on the node's own network.
@@ -61,6 +62,8 @@ pub const IMAGE_ARCHIVE: &str = "image.archive";
 pub const IMAGE_REGISTRY: &str = "image.registry";
 /// Instances are probed for life and readiness.
 pub const PROBES: &str = "probes";
+/// Probes by a command inside the instance.
+pub const PROBES_EXEC: &str = "probes.exec";
 /// Containers run under a filter of system calls, unless they are privileged. No spec asks for it.
 pub const SECURITY_SECCOMP: &str = "security.seccomp";
 /// Other capabilities of Linux than the ordinary ones: fewer, or more where [`SECURITY_CAPABILITIES_ADD`] is there too.
@@ -77,7 +80,7 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 30] = [
+pub const ALL: [&str; 31] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     RESOURCES_CPU,
@@ -103,6 +106,7 @@ pub const ALL: [&str; 30] = [
     IMAGE_ARCHIVE,
     IMAGE_REGISTRY,
     PROBES,
+    PROBES_EXEC,
     SPEC_NODE_VALUES,
     SECURITY_CAPABILITIES,
     SECURITY_CAPABILITIES_ADD,
@@ -112,7 +116,7 @@ pub const ALL: [&str; 30] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 21] = [
+pub const LATER: [&str; 22] = [
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
     CONFIG_MAPS,
@@ -129,6 +133,7 @@ pub const LATER: [&str; 21] = [
     CONTAINER_HOST_ALIASES,
     CONTAINER_DNS,
     PROBES,
+    PROBES_EXEC,
     SPEC_NODE_VALUES,
     SECURITY_CAPABILITIES,
     SECURITY_CAPABILITIES_ADD,
@@ -223,6 +228,10 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         IMAGE_ARCHIVE => matches!(spec.image.source, ImageSource::Archive(_)),
         IMAGE_REGISTRY => matches!(spec.image.source, ImageSource::Reference(_)),
         PROBES => spec.liveness_probe.is_some() || spec.readiness_probe.is_some(),
+        PROBES_EXEC => {
+            let probes = [&spec.liveness_probe, &spec.readiness_probe];
+            probes.into_iter().flatten().any(|probe| matches!(probe.action, Action::Exec(_)))
+        }
         SPEC_NODE_VALUES => node_value::is_needed(spec),
         SECURITY_PRIVILEGED => spec.privileged,
         SECURITY_HOST_PID => spec.host_pid,
@@ -326,6 +335,12 @@ mod tests {
         let sentence = check(&spec(json!({})), &[]).unwrap_err().to_string();
         assert_eq!(sentence, "This node does not offer network.ports, image.registry.");
     }
+    #[test]
+    fn a_probe_by_command_needs_both_words() {
+        let probed = spec(json!({ "readinessProbe": { "exec": { "command": ["/check"] } } }));
+        assert_eq!(check_later(&probed, &[]), Err(Unsupported { missing: vec![PROBES, PROBES_EXEC] }));
+    }
+
     #[test]
     fn what_is_younger_than_agents_is_asked_for_before_sending_and_the_setting_is_named() {
         let both = spec(json!({ "privileged": true, "hostPID": true }));

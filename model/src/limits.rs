@@ -88,6 +88,10 @@ pub const MAX_DNS_NAME: usize = 253;
 pub const MAX_PROBE_HEADERS: usize = 32;
 /// Bytes of the name of a probe's header.
 pub const MAX_PROBE_HEADER_NAME: usize = 128;
+/// Words of a probe's command: a program and some arguments.
+pub const MAX_PROBE_COMMAND_WORDS: usize = 64;
+/// Bytes of a probe's command: room for a script in one of its words, and not for a program.
+pub const MAX_PROBE_COMMAND: usize = 16 * 1024;
 /// Bytes of the value of a probe's header.
 pub const MAX_PROBE_HEADER_VALUE: usize = 4096;
 

@@ -48,6 +48,8 @@ pub enum Action {
     HttpGet(HttpGet),
     /// A TCP connection: a success once it stands.
     TcpSocket(TcpSocket),
+    /// A command inside the instance: a success when it ends with the exit code 0.
+    Exec(Exec),
 }
 
 /// An HTTP GET.
@@ -106,6 +108,14 @@ pub struct TcpSocket {
     pub port: u16,
 }
 
+/// A command that runs inside the instance, as whom and where its program does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// Program and arguments; no shell reads them.
+    pub command: Vec<String>,
+}
+
 /// The text form: of the actions exactly one must be there, and `deny_unknown_fields` does not work with `flatten`.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -114,6 +124,8 @@ struct Text {
     http_get: Option<HttpGet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tcp_socket: Option<TcpSocket>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exec: Option<Exec>,
     #[serde(default, with = "crate::quantity::duration")]
     initial_delay: Duration,
     #[serde(default = "period", with = "crate::quantity::duration")]
@@ -146,10 +158,11 @@ impl TryFrom<Text> for Probe {
     type Error = String;
 
     fn try_from(text: Text) -> Result<Self, String> {
-        let given = [text.http_get.map(Action::HttpGet), text.tcp_socket.map(Action::TcpSocket)];
+        let given =
+            [text.http_get.map(Action::HttpGet), text.tcp_socket.map(Action::TcpSocket), text.exec.map(Action::Exec)];
         let mut given = given.into_iter().flatten();
         let (Some(action), None) = (given.next(), given.next()) else {
-            return Err("exactly one of `httpGet` and `tcpSocket` is needed".to_owned());
+            return Err("exactly one of `httpGet`, `tcpSocket` and `exec` is needed".to_owned());
         };
         Ok(Self {
             action,
@@ -164,14 +177,16 @@ impl TryFrom<Text> for Probe {
 
 impl From<Probe> for Text {
     fn from(probe: Probe) -> Self {
-        let (mut http_get, mut tcp_socket) = (None, None);
+        let (mut http_get, mut tcp_socket, mut exec) = (None, None, None);
         match probe.action {
             Action::HttpGet(get) => http_get = Some(get),
             Action::TcpSocket(socket) => tcp_socket = Some(socket),
+            Action::Exec(command) => exec = Some(command),
         }
         Self {
             http_get,
             tcp_socket,
+            exec,
             initial_delay: probe.initial_delay,
             period: probe.period,
             timeout: probe.timeout,

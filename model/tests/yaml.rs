@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
-use longshore_model::probe::{Action, Probe, Scheme, TcpSocket};
+use longshore_model::probe::{Action, Exec, Probe, Scheme, TcpSocket};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, EmptyDir, EnvSource, HostPath, ImageSource, Medium, Network, NodeField, Protocol, PullPolicy,
@@ -181,7 +181,11 @@ fn a_probe_asks_one_thing() {
     let probe = |text: &str| serde_saphyr::from_str::<AppSpec>(&format!("{MINIMAL}livenessProbe: {text}"));
     let socket = probe("{ tcpSocket: { port: 1 } }").unwrap();
     assert_eq!(serde_json::from_value::<AppSpec>(serde_json::to_value(&socket).unwrap()).unwrap(), socket);
-    for wrong in ["{}", "{ httpGet: { port: 1 }, tcpSocket: { port: 1 } }"] {
+    let exec = probe("{ exec: { command: [/check, --quick] } }").unwrap().liveness_probe.unwrap();
+    assert_eq!(exec.action, Action::Exec(Exec { command: vec!["/check".to_owned(), "--quick".to_owned()] }));
+    for wrong in
+        ["{}", "{ httpGet: { port: 1 }, tcpSocket: { port: 1 } }", "{ httpGet: { port: 1 }, exec: { command: [/x] } }"]
+    {
         let error = probe(wrong).unwrap_err().to_string();
         assert!(error.contains("exactly one of `httpGet`"), "{error}");
     }

@@ -209,3 +209,42 @@ async fn an_update_that_does_not_become_ready_goes_back() {
     })
     .await;
 }
+
+/// A probe by a command that is asked once a second: it ends well as long as there is such an answer.
+fn command(name: &str) -> v1::Probe {
+    let command = ["/app", "cat", &format!("/answers/{name}")].map(str::to_owned).to_vec();
+    let action = Some(v1::probe::Action::Exec(v1::ExecAction { command }));
+    v1::Probe { action, ..probe(name) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_say_whether_an_app_lives_and_is_ready() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.node("node").await;
+    let client = cluster.client().await;
+    let answers = Answers::new(&cluster);
+    answers.give("alive");
+    let spec = v1::AppSpec {
+        liveness_probe: Some(command("alive")),
+        readiness_probe: Some(command("ready")),
+        ..spec(&cluster, &answers)
+    };
+    let job = client.create(spec, &["node"]).await;
+    client.reach(&job.job_id, TaskState::Settling).await;
+    wait::until("the command's own words", || async {
+        let instance =
+            client.app("node", &job.app_name).await.status.and_then(|status| status.instances.first().cloned());
+        let readiness = instance.and_then(|instance| instance.readiness);
+        readiness.is_some_and(|told| told.message.starts_with("exit code 1: app: /answers/ready: No such file"))
+    })
+    .await;
+    answers.give("ready");
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    in_state(&client, &job.app_name, AppState::Running).await;
+    answers.take("alive");
+    wait::until("another start", || async {
+        let status = client.app("node", &job.app_name).await.status.unwrap();
+        status.instances[0].last_exit_reason.starts_with("liveness probe failed: exit code 1: app: /answers/alive")
+    })
+    .await;
+}

@@ -47,6 +47,8 @@ pub async fn ask(probe: &Probe, network: Network) -> Answer {
                 Ok(_) => Answer::passed("connected"),
                 Err(error) => Answer::failed(in_words(&error)),
             },
+            // Put by the runtime, which has the instance's processes: the network is not where it is asked.
+            Action::Exec(_) => Answer::failed("a command cannot be run over a network"),
         }
     };
     tokio::time::timeout(probe.timeout, asked).await.unwrap_or_else(|_| silence(probe.timeout))

@@ -19,6 +19,9 @@
 //! | `hangs=80:20s` | the port 80 does not answer any more from then on |
 //! | `hangs_runs=1` | that is so of the first run of each instance only |
 //!
+//! Commands beside their programs are played too, as far as the demo image's program knows them: `/app cat`, `exit`, `print`
+//! and `sleep`.
+//!
 //! Containers live in a [`Machine`]. Several runtimes may share one, which is how an agent's restart is played: a second
 //! agent finds the containers that the first one started.
 
@@ -41,11 +44,13 @@ use longshore_model::task::PullProgress;
 use tokio::sync::watch;
 
 use super::{
-    Access, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime,
-    RuntimeError,
+    Access, Command, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
+    Runtime, RuntimeError, command,
 };
 use crate::clock::{Clock, until};
 use crate::{node, probe};
+
+mod program;
 
 /// Bytes of every image.
 const IMAGE_BYTES: u64 = 1_000_000;
@@ -375,7 +380,12 @@ impl Runtime for FakeRuntime {
         let container = self.machine.state().containers.get(instance).cloned().ok_or_else(|| absent(instance))?;
         let started = container.started.filter(|_| container.exit.is_none()).ok_or_else(|| absent(instance))?;
         let up_for = until(started, self.machine.clock.now());
-        let (Action::HttpGet(HttpGet { port, .. }) | Action::TcpSocket(TcpSocket { port, .. })) = &probe.action;
+        let port = match &probe.action {
+            Action::HttpGet(HttpGet { port, .. }) | Action::TcpSocket(TcpSocket { port, .. }) => port,
+            Action::Exec(exec) => {
+                return command::probe(exec, probe.timeout, async |command| self.exec(instance, command).await).await;
+            }
+        };
         let answer = Script::of(&container.launch.spec.image).answer(container.launch.run, *port, up_for, probe);
         if answer == probe::silence(probe.timeout) {
             tokio::time::sleep(probe.timeout).await;
@@ -393,6 +403,22 @@ impl Runtime for FakeRuntime {
         };
         // Only the first time, so that it can be tried again.
         if told == 1 { script.fails_at("admit") } else { Ok(()) }
+    }
+
+    async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
+        let container = self.machine.state().containers.get(instance).cloned().ok_or_else(|| absent(instance))?;
+        if container.started.is_none() || container.exit.is_some() {
+            return Err(absent(instance));
+        }
+        let (machine, instance, run) = (self.machine.clone(), instance.clone(), container.launch.run);
+        Ok(program::start(&command, async move {
+            let mut changed = machine.changed.subscribe();
+            let runs = |machine: &Machine| {
+                let state = machine.state();
+                state.containers.get(&instance).is_some_and(|c| c.launch.run == run && c.exit.is_none())
+            };
+            while runs(&machine) && changed.changed().await.is_ok() {}
+        }))
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

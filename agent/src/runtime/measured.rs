@@ -22,7 +22,8 @@ use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
 
 use super::{
-    Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running, Runtime,
+    RuntimeError,
 };
 
 type Operation = [(&'static str, &'static str); 2];
@@ -154,6 +155,10 @@ impl Runtime for Measured {
 
     async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
         self.metrics.time("admit", self.inner.admit(instance, open)).await
+    }
+
+    async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
+        self.metrics.time("exec", self.inner.exec(instance, command)).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

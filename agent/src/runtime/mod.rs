@@ -25,6 +25,7 @@ use crate::configuration::Configuration;
 
 mod access;
 mod allowances;
+mod command;
 pub mod docker;
 pub mod embedded;
 mod failure;
@@ -41,6 +42,7 @@ mod volumes;
 
 pub use access::{Access, Keyring, RegistryCredential};
 pub use allowances::Allowances;
+pub use command::{Command, Input, Output, Resize, Running, WindowSize};
 pub use logs::Rotation;
 
 /// One instance of an app on this node.
@@ -198,6 +200,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// readiness probe begins with them kept out. Does nothing where the node does not say
     /// [`longshore_model::capability::NETWORK_PORTS_READINESS`].
     async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError>;
+
+    /// Starts a command beside the program of a running instance, with the program's user, environment, working directory,
+    /// capabilities and limits. A command that cannot be executed ends with 127 or 126, and says why on its standard error.
+    async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError>;
 
     /// Streams an instance's output; `None` where there never was any.
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore_agent::runtime::{Found, FoundState, InstanceKey, Launch, LogQuery, Runtime};
+use longshore_agent::runtime::{Command, Found, FoundState, InstanceKey, Launch, LogQuery, Running, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::node::{Node, PATIENCE};
 
@@ -221,6 +222,68 @@ pub async fn a_probe_is_put_inside_the_instance_and_what_does_not_run_has_no_ans
     bench.end().await;
 }
 
+/// A command of the demo image's program, without input.
+pub fn command(words: &[&str]) -> Command {
+    let args = std::iter::once("/app").chain(words.iter().copied()).map(str::to_owned).collect();
+    Command { args, env: Vec::new(), stdin: false, terminal: None, timeout: None }
+}
+
+/// All that a command writes to its standard output and error, and its exit code.
+pub async fn read(running: Running) -> (String, String, i32) {
+    let Running { stdin, mut stdout, mut stderr, end, .. } = running;
+    drop(stdin);
+    let (mut out, mut err) = (String::new(), String::new());
+    let read = async { tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err), end) };
+    let (_, _, code) = tokio::time::timeout(PATIENCE, read).await.expect("the command ends");
+    (out, err, code.unwrap())
+}
+
+pub async fn a_command_runs_beside_the_program_and_tells_how_it_ends(bench: impl Bench) {
+    let runtime = bench.runtime();
+    runtime.exec(&key("never"), command(&["exit", "0"])).await.unwrap_err();
+    let launch = bench.started("a", Does::Stays).await;
+    let key = &launch.instance;
+    let printed = read(runtime.exec(key, command(&["print", "1", "out", "err"])).await.unwrap()).await;
+    assert_eq!(printed, ("out\n".to_owned(), "err\n".to_owned(), 0));
+    assert_eq!(read(runtime.exec(key, command(&["exit", "7"])).await.unwrap()).await.2, 7);
+    let mut cat = runtime.exec(key, Command { stdin: true, ..command(&["cat"]) }).await.unwrap();
+    let mut input = cat.stdin.take().unwrap();
+    input.write_all(b"to and fro").await.unwrap();
+    input.shutdown().await.unwrap();
+    drop(input);
+    assert_eq!(read(cat).await, ("to and fro".to_owned(), String::new(), 0));
+    let absent = Command { args: vec!["/no-such-program".to_owned()], ..command(&[]) };
+    let (stdout, stderr, code) = read(runtime.exec(key, absent).await.unwrap()).await;
+    assert_eq!((stdout.as_str(), code), ("", 127), "{stderr}");
+    assert!(stderr.contains("/no-such-program"), "{stderr}");
+    let killed = Command { timeout: Some(Duration::from_millis(300)), ..command(&["sleep"]) };
+    assert_eq!(read(runtime.exec(key, killed).await.unwrap()).await.2, 137);
+    assert!(matches!(bench.found(key).await.unwrap().state, FoundState::Running(_)), "the program does not notice");
+    runtime.stop(key, PATIENCE).await.unwrap();
+    runtime.exec(key, command(&["exit", "0"])).await.unwrap_err();
+    runtime.delete(key).await.unwrap();
+    bench.end().await;
+}
+
+pub async fn a_probe_may_run_a_command(bench: impl Bench) {
+    let runtime = bench.runtime();
+    let probe = |words: &[&str], timeout: &str| -> Probe {
+        serde_json::from_value(json!({ "exec": { "command": words }, "timeout": timeout })).unwrap()
+    };
+    let launch = bench.started("a", Does::Stays).await;
+    let key = &launch.instance;
+    let asked = async |words: &[&str], timeout: &str| runtime.probe(key, &probe(words, timeout)).await.unwrap();
+    assert_eq!(asked(&["/app", "exit", "0"], "30s").await, Answer::passed("exit code 0"));
+    assert_eq!(asked(&["/app", "exit", "3"], "30s").await, Answer::failed("exit code 3"));
+    assert_eq!(asked(&["/app", "print", "1", "all is well"], "30s").await, Answer::passed("exit code 0: all is well"));
+    let absent = asked(&["/no-such-program"], "30s").await;
+    assert!(!absent.passed && absent.message.starts_with("exit code 127: "), "{absent:?}");
+    assert_eq!(asked(&["/app", "sleep"], "300ms").await, Answer::failed("no answer within 300ms"));
+    runtime.delete(key).await.unwrap();
+    runtime.probe(key, &probe(&["/app", "exit", "0"], "30s")).await.unwrap_err();
+    bench.end().await;
+}
+
 pub async fn output_outlives_the_container_and_the_app(bench: impl Bench) {
     let runtime = bench.runtime();
     assert_eq!(bench.lines(&key("a"), None).await, None, "no output where there never was any");
@@ -251,6 +314,8 @@ macro_rules! holds {
             deletion_kills_what_runs_and_leaves_others_alone
             a_call_that_is_dropped_leaves_what_delete_removes
             a_probe_is_put_inside_the_instance_and_what_does_not_run_has_no_answer
+            a_command_runs_beside_the_program_and_tells_how_it_ends
+            a_probe_may_run_a_command
             output_outlives_the_container_and_the_app
         }
     };

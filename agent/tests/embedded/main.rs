@@ -12,6 +12,7 @@
 )]
 
 mod bench;
+mod commands;
 mod confinement;
 mod conformance;
 mod fake;

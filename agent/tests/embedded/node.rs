@@ -65,7 +65,7 @@ impl Backend for Embedded {
         }
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&words).contains(&format!("shim\0{directory}")) {
+            if String::from_utf8_lossy(&words).contains(&format!("\0{directory}")) {
                 found.insert(format!("process {}", process.path().display()));
             }
         }

@@ -1,5 +1,7 @@
 //! All tests, on Podman.
 
+#[path = "../embedded/commands.rs"]
+mod commands;
 #[path = "../embedded/confinement.rs"]
 mod confinement;
 #[path = "../embedded/conformance.rs"]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::names::is_dns_name;
 use super::{Path, Violations, at_most, quoted, span, within};
 use crate::limits;
-use crate::probe::{Action, Header, HttpGet, Probe, TcpSocket};
+use crate::probe::{Action, Exec, Header, HttpGet, Probe, TcpSocket};
 use crate::spec::AppSpec;
 
 /// Headers that say how the message itself is made up, which is the agent's business.
@@ -35,6 +35,7 @@ fn one_probe(probe: &Probe, path: Path<'_>, bad: &mut Violations) {
             let path = path.field("tcp_socket");
             place(host.as_deref(), *port, path, bad);
         }
+        Action::Exec(command) => exec(command, path.field("exec"), bad),
     }
     let timings = [
         ("initial_delay", probe.initial_delay, Duration::ZERO..=limits::MAX_PROBE_PERIOD),
@@ -45,6 +46,22 @@ fn one_probe(probe: &Probe, path: Path<'_>, bad: &mut Violations) {
         span(value, range, path.field(field), bad);
     }
     within(probe.failure_threshold, 1..=limits::MAX_PROBE_THRESHOLD, path.field("failure_threshold"), bad);
+}
+
+fn exec(Exec { command }: &Exec, path: Path<'_>, bad: &mut Violations) {
+    let path = path.field("command");
+    if command.first().is_none_or(String::is_empty) {
+        bad.add(path, "is needed: a program and its arguments, such as [\"/bin/check\", \"--quick\"]");
+    }
+    at_most(command.len(), limits::MAX_PROBE_COMMAND_WORDS, path, bad);
+    let bytes = command.iter().map(String::len).sum::<usize>();
+    if bytes > limits::MAX_PROBE_COMMAND {
+        let limit = limits::MAX_PROBE_COMMAND;
+        bad.add(path, format!("is {bytes} bytes long; at most {limit} are allowed"));
+    }
+    for (index, word) in command.iter().enumerate().filter(|(_, word)| word.contains('\0')) {
+        bad.add(path.index(index), format!("{} has a zero byte in it", quoted(word)));
+    }
 }
 
 fn place(host: Option<&str>, port: u16, path: Path<'_>, bad: &mut Violations) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::order::Work;
-use crate::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
+use crate::probe::{Action, Exec, Header, HttpGet, Probe, Scheme, TcpSocket};
 use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Requests, Ulimit, Volume};
 use crate::targets::Targets;
 
@@ -376,6 +376,18 @@ fn probes_have_limits() {
     assert_eq!(found, ["http_get.http_headers[0].name", "http_get.http_headers[0].value"]);
     let many = vec![header("X", ""); limits::MAX_PROBE_HEADERS + 1];
     assert_eq!(probe_fields(get(|get| get.http_headers = many), |_| {}), ["http_get.http_headers"]);
+}
+
+#[test]
+fn commands_of_probes_have_limits() {
+    let exec = |words: &[&str]| Action::Exec(Exec { command: words.iter().map(|&word| word.to_owned()).collect() });
+    let none: [&str; 0] = [];
+    assert_eq!(probe_fields(exec(&["/check", "", "--quick"]), |_| {}), none);
+    let (long, many) = ("x".repeat(limits::MAX_PROBE_COMMAND), ["/x"; limits::MAX_PROBE_COMMAND_WORDS + 1]);
+    for wrong in [&[][..], &["", "x"], &["/", &long], &many] {
+        assert_eq!(probe_fields(exec(wrong), |_| {}), ["exec.command"]);
+    }
+    assert_eq!(probe_fields(exec(&["/x", "a\0b"]), |_| {}), ["exec.command[1]"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_model::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
+use longshore_model::probe::{Action, Exec, Header, HttpGet, Probe, Scheme, TcpSocket};
 use longshore_model::validate::{Path, Violations};
 
 use super::spec::{port_number, said};
@@ -19,6 +19,7 @@ impl From<&Probe> for v1::Probe {
                 host: host.clone().unwrap_or_default(),
                 port: (*port).into(),
             }),
+            Action::Exec(Exec { command }) => v1::probe::Action::Exec(v1::ExecAction { command: command.clone() }),
         };
         Self {
             action: Some(action),
@@ -41,8 +42,9 @@ impl FromWire<v1::Probe> for Probe {
                 let port = port_number(socket.port, path.field("tcp_socket").field("port"), bad);
                 Some(Action::TcpSocket(TcpSocket { host: said(socket.host), port: port.unwrap_or(1) }))
             }
+            Some(v1::probe::Action::Exec(v1::ExecAction { command })) => Some(Action::Exec(Exec { command })),
             None => {
-                bad.add(path, "needs an `http_get` or a `tcp_socket`");
+                bad.add(path, "needs an `http_get`, a `tcp_socket` or an `exec`");
                 None
             }
         };

@@ -18,7 +18,7 @@ use longshore_model::host_path::NodeRules;
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::node::{NetworkInterface, Node, NodeInfo};
 use longshore_model::order::{JobOrder, Work};
-use longshore_model::probe::{Action, Header, HttpGet, Probe, Scheme, TcpSocket};
+use longshore_model::probe::{Action, Exec, Header, HttpGet, Probe, Scheme, TcpSocket};
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
@@ -139,7 +139,8 @@ fn probe() -> impl Strategy<Value = Probe> {
         |(scheme, host, port, path, http_headers)| Action::HttpGet(HttpGet { scheme, host, port, path, http_headers }),
     );
     let socket = (host(), any::<u16>()).prop_map(|(host, port)| Action::TcpSocket(TcpSocket { host, port }));
-    let action = prop_oneof![get, socket];
+    let exec = vec(any::<String>(), 0..3).prop_map(|command| Action::Exec(Exec { command }));
+    let action = prop_oneof![get, socket, exec];
     (action, span(), span(), span(), 1..=u32::MAX, 1..=u32::MAX).prop_map(
         |(action, initial_delay, period, timeout, success_threshold, failure_threshold)| Probe {
             action,

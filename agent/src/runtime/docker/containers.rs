@@ -18,11 +18,11 @@ use bollard::query_parameters::{
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
-use longshore_model::command;
+use longshore_model::command as commands;
 use longshore_model::failure::FailureReason;
 use longshore_model::health::Answer;
 use longshore_model::name::AppName;
-use longshore_model::probe::Probe;
+use longshore_model::probe::{Action, Probe};
 use longshore_model::spec::Ulimit;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::OwnedMutexGuard;
@@ -36,7 +36,7 @@ use crate::host_path::HostPaths;
 use crate::probe::{self, Network};
 use crate::runtime::layout::Layout;
 use crate::runtime::{
-    Found, FoundState, InstanceKey, Launch, Rotation, RuntimeError, failure, files, removed, volumes,
+    Found, FoundState, InstanceKey, Launch, Rotation, RuntimeError, command, failure, files, removed, volumes,
 };
 
 /// Requests about different containers that the engine gets at once: it is one program for all of them.
@@ -64,8 +64,8 @@ pub(super) struct Containers {
 }
 
 /// A container as the engine lists it.
-struct Listed {
-    id: String,
+pub(super) struct Listed {
+    pub(super) id: String,
     labels: Labels,
 }
 
@@ -91,7 +91,7 @@ impl Containers {
             failure::because(FailureReason::ImageNotFound, message)
         })?;
         let (entrypoint, cmd) = (image.entrypoint.unwrap_or_default(), image.cmd.unwrap_or_default());
-        let argv = command::argv(&launch.spec.command, &launch.spec.args, &entrypoint, &cmd)
+        let argv = commands::argv(&launch.spec.command, &launch.spec.args, &entrypoint, &cmd)
             .map_err(|error| failure::because(FailureReason::CommandNotFound, error.to_string()))?;
         let (layout, instance, spec) = (self.layout.clone(), launch.instance.clone(), Arc::clone(&launch.spec));
         let configuration = Arc::clone(&launch.configuration);
@@ -268,6 +268,9 @@ impl Containers {
 
     /// As [`crate::runtime::Runtime::probe`].
     pub(super) async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {
+        if let Action::Exec(exec) = &probe.action {
+            return command::probe(exec, probe.timeout, async |command| self.exec(instance, command).await).await;
+        }
         let docker = self.engine.client().await?;
         let id = self.newest(&docker, instance).await?.id;
         let pid = running_pid(&self.inspect(&docker, &id).await?)?;
@@ -351,12 +354,12 @@ impl Containers {
         Ok(runs)
     }
 
-    async fn newest(&self, docker: &Docker, instance: &InstanceKey) -> Result<Listed, RuntimeError> {
+    pub(super) async fn newest(&self, docker: &Docker, instance: &InstanceKey) -> Result<Listed, RuntimeError> {
         let newest = self.runs(docker, instance).await?.into_iter().next();
         newest.ok_or_else(|| failure::other(format!("{}-{} has no container", instance.app, instance.index)))
     }
 
-    async fn inspect(&self, docker: &Docker, id: &str) -> Result<ContainerInspectResponse, RuntimeError> {
+    pub(super) async fn inspect(&self, docker: &Docker, id: &str) -> Result<ContainerInspectResponse, RuntimeError> {
         let container = look(docker, id).await;
         container.map_err(|error| self.engine.failed("looking at the container", &error))
     }
@@ -476,7 +479,7 @@ async fn look(docker: &Docker, id: &str) -> Result<ContainerInspectResponse, Err
 }
 
 /// The first process of a container that runs.
-fn running_pid(container: &ContainerInspectResponse) -> Result<i64, RuntimeError> {
+pub(super) fn running_pid(container: &ContainerInspectResponse) -> Result<i64, RuntimeError> {
     let pid = container.state.as_ref().filter(|_| is_running(container)).and_then(|state| state.pid);
     pid.filter(|pid| *pid > 0).ok_or_else(|| failure::other("the container does not run"))
 }

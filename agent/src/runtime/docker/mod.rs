@@ -25,14 +25,15 @@ use super::image::{ImageStore, RegistryConfig};
 use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
-    Access, Allowances, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime,
-    RuntimeError, failure, files, owner, removed, volumes,
+    Access, Allowances, Command, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
+    Runtime, RuntimeError, failure, files, owner, removed, volumes,
 };
 use crate::durable;
 use crate::host_path::HostPaths;
 
 mod containers;
 mod engine;
+mod exec;
 mod images;
 mod kernel_log;
 mod output;
@@ -102,6 +103,7 @@ impl DockerRuntime {
         }
         remember(&layout, &settings)?;
         removed::sweep(&layout, Timestamp::now()).map_err(|e| failure::io("removing old output", e))?;
+        exec::kill_leftovers(&settings.node_uid);
         let images = ImageStore::open(layout.images(), registry)?;
         let engine = Arc::new(Engine::new(settings.address.clone()));
         let containers = Arc::new(Containers {
@@ -230,6 +232,7 @@ impl Runtime for DockerRuntime {
             capability::CONTAINER_DNS,
             capability::SECURITY_CAPABILITIES,
             capability::PROBES,
+            capability::PROBES_EXEC,
         ];
         let perhaps = [
             (facts.limits_cpu, capability::RESOURCES_CPU),
@@ -293,6 +296,10 @@ impl Runtime for DockerRuntime {
     /// The engine leads ports into containers from their start to their end, and knows no readiness.
     async fn admit(&self, _: &InstanceKey, _: bool) -> Result<(), RuntimeError> {
         Ok(())
+    }
+
+    async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
+        self.containers.exec(instance, command).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

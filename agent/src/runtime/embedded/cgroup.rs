@@ -82,6 +82,50 @@ impl fmt::Display for CgroupPath {
     }
 }
 
+/// The cgroup of one command, below that of its container.
+#[derive(Debug)]
+pub(super) struct SubGroup {
+    name: String,
+    directories: Vec<PathBuf>,
+}
+
+impl SubGroup {
+    /// The one of this name, whether it exists or not.
+    pub(super) fn of(container: &CgroupPath, name: &str) -> io::Result<Self> {
+        if !is_segment(name) {
+            return Err(io::Error::other(format!("{name:?} cannot be a cgroup's name")));
+        }
+        let directories = container.directories()?.into_iter().map(|directory| directory.join(name)).collect();
+        Ok(Self { name: name.to_owned(), directories })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes it where the container library must not: with version 2 that would hand controllers down to it, and a cgroup
+    /// that does so may have no processes of its own, as the container's has.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        if !is_unified() {
+            return Ok(());
+        }
+        self.directories.iter().try_for_each(|directory| match fs::create_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        })
+    }
+
+    /// Kills every process in it; some may be dying still when it returns.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        self.directories.iter().try_for_each(|directory| kill_all(directory))
+    }
+
+    /// Removes it; an error as long as something in it lives.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        self.directories.iter().try_for_each(|directory| remove_group(directory))
+    }
+}
+
 /// Mount points of all cgroup hierarchies, v1 and v2.
 pub(super) fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;

@@ -22,7 +22,7 @@ use crate::runtime::RuntimeError;
 /// Longest path that a socket's address holds.
 const MAX_SOCKET_PATH: usize = 100;
 /// Longest answer, in bytes: a sentence, a command's name and a path.
-const MAX_ANSWER: u64 = 128 * 1024;
+pub(super) const MAX_ANSWER: u64 = 128 * 1024;
 /// How long a shim may take to go after the container has, or after it was killed.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// First pause between two looks at a lock; doubled up to [`MAX_POLL`].
@@ -167,7 +167,7 @@ async fn converse(container: &Path, command: Command) -> io::Result<Heard> {
     Ok(answer.map_or(Heard::Gone, Heard::Answer))
 }
 
-async fn connect(container: &Path) -> io::Result<UnixStream> {
+pub(super) async fn connect(container: &Path) -> io::Result<UnixStream> {
     let path = container.join(SOCKET);
     if path.as_os_str().len() <= MAX_SOCKET_PATH {
         return UnixStream::connect(path).await;

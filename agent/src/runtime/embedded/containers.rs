@@ -15,7 +15,7 @@ use longshore_model::app::InstanceExit;
 use longshore_model::health;
 use longshore_model::limits;
 use longshore_model::name::AppName;
-use longshore_model::probe::Probe;
+use longshore_model::probe::{Action, Probe};
 use longshore_model::spec::Network;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
@@ -28,10 +28,12 @@ use super::layout::{self, Layout};
 use super::lock::KeptOut;
 use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
-use super::{failure, files, owner, removed, sweep, volumes};
+use super::{exec, failure, files, owner, removed, sweep, volumes};
 use crate::host_path::HostPaths;
 use crate::probe;
-use crate::runtime::{Allowances, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, RuntimeError};
+use crate::runtime::{
+    Allowances, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, Running, RuntimeError, command,
+};
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
 pub(super) const LOST: i32 = 128 + Signal::SIGKILL as i32;
@@ -242,6 +244,7 @@ impl Containers {
             host_aliases: spec.host_aliases.clone(),
             dns: spec.dns_config.clone(),
             has_secret_env: !launch.secret_env.is_empty(),
+            runs_commands: true,
         })
     }
 
@@ -271,7 +274,9 @@ impl Containers {
             // So short a life that its end came first.
             Heard::Answer(Answer::Done(State::Exited(exit))) => Ok(exit.time),
             Heard::Answer(Answer::Done(State::Failed(why)) | Answer::Refused(why)) => Err(why.into()),
-            Heard::Answer(Answer::Done(State::Created)) => Err(failure::other("the container was not started")),
+            Heard::Answer(Answer::Done(State::Created) | Answer::Begun | Answer::Ended(_)) => {
+                Err(failure::other("the container was not started"))
+            }
             Heard::Silence => {
                 self.force(&container).await?;
                 let seconds = patience.as_secs();
@@ -307,7 +312,7 @@ impl Containers {
             return Ok(());
         }
         match self.ask(&container, Command::Ports { open }, Some(self.settings.patience.ports)).await? {
-            Heard::Answer(Answer::Done(_)) | Heard::Gone => Ok(()),
+            Heard::Answer(Answer::Done(_) | Answer::Begun | Answer::Ended(_)) | Heard::Gone => Ok(()),
             Heard::Answer(Answer::Refused(why)) => Err(why.into()),
             Heard::Silence => Err(failure::other("the container's shim does not answer")),
         }
@@ -396,6 +401,9 @@ impl Containers {
 
     /// As [`crate::runtime::Runtime::probe`].
     pub(super) async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<health::Answer, RuntimeError> {
+        if let Action::Exec(exec) = &probe.action {
+            return command::probe(exec, probe.timeout, async |command| self.exec(instance, command).await).await;
+        }
         let container = self.newest(instance)?;
         // The shim lives in the container's network.
         let network = super::lock::network_of_holder(&container.join(layout::LOCK));
@@ -403,6 +411,15 @@ impl Containers {
         let network = network.ok_or_else(|| failure::other("the container's shim is gone"))?;
         let network = probe::Network::of(network).map_err(|e| failure::io("looking at the container's network", e))?;
         Ok(probe::ask(probe, network).await)
+    }
+
+    /// As [`crate::runtime::Runtime::exec`].
+    pub(super) async fn exec(
+        &self,
+        instance: &InstanceKey,
+        command: crate::runtime::Command,
+    ) -> Result<Running, RuntimeError> {
+        exec::exec(&self.newest(instance)?, command, self.settings.patience.start).await
     }
 
     /// As [`crate::runtime::Runtime::logs`].

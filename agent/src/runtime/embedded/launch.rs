@@ -106,6 +106,9 @@ pub(super) struct LaunchFile {
     /// Whether standard input has variables from secrets, as JSON of pairs: those must not be in this file.
     #[serde(default)]
     pub(super) has_secret_env: bool,
+    /// Whether its shim can run commands beside the program; those of the first agents cannot.
+    #[serde(default)]
+    pub(super) runs_commands: bool,
 }
 
 fn default_shm_size() -> u64 {
@@ -134,6 +137,8 @@ pub(super) struct Label {
     #[serde(default)]
     pub(super) waits_for_readiness: bool,
     pub(super) cgroup: CgroupPath,
+    #[serde(default)]
+    pub(super) runs_commands: bool,
 }
 
 impl Label {

@@ -21,14 +21,17 @@ use tokio::task::AbortHandle;
 
 use super::image::{ImageStore, RegistryConfig};
 use super::{
-    Access, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Runtime, RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running, Runtime,
+    RuntimeError,
 };
 use super::{failure, files, layout, logs, owner, privileges, removed, volumes};
 
 mod cgroup;
 mod client;
 mod containers;
+mod descriptors;
 mod egress;
+mod exec;
 mod launch;
 mod lock;
 mod oci;
@@ -37,6 +40,7 @@ pub mod shim;
 mod state;
 mod sweep;
 mod sys;
+mod terminal;
 mod user;
 
 pub use client::Patience;
@@ -188,6 +192,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
         self.containers.admit(instance, open).await
+    }
+
+    async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
+        self.containers.exec(instance, command).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

@@ -313,6 +313,7 @@ mod tests {
             host_aliases: vec![],
             dns: DnsConfig::default(),
             has_secret_env: false,
+            runs_commands: true,
         }
     }
 

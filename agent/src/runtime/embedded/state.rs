@@ -53,7 +53,7 @@ impl From<Failure> for RuntimeError {
 }
 
 /// A command to a shim: one per connection, one line of JSON, answered by one line of [`Answer`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Command {
     /// Run the program of a created container.
@@ -67,6 +67,23 @@ pub(super) enum Command {
         /// Which of the two.
         open: bool,
     },
+    /// Run a command beside the container's program. Its streams, or the socket that takes its terminal, come with the
+    /// message; it is answered by [`Answer::Begun`] first, and the command is killed when the connection ends.
+    Exec(Exec),
+}
+
+/// A command beside the container's program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Exec {
+    /// What to execute.
+    pub(super) args: Vec<String>,
+    /// Variables beside the program's, or instead of them.
+    pub(super) env: Vec<(String, String)>,
+    /// Columns and rows of its terminal, if it is to have one.
+    pub(super) terminal: Option<(u16, u16)>,
+    /// When it is killed in any case.
+    pub(super) timeout_ms: Option<u64>,
 }
 
 /// A shim's answer: the state after the command, or why there is none.
@@ -77,6 +94,10 @@ pub(super) enum Answer {
     Done(State),
     /// It was not.
     Refused(Failure),
+    /// The command runs.
+    Begun,
+    /// The command has ended with this exit code, and nothing that it started is left.
+    Ended(i32),
 }
 
 /// The state of a container; `None` if its shim never wrote one that can be read.

@@ -1,12 +1,15 @@
 //! The few system calls that have no safe wrapper.
 #![allow(unsafe_code, reason = "the kernel's interface is all there is; each call states why it is sound")]
 
+use std::fs::File;
+use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use tokio::io::unix::AsyncFd;
 
 /// Brings up `lo` of the network namespace of the calling thread.
 pub(super) fn loopback_up() -> nix::Result<()> {
@@ -18,6 +21,12 @@ pub(super) fn loopback_up() -> nix::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the descriptor is open, SIOCSIFFLAGS reads an `ifreq` with a terminated name, and ours outlives the call.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }).map(drop)
+}
+
+/// Lets the event loop watch an open file.
+pub(super) fn watch(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a `File` has one descriptor from its making to its drop, which is what is asked of it.
+    Ok(unsafe { AsyncFd::register(file) }?)
 }
 
 /// Gives the calling process the signal dispositions that a program expects at its start.

@@ -20,6 +20,7 @@ use super::super::failure;
 use super::super::seccomp::Filter;
 use super::super::state::Failure;
 use super::super::sys;
+use super::pty::Pty;
 use super::ulimits;
 use crate::runtime::RuntimeError;
 
@@ -39,6 +40,8 @@ pub(super) struct Exec {
     pub(super) ulimits: Vec<Ulimit>,
     /// What the program runs under.
     pub(super) filter: Option<Filter>,
+    /// The terminal that it has instead of the streams of this process.
+    pub(super) terminal: Option<Pty>,
     /// Takes a [`Failure`] as JSON.
     pub(super) report: Rc<File>,
 }
@@ -79,6 +82,9 @@ impl Exec {
         sys::default_signals().map_err(|e| failure::io("resetting signals", e))?;
         // Here and not by the library, which would have to make the rest of the container under them.
         ulimits::set(&self.ulimits)?;
+        if let Some(terminal) = &self.terminal {
+            terminal.take().map_err(|e| failure::io("opening a terminal in the container", e))?;
+        }
         if let Some(filter) = &self.filter {
             // Last of all: the filter has to allow only what the program may do, and what tells of its absence.
             filter.install().map_err(|e| failure::other(format!("the filter of system calls is not taken: {e}")))?;

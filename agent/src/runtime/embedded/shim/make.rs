@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, Read};
-use std::path::Path;
 use std::rc::Rc;
 
 use libcontainer::container::Container;
@@ -27,6 +26,7 @@ use super::executor::Exec;
 use super::ports::{self, Bound};
 use super::rootfs;
 use super::ulimits;
+use super::{CONTAINER, LIBRARY, first_error};
 use crate::runtime::RuntimeError;
 
 /// Descriptors that a shim asks for: two per proxied connection, and some to spare.
@@ -121,11 +121,11 @@ fn create(
     let report = Rc::new(File::from(std::os::fd::OwnedFd::from(exec_writer)));
     let env = launch.env.iter().chain(secret_env).cloned().collect();
     let (args, ulimits) = (launch.args.clone(), launch.ulimits.clone());
-    let executor = Exec { args, env, ulimits, filter, report };
-    fs::create_dir_all("oci").map_err(|e| failure::io("making the library's directory", e))?;
+    let executor = Exec { args, env, ulimits, filter, report, terminal: None };
+    fs::create_dir_all(LIBRARY).map_err(|e| failure::io("making the library's directory", e))?;
     // The builder and with it our end of the pipes is dropped with this statement.
-    let built = ContainerBuilder::new("c".to_owned(), SyscallType::default())
-        .with_root_path("oci")
+    let built = ContainerBuilder::new(CONTAINER.to_owned(), SyscallType::default())
+        .with_root_path(LIBRARY)
         .map(|builder| {
             builder.with_executor(executor).with_stdin(stdin).with_stdout(stdout_writer).with_stderr(stderr_writer)
         })
@@ -136,7 +136,7 @@ fn create(
         let _ = exec.take(64 * 1024).read_to_end(&mut said);
         match serde_json::from_slice::<Failure>(&said) {
             Ok(said) => said.into(),
-            Err(_) => failure::other(first_error(Path::new(SHIM_LOG)).unwrap_or_else(|| error.to_string())),
+            Err(_) => failure::other(cause().unwrap_or_else(|| error.to_string())),
         }
     };
     let container = built.map_err(|error| explain(&error, &mut exec))?;
@@ -144,11 +144,10 @@ fn create(
     Ok(Made { container, init: Pid::from_raw(init.as_raw()), stdout, stderr, exec, ports })
 }
 
-/// The first error in the shim's log: the cause, of which all later ones are consequences.
-fn first_error(log: &Path) -> Option<String> {
-    let text = fs::read_to_string(log).ok()?;
-    let line = text.lines().find_map(|line| line.split_once(" ERROR ").map(|(_, rest)| rest))?;
-    Some(format!("the container could not be made: {}", line.trim()))
+/// Why the library could not make the container, by the shim's log.
+fn cause() -> Option<String> {
+    let text = fs::read_to_string(SHIM_LOG).ok()?;
+    first_error(&text).map(|cause| format!("the container could not be made: {cause}"))
 }
 
 /// Moves the shim into a network namespace of its own, with `lo` up and perhaps a way out.

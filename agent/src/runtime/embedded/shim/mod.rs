@@ -3,16 +3,20 @@
 //! It makes the container while it still has one thread, since the container library must not be used otherwise, and
 //! then holds the container's output, ports and exit until the end.
 
+mod commands;
 mod devices;
 mod executor;
 mod make;
 mod ports;
 mod proxy;
+mod pty;
 mod resolver;
 pub(super) mod rootfs;
 mod serve;
+mod tenant;
 mod ulimits;
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -33,14 +37,31 @@ use crate::runtime::RuntimeError;
 /// First word of the command line by which the agent's program becomes a shim; the second is the container's directory.
 pub const COMMAND: &str = "shim";
 
+/// The container library's directory below the container's.
+const LIBRARY: &str = "oci";
+/// What the container library calls the container: there is one of it in its directory.
+const CONTAINER: &str = "c";
 /// What the process is called; the kernel keeps 15 characters.
 const NAME: &str = "longshore-shim";
+
+/// What this program does instead of being the agent, when its command line begins with one of the shim's words; with the
+/// container's directory behind it.
+#[must_use]
+pub fn main_of(word: &OsStr) -> Option<fn(&Path) -> ExitCode> {
+    if word == COMMAND {
+        Some(main)
+    } else if word == tenant::COMMAND {
+        Some(tenant::main)
+    } else {
+        None
+    }
+}
 
 /// Runs the shim of the container in `directory`. Call it before any thread exists.
 ///
 /// Writes one line to standard output when the container is made or could not be; returns when the container has
 /// ended.
-pub fn main(directory: &Path) -> ExitCode {
+fn main(directory: &Path) -> ExitCode {
     match run(directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -90,7 +111,12 @@ fn run(directory: &Path) -> Result<(), RuntimeError> {
         .build()
         .map_err(|e| failure::io("starting the shim's event loop", e))
         .inspect_err(|_| abandon(&launch))?;
-    runtime.block_on(serve::until_exit(&launch, made, socket))
+    runtime.block_on(serve::until_exit(&launch, secret_env, made, socket))
+}
+
+/// The first error in a log: the cause, of which all later ones are consequences.
+fn first_error(log: &str) -> Option<&str> {
+    log.lines().find_map(|line| line.split_once(" ERROR ").map(|(_, rest)| rest.trim()))
 }
 
 /// Removes what a container that was not made has left.

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +23,8 @@ use tokio::time::timeout;
 use super::super::launch::LaunchFile;
 use super::super::logs::{LogWriter, Splitter};
 use super::super::state::{Answer, Command, Failure, State};
-use super::super::{cgroup, egress, failure};
+use super::super::{cgroup, descriptors, egress, failure};
+use super::commands::Commands;
 use super::make::Made;
 use super::ports::Bound;
 use super::proxy::Proxy;
@@ -34,19 +35,24 @@ use crate::runtime::RuntimeError;
 const COMMANDS: usize = 8;
 /// Connections at a time: one per waiter and command, with room for a restarted agent's beside the old one's.
 const MAX_CONNECTIONS: usize = 64;
-/// Longest command, in bytes.
-const MAX_COMMAND: u64 = 4096;
+/// Longest command, in bytes: words and variables of one to run beside the program.
+const MAX_COMMAND: usize = 1024 * 1024;
 /// Bytes read from the container at once.
 const READ_SIZE: usize = 16 * 1024;
 /// How long a peer may take to send its command or to read the last answer.
-const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long output may still come after the container's last process has ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Request = (Command, oneshot::Sender<Answer>);
 
 /// Serves the container until it has ended and all who wait were told.
-pub(super) async fn until_exit(launch: &LaunchFile, made: Made, socket: StdListener) -> Result<(), RuntimeError> {
+pub(super) async fn until_exit(
+    launch: &LaunchFile,
+    secret_env: Vec<(String, String)>,
+    made: Made,
+    socket: StdListener,
+) -> Result<(), RuntimeError> {
     let fail = |e| failure::io("setting up the shim", e);
     let mut children = signal(SignalKind::child()).map_err(fail)?;
     let writer = LogWriter::open(&launch.logs, launch.rotation).map_err(|e| failure::io("opening the output", e))?;
@@ -60,7 +66,8 @@ pub(super) async fn until_exit(launch: &LaunchFile, made: Made, socket: StdListe
     let (ended, _) = watch::channel(None);
     socket.set_nonblocking(true).map_err(fail)?;
     let listener = UnixListener::from_std(socket).map_err(fail)?;
-    let mut peers = tokio::spawn(accept(listener, requests, ended.clone()));
+    let commands = Arc::new(Commands::new(launch, secret_env).map_err(fail)?);
+    let mut peers = tokio::spawn(accept(listener, Desk { requests, ended: ended.clone(), commands }));
     let mut life = Life {
         container: made.container,
         init: made.init,
@@ -141,7 +148,7 @@ impl Life {
             Command::Kill(number) => self.kill(number),
             Command::Ports { open } => self.set_open(open),
             // Answered by the connection itself.
-            Command::Wait => Ok(()),
+            Command::Wait | Command::Exec(_) => Ok(()),
         };
         match done {
             Ok(()) => Answer::Done(self.state.clone()),
@@ -251,16 +258,16 @@ async fn copy(mut pipe: pipe::Receiver, mut splitter: Splitter, writer: Arc<Mute
 }
 
 /// Takes connections until the container has ended and every answer was written.
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>, ended: watch::Sender<Option<State>>) {
+async fn accept(listener: UnixListener, desk: Desk) {
     let mut peers = JoinSet::new();
-    let mut end = ended.subscribe();
+    let mut end = desk.ended.subscribe();
     loop {
         tokio::select! {
             _ = end.wait_for(Option::is_some) => break,
             Some(_) = peers.join_next(), if !peers.is_empty() => {}
             accepted = listener.accept(), if peers.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    peers.spawn(converse(stream, requests.clone(), ended.subscribe()));
+                    peers.spawn(converse(stream, desk.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the shim's socket failed");
@@ -272,15 +279,23 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>, ended: 
     while peers.join_next().await.is_some() {}
 }
 
+/// What peers need to have their commands obeyed.
+#[derive(Clone)]
+struct Desk {
+    requests: mpsc::Sender<Request>,
+    ended: watch::Sender<Option<State>>,
+    commands: Arc<Commands>,
+}
+
 /// Reads one command and writes its answer. A peer that leaves or is silent costs nothing more.
-async fn converse(stream: UnixStream, requests: mpsc::Sender<Request>, mut ended: watch::Receiver<Option<State>>) {
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::with_capacity(256, read.take(MAX_COMMAND));
-    let mut line = String::new();
-    if !matches!(timeout(PEER_TIMEOUT, read.read_line(&mut line)).await, Ok(Ok(length)) if length > 0) {
+async fn converse(stream: UnixStream, Desk { requests, ended, commands }: Desk) {
+    let Ok(Ok((line, files))) = timeout(PEER_TIMEOUT, descriptors::receive(&stream, MAX_COMMAND)).await else { return };
+    if line.is_empty() {
         return;
     }
-    let answer = match serde_json::from_str(&line) {
+    let mut ended = ended.subscribe();
+    let (mut read, mut write) = stream.into_split();
+    let answer = match serde_json::from_slice(&line) {
         Err(error) => Answer::Refused(failure::other(format!("not a command: {error}")).into()),
         Ok(Command::Wait) => {
             let mut rest = [0; 1];
@@ -295,15 +310,23 @@ async fn converse(stream: UnixStream, requests: mpsc::Sender<Request>, mut ended
         }
         Ok(command) => {
             let (answer, answered) = oneshot::channel();
+            let exec = if let Command::Exec(exec) = &command { Some(exec.clone()) } else { None };
             if requests.send((command, answer)).await.is_err() {
                 return;
             }
-            tokio::select! {
+            let answer = tokio::select! {
                 Ok(answer) = answered => answer,
                 ended = ended.wait_for(Option::is_some) => match ended.ok().and_then(|state| state.clone()) {
                     Some(state) => Answer::Done(state),
                     None => return,
                 },
+            };
+            match (exec, answer) {
+                (Some(exec), Answer::Done(State::Running { .. })) => {
+                    return commands.run(exec, files, read, write).await;
+                }
+                (Some(_), Answer::Done(_)) => Answer::Refused(failure::other("the container does not run").into()),
+                (_, answer) => answer,
             }
         }
     };
