@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "longshore/v1/agent.proto",
     "longshore/v1/app.proto",
     "longshore/v1/audit.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 10] = [
     "longshore/v1/node.proto",
     "longshore/v1/registry.proto",
     "longshore/v1/spec.proto",
+    "longshore/v1/template.proto",
     "longshore/v1/user.proto",
 ];
 

@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// Secrets: named sets of values that nobody sees, and that apps get as environment or as files.
     #[command(subcommand)]
     Secret(commands::secret::Secret),
+    /// Templates: named and versioned specs, for jobs to be made of.
+    #[command(subcommand)]
+    Template(commands::template::Template),
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),

@@ -11,6 +11,7 @@ use longshore_proto::v1::job_service_client::JobServiceClient;
 use longshore_proto::v1::node_service_client::NodeServiceClient;
 use longshore_proto::v1::registry_credential_service_client::RegistryCredentialServiceClient;
 use longshore_proto::v1::secret_service_client::SecretServiceClient;
+use longshore_proto::v1::template_service_client::TemplateServiceClient;
 use longshore_proto::v1::user_service_client::UserServiceClient;
 use longshore_tls::{Credentials, KeepAlive};
 use tonic::Request;
@@ -42,6 +43,8 @@ pub(crate) struct Client {
     pub(crate) registries: RegistryCredentialServiceClient<Channel>,
     /// Config maps.
     pub(crate) config_maps: ConfigMapServiceClient<Channel>,
+    /// Templates.
+    pub(crate) templates: TemplateServiceClient<Channel>,
     /// Secrets.
     pub(crate) secrets: SecretServiceClient<Channel>,
 }
@@ -87,6 +90,7 @@ impl Client {
             users: UserServiceClient::new(channel.clone()),
             registries: RegistryCredentialServiceClient::new(channel.clone()),
             config_maps: ConfigMapServiceClient::new(channel.clone()),
+            templates: TemplateServiceClient::new(channel.clone()),
             secrets: SecretServiceClient::new(channel),
         }
     }

@@ -13,11 +13,12 @@ use longshore_model::order::{JobOrder, Work};
 use longshore_model::probe::Probe;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, Network, Resources, RestartPolicy,
-    Startup, Ulimit, Volume,
+    AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, ImageSource, Network, Resources,
+    RestartPolicy, Startup, Ulimit, Volume,
 };
 use longshore_model::targets::Targets;
 use longshore_model::validate::{Path as PathOf, Violation, Violations};
+use longshore_proto::{convert, v1};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 
@@ -31,6 +32,8 @@ struct JobFile {
     #[serde(default)]
     kind: JobKind,
     app: Option<AppName>,
+    /// What the job is made of; `spec` then has what is otherwise.
+    template: Option<TemplateText>,
     spec: Option<SpecText>,
     targets: Option<Targets>,
     #[serde(default)]
@@ -43,12 +46,29 @@ fn default_timeout() -> Duration {
     limits::DEFAULT_TIMEOUT
 }
 
-/// An [`AppSpec`] whose command and args may be strings.
+/// Which version of a template is meant.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SpecText {
+struct TemplateText {
     name: String,
-    image: Image,
+    #[serde(default, with = "longshore_model::quantity::optional_text")]
+    version: Option<String>,
+    alias: Option<String>,
+}
+
+impl From<TemplateText> for v1::TemplateReference {
+    fn from(text: TemplateText) -> Self {
+        let (version, alias) = (text.version.unwrap_or_default(), text.alias.unwrap_or_default());
+        Self { name: text.name, version, alias }
+    }
+}
+
+/// An [`AppSpec`] whose command and args may be strings, and of which anything may be left out.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SpecText {
+    name: Option<String>,
+    image: Option<Image>,
     #[serde(default)]
     command: Words,
     #[serde(default)]
@@ -57,18 +77,13 @@ struct SpecText {
     env: Vec<EnvVar>,
     #[serde(default)]
     env_from: Vec<EnvFrom>,
-    #[serde(default)]
-    resources: Resources,
-    #[serde(default)]
-    restart_policy: RestartPolicy,
-    #[serde(default = "one")]
-    instances: u32,
+    resources: Option<Resources>,
+    restart_policy: Option<RestartPolicy>,
+    instances: Option<u32>,
     #[serde(default)]
     volumes: Vec<Volume>,
-    #[serde(default)]
-    network: Network,
-    #[serde(default)]
-    startup: Startup,
+    network: Option<Network>,
+    startup: Option<Startup>,
     #[serde(default)]
     liveness_probe: Option<Probe>,
     #[serde(default)]
@@ -96,29 +111,62 @@ struct SpecText {
     devices: Vec<Device>,
     #[serde(default)]
     host_aliases: Vec<HostAlias>,
-    #[serde(default)]
-    dns_config: DnsConfig,
+    dns_config: Option<DnsConfig>,
 }
 
-fn one() -> u32 {
-    1
-}
+impl SpecText {
+    /// The whole of a spec; `None`, with what is wrong added, where it is not whole.
+    pub(crate) fn whole(self, path: PathOf<'_>, bad: &mut Violations) -> Option<AppSpec> {
+        if self.name.is_none() {
+            bad.add(path.field("name"), "is missing");
+        }
+        if self.image.is_none() {
+            bad.add(path.field("image"), "is missing");
+        }
+        let is_whole = self.name.is_some() && self.image.is_some();
+        is_whole.then(|| self.filled())
+    }
 
-impl From<SpecText> for AppSpec {
-    fn from(text: SpecText) -> Self {
-        Self {
-            name: text.name,
-            image: text.image,
+    /// What it says otherwise than a template: the wire, unlike the model, can leave out whatever has a default.
+    fn overrides(self) -> v1::AppSpec {
+        let has_image = self.image.is_some();
+        let [resources, restart_policy, instances] =
+            [self.resources.is_some(), self.restart_policy.is_some(), self.instances.is_some()];
+        let [network, startup, dns_config] =
+            [self.network.is_some(), self.startup.is_some(), self.dns_config.is_some()];
+        let mut spec = v1::AppSpec::from(&self.filled());
+        spec.image = spec.image.filter(|_| has_image);
+        spec.resources = spec.resources.filter(|_| resources);
+        spec.network = spec.network.filter(|_| network);
+        spec.startup = spec.startup.filter(|_| startup);
+        spec.dns_config = spec.dns_config.filter(|_| dns_config);
+        spec.capabilities = spec.capabilities.filter(|given| *given != v1::Capabilities::default());
+        if !restart_policy {
+            spec.restart_policy = v1::RestartPolicy::Unspecified.into();
+        }
+        if !instances {
+            spec.instances = 0;
+        }
+        spec
+    }
+
+    /// The spec with stand-ins for a name and an image that were left out, and defaults for all else.
+    fn filled(self) -> AppSpec {
+        let text = self;
+        let nowhere = ImageSource::Reference(String::new());
+        AppSpec {
+            name: text.name.unwrap_or_default(),
+            image: text.image.unwrap_or(Image { source: nowhere, pull_policy: None, credential: None }),
             command: text.command.0,
             args: text.args.0,
             env: text.env,
             env_from: text.env_from,
-            resources: text.resources,
-            restart_policy: text.restart_policy,
-            instances: text.instances,
+            resources: text.resources.unwrap_or_default(),
+            restart_policy: text.restart_policy.unwrap_or_default(),
+            instances: text.instances.unwrap_or(1),
             volumes: text.volumes,
-            network: text.network,
-            startup: text.startup,
+            network: text.network.unwrap_or_default(),
+            startup: text.startup.unwrap_or_default(),
             liveness_probe: text.liveness_probe,
             readiness_probe: text.readiness_probe,
             privileged: text.privileged,
@@ -134,7 +182,7 @@ impl From<SpecText> for AppSpec {
             shm_size: text.shm_size,
             devices: text.devices,
             host_aliases: text.host_aliases,
-            dns_config: text.dns_config,
+            dns_config: text.dns_config.unwrap_or_default(),
         }
     }
 }
@@ -180,21 +228,57 @@ impl<'de> Deserialize<'de> for Words {
 /// # Errors
 ///
 /// One sentence that begins with `name:line:column`, or with `name` alone where a part is missing or misplaced.
-pub(crate) fn parse(name: &str, text: &str) -> Result<JobOrder, String> {
-    let file: JobFile = serde_saphyr::from_str(text).map_err(|error| explain(name, &error))?;
+pub(crate) fn parse(name: &str, text: &str) -> Result<v1::CreateJobRequest, String> {
+    let file: JobFile = read(name, text)?;
     let mut bad = Violations::default();
     if file.targets.is_none() && !file.kind.needs_app() {
         bad.add(PathOf::Root.field("targets"), "is missing");
     }
-    let work = Work::of(file.kind, file.app, file.spec.map(AppSpec::from), PathOf::Root, &mut bad);
-    let whole = |violation: &Violation| format!("{}: {}", yaml_path(&violation.field), violation.description);
-    match work {
-        Some(work) if bad.0.is_empty() => {
-            let targets = file.targets.unwrap_or_default();
-            Ok(JobOrder { work, targets, rollout: file.rollout, timeout: file.timeout })
-        }
-        _ => Err(format!("{name}: {}", bad.0.iter().map(whole).collect::<Vec<_>>().join("; "))),
+    let (targets, rollout, timeout) = (file.targets.unwrap_or_default(), file.rollout, file.timeout);
+    if let Some(template) = file.template {
+        wrong(name, &bad)?;
+        return Ok(v1::CreateJobRequest {
+            kind: v1::JobKind::from(file.kind).into(),
+            app_name: file.app.map(String::from).unwrap_or_default(),
+            template: Some(template.into()),
+            spec: file.spec.map(SpecText::overrides),
+            targets: Some(v1::Targets::from(&targets)),
+            rollout: Some(rollout.into()),
+            timeout: Some(convert::duration(timeout)),
+            ..Default::default()
+        });
     }
+    let spec = match file.spec {
+        Some(spec) => match spec.whole(PathOf::Root.field("spec"), &mut bad) {
+            Some(spec) => Some(spec),
+            None => return Err(wrong(name, &bad).err().unwrap_or_default()),
+        },
+        None => None,
+    };
+    let work = Work::of(file.kind, file.app, spec, PathOf::Root, &mut bad);
+    wrong(name, &bad)?;
+    match work {
+        Some(work) => Ok(v1::CreateJobRequest::from(&JobOrder { work, targets, rollout, timeout })),
+        None => Err(format!("{name}: is no job")),
+    }
+}
+
+/// Reads a file of YAML.
+///
+/// # Errors
+///
+/// One sentence with the place of the mistake.
+pub(crate) fn read<T: de::DeserializeOwned>(name: &str, text: &str) -> Result<T, String> {
+    serde_saphyr::from_str(text).map_err(|error| explain(name, &error))
+}
+
+/// All that is wrong with a file, as one sentence, if something is.
+pub(crate) fn wrong(name: &str, bad: &Violations) -> Result<(), String> {
+    if bad.0.is_empty() {
+        return Ok(());
+    }
+    let whole = |violation: &Violation| format!("{}: {}", yaml_path(&violation.field), violation.description);
+    Err(format!("{name}: {}", bad.0.iter().map(whole).collect::<Vec<_>>().join("; ")))
 }
 
 fn explain(name: &str, error: &serde_saphyr::Error) -> String {
@@ -219,7 +303,10 @@ pub(crate) fn display_name(path: &Path) -> String {
 /// The place in a job file that a field of the wire was written at: `spec.resources.memory_bytes` is
 /// `spec.resources.memory` there. In a request that has a job within it, such as a plan's, that is `job.spec…`.
 pub(crate) fn yaml_path(field: &str) -> String {
-    let field = field.strip_prefix("job.").unwrap_or(field);
+    let field = field
+        .strip_prefix("job.")
+        .or_else(|| field.strip_prefix("template.").filter(|rest| rest.starts_with("spec")))
+        .unwrap_or(field);
     let path = field.replace("network.port_mapping.ports", "network.ports").replace("network.host", "network");
     let parts = path.split('.').map(|part| {
         let (name, index) = part.split_at(part.find('[').unwrap_or(part.len()));

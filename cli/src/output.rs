@@ -73,6 +73,11 @@ impl Output {
         self.line(document.trim_end())
     }
 
+    /// A part of a result for people that is best read as YAML.
+    pub(crate) fn yaml(&self, part: &Json) -> Result<String, Error> {
+        serde_saphyr::to_string(part).map_err(|error| Error::new(error.to_string()))
+    }
+
     /// Shows one of many results as it comes: JSON on a line of its own, YAML as a document of its own.
     pub(crate) fn show_item(
         &mut self,

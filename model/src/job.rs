@@ -12,6 +12,7 @@ use crate::name::{AppName, JobId};
 use crate::rollout::Rollout;
 use crate::spec::AppSpec;
 use crate::task::{Task, TaskClass};
+use crate::template::TemplateUse;
 
 /// One batch operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,8 @@ pub struct Job {
     pub version: u64,
     /// Advice about the spec that did not prevent creation.
     pub warnings: Vec<String>,
+    /// The template that its spec was made of, if it was.
+    pub template: Option<TemplateUse>,
 }
 
 /// Whether a job was asked to stop.

@@ -47,5 +47,6 @@ pub mod sorting;
 pub mod spec;
 pub mod targets;
 pub mod task;
+pub mod template;
 pub mod user;
 pub mod validate;

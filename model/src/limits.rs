@@ -177,6 +177,20 @@ pub const MAX_CONFIGURATION_KEYS: usize = 128;
 pub const MAX_CONFIGURATION_KEY: usize = 128;
 /// Bytes of a config map or a secret, keys and values together: what belongs into an image or onto a disk is larger.
 pub const MAX_CONFIGURATION: usize = 1024 * 1024;
+/// Versions of templates in all, each variant by itself: as many as people look through, with half a gigabyte of specs at most.
+pub const MAX_TEMPLATES: usize = 1000;
+/// Variants of one version of a template: there are not more architectures that anybody deploys to.
+pub const MAX_TEMPLATE_VARIANTS: usize = 16;
+/// Aliases of all templates together.
+pub const MAX_TEMPLATE_ALIASES: usize = 1000;
+/// Characters of a template's version, as of a label's value.
+pub const MAX_TEMPLATE_VERSION: usize = 63;
+/// Bytes of a template's description: it is for people, and in every list.
+pub const MAX_TEMPLATE_DESCRIPTION: usize = 1024;
+/// Tags of a template.
+pub const MAX_TEMPLATE_TAGS: usize = 16;
+/// Characters of the name of a CPU architecture: OCI's longest has eight.
+pub const MAX_ARCHITECTURE: usize = 32;
 /// Config maps of a server, and as many secrets: with each at its largest the database is 2 GiB larger.
 pub const MAX_CONFIGURATIONS: usize = 1000;
 /// Config maps and secrets that one spec takes from.

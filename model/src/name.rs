@@ -168,6 +168,12 @@ text_type!(
 );
 
 text_type!(
+    /// Name of a template, of an alias of one, or a tag.
+    TemplateName,
+    |text| check_label(text, MAX_NAME_LENGTH)
+);
+
+text_type!(
     /// Identifier of a job: a ULID in lower case, so that identifiers sort by creation time.
     JobId,
     check_ulid

@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod convert;
+pub mod overrides;
 mod redacted;
 
 /// The generated messages, clients and servers of package `longshore.v1`.

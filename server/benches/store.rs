@@ -205,6 +205,7 @@ fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
         creator: "bench".to_owned(),
         version: 1,
         warnings: Vec::new(),
+        template: None,
     };
     Ok(NewJob { job, spec: Bytes::from(vec![0; SPEC]), nodes: nodes.to_vec(), request: None, cause: None })
 }

@@ -12,16 +12,18 @@ use longshore_model::audit::{AuditEntry, Deed};
 use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
-use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
 use longshore_model::node::{LabelChange, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
+use longshore_model::template::{Template, TemplateKey};
 use longshore_model::user::User;
 
-use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
 use crate::store::{
-    AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Page, RequestKey, Seen,
-    Store, StoreError, StoredConfiguration, StoredCredential, StoredToken, Terms,
+    AliasChange, AliasChanged, AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport,
+    Page, RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredTemplate, StoredToken,
+    Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -300,6 +302,34 @@ impl Store for FailingStore {
         _: Terms,
         _: Timestamp,
     ) -> Result<(), StoreError> {
+        self.nothing()
+    }
+
+    async fn create_template(&self, _: StoredTemplate, _: Terms) -> Result<Template, StoreError> {
+        self.nothing()
+    }
+
+    async fn template(&self, _: &TemplateKey) -> Result<StoredTemplate, StoreError> {
+        self.nothing()
+    }
+
+    async fn template_variants(&self, _: &TemplateName, _: &str) -> Result<Vec<StoredTemplate>, StoreError> {
+        self.nothing()
+    }
+
+    async fn templates(&self, _: Query<TemplateSort>) -> Result<Page<Template>, StoreError> {
+        self.nothing()
+    }
+
+    async fn delete_template(&self, _: &TemplateKey, _: Terms, _: Timestamp) -> Result<(), StoreError> {
+        self.nothing()
+    }
+
+    async fn template_alias(&self, _: &TemplateName, _: &TemplateName) -> Result<String, StoreError> {
+        self.nothing()
+    }
+
+    async fn set_template_alias(&self, _: AliasChange, _: Terms, _: Timestamp) -> Result<AliasChanged, StoreError> {
         self.nothing()
     }
 

@@ -13,6 +13,7 @@ use longshore_proto::v1::job_service_server::JobServiceServer;
 use longshore_proto::v1::node_service_server::NodeServiceServer;
 use longshore_proto::v1::registry_credential_service_server::RegistryCredentialServiceServer;
 use longshore_proto::v1::secret_service_server::SecretServiceServer;
+use longshore_proto::v1::template_service_server::TemplateServiceServer;
 use longshore_proto::v1::user_service_server::UserServiceServer;
 use longshore_tls::Pin;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use crate::api::credentials::CredentialApi;
 use crate::api::jobs::JobApi;
 use crate::api::nodes::NodeApi;
 use crate::api::secrets::SecretApi;
+use crate::api::templates::TemplateApi;
 use crate::api::users::UserApi;
 use crate::api::{Context, health, reflection};
 use crate::controller::Controller;
@@ -109,6 +111,7 @@ impl Services {
         let secrets = SecretServiceServer::new(SecretApi::new(context.clone(), Arc::clone(&vault)));
         let credentials = CredentialApi { context: context.clone(), vault };
         let credentials = RegistryCredentialServiceServer::new(credentials);
+        let templates = TemplateServiceServer::new(TemplateApi(context.clone()));
         let audit = AuditServiceServer::new(AuditApi(context.clone()));
         let apps = AppServiceServer::new(AppApi(context));
         let people = Routes::new(jobs)
@@ -118,6 +121,7 @@ impl Services {
             .add_service(secrets.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(credentials.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(apps.max_decoding_message_size(MAX_API_MESSAGE))
+            .add_service(templates.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(audit.max_decoding_message_size(MAX_API_MESSAGE))
             .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
         Ok(Self {

@@ -38,6 +38,7 @@ mod requests;
 mod security;
 mod storms;
 mod surroundings;
+mod templates;
 mod traces;
 mod transport;
 mod updates;

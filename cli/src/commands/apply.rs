@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_proto::convert;
+
 use super::submit::submit;
 use crate::commands::context;
 use crate::connection::Connection;
@@ -33,12 +35,12 @@ pub(crate) struct Apply {
 pub(super) async fn run(apply: Apply, connection: &Connection, output: &mut Output) -> Result<Exit, Error> {
     // A mistake in the file is told before anything is asked of a server.
     let name = job_file::display_name(&apply.file);
-    let mut order = job_file::parse(&name, &read(&apply.file, &name)?).map_err(Error::new)?;
+    let mut request = job_file::parse(&name, &read(&apply.file, &name)?).map_err(Error::new)?;
     if let Some(timeout) = apply.timeout {
-        order.timeout = timeout;
+        request.timeout = Some(convert::duration(timeout));
     }
     let mut context = context(connection, output).await?;
-    submit(&mut context, &order, Some(&name), apply.detach).await
+    submit(&mut context, request, Some(&name), apply.detach).await
 }
 
 /// The text of a job file.

@@ -14,6 +14,7 @@ pub(crate) mod registry;
 pub(crate) mod remove;
 pub(crate) mod secret;
 mod submit;
+pub(crate) mod template;
 pub(crate) mod user;
 mod values;
 mod version;
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Registry(registry) => registry::run(registry, context(connection, output).await?).await,
         Command::Config(config) => config::run(config, context(connection, output).await?).await,
         Command::Secret(secret) => secret::run(secret, context(connection, output).await?).await,
+        Command::Template(template) => template::run(template, context(connection, output).await?).await,
         Command::User(user) => user::run(user, context(connection, output).await?).await,
         Command::Audit(audit) => audit::run(audit, context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use longshore_proto::v1::{CreateJobRequest, NodePlan, PlanAction, PlanJobRequest, PlanJobResponse, PlanSummary};
+use longshore_proto::v1::{NodePlan, PlanAction, PlanJobRequest, PlanJobResponse, PlanSummary};
 use tonic::Request;
 
 use super::apply::read;
@@ -30,9 +30,9 @@ pub(crate) struct Plan {
 
 pub(super) async fn run(plan: Plan, connection: &Connection, output: &mut Output) -> Result<Exit, Error> {
     let name = job_file::display_name(&plan.file);
-    let order = job_file::parse(&name, &read(&plan.file, &name)?).map_err(Error::new)?;
+    let job = job_file::parse(&name, &read(&plan.file, &name)?).map_err(Error::new)?;
     let mut context = context(connection, output).await?;
-    let mut request = Request::new(PlanJobRequest { job: Some(CreateJobRequest::from(&order)) });
+    let mut request = Request::new(PlanJobRequest { job: Some(job) });
     request.set_timeout(PLAN_TIMEOUT);
     let refused = |status: tonic::Status| Error::from(status).about_file(&name);
     let mut stream = context.client.jobs.plan_job(request).await.map_err(refused)?.into_inner();

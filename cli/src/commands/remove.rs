@@ -2,6 +2,7 @@
 
 use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
+use longshore_proto::v1::CreateJobRequest;
 
 use super::submit::{Pace, Where, submit};
 use crate::commands::context;
@@ -30,5 +31,5 @@ pub(super) async fn run(remove: Remove, connection: &Connection, output: &mut Ou
     let detach = pace.detach;
     let (rollout, timeout) = (pace.rollout(), pace.timeout());
     let order = JobOrder { work: Work::Remove(app), targets: place.targets(), rollout, timeout };
-    submit(&mut context(connection, output).await?, &order, None, detach).await
+    submit(&mut context(connection, output).await?, CreateJobRequest::from(&order), None, detach).await
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use longshore_model::order::JobOrder;
 use longshore_model::rollout::Rollout;
 use longshore_model::targets::Targets;
 use longshore_proto::v1::CreateJobRequest;
@@ -64,14 +63,14 @@ impl Pace {
     }
 }
 
-/// Submits a job, and waits for it unless `detach` says otherwise. `file` is where the order was written, if it was.
+/// Submits a job, and waits for it unless `detach` says otherwise. `file` is where the request was written, if it was.
 pub(crate) async fn submit(
     context: &mut Context<'_>,
-    order: &JobOrder,
+    request: CreateJobRequest,
     file: Option<&str>,
     detach: bool,
 ) -> Result<Exit, Error> {
-    let answer = context.client.jobs.create_job(call(CreateJobRequest::from(order))).await;
+    let answer = context.client.jobs.create_job(call(request)).await;
     let answer = match answer {
         Ok(answer) => answer.into_inner(),
         Err(status) => {

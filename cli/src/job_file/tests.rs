@@ -1,5 +1,5 @@
 use longshore_model::spec::{ImageSource, Network, VolumeSource};
-use longshore_proto::v1;
+use longshore_proto::convert::FromWire;
 
 use super::*;
 
@@ -43,13 +43,18 @@ rollout: {maxParallel: 4}
 timeout: 2m
 "#;
 
+/// The order that a file means.
+fn order(text: &str) -> JobOrder {
+    JobOrder::read(parse("job.yaml", text).unwrap()).unwrap()
+}
+
 fn spec_of(order: &JobOrder) -> &AppSpec {
     order.work.spec().unwrap()
 }
 
 #[test]
 fn a_whole_file_becomes_the_request() {
-    let order = parse("job.yaml", WHOLE).unwrap();
+    let order = order(WHOLE);
     assert_eq!(spec_of(&order).command, ["/bin/till", "--name", "Main Street", "a b"]);
     assert_eq!(spec_of(&order).args, ["--verbose", "2"]);
     assert_eq!(spec_of(&order).image.source, ImageSource::Archive("/srv/till.tar".to_owned()));
@@ -71,9 +76,7 @@ fn a_whole_file_becomes_the_request() {
 
 #[test]
 fn what_is_left_out_has_defaults() {
-    let order =
-        parse("job.yaml", "spec: {name: a, image: {reference: r:1}, network: host}\ntargets: {nodes: [n1, n2]}")
-            .unwrap();
+    let order = order("spec: {name: a, image: {reference: r:1}, network: host}\ntargets: {nodes: [n1, n2]}");
     assert_eq!(order.timeout, Duration::from_secs(600));
     assert_eq!(order.rollout.max_parallel, 0);
     assert_eq!(spec_of(&order).network, Network::Host);
@@ -108,6 +111,7 @@ fn mistakes_are_named_with_their_place() {
     );
     refuses("spec: {name: a, image: {reference: r:1}}\n", "job.yaml: targets: is missing");
     refuses("targets: {nodes: [n]}\n", "job.yaml: spec: is missing");
+    refuses("spec: {}\ntargets: {nodes: [n]}\n", "job.yaml: spec.name: is missing; spec.image: is missing");
     refuses(
         "kind: Remove\nspec: {name: a, image: {reference: r:1}}\n",
         "job.yaml: app: is missing; spec: is not for REMOVE jobs; leave it out",
@@ -138,9 +142,26 @@ fn fields_of_the_wire_are_found_in_the_file() {
 
 #[test]
 fn a_removal_needs_an_app_and_nothing_else() {
-    let order = parse("job.yaml", "kind: Remove\napp: till-x1\nrollout: {maxParallel: 2}\n").unwrap();
+    let order = order("kind: Remove\napp: till-x1\nrollout: {maxParallel: 2}\n");
     assert_eq!(order.work, Work::Remove(AppName::parse("till-x1").unwrap()));
     assert!(order.targets.is_all());
     let request = v1::CreateJobRequest::from(&order);
     assert_eq!((request.kind(), request.app_name.as_str(), request.spec), (v1::JobKind::Remove, "till-x1", None));
+}
+
+#[test]
+fn of_a_template_only_what_is_said_is_otherwise() {
+    let text = "template: {name: till, alias: stable}\nspec:\n  instances: 1\n  env: [{name: A, value: b}]\n\
+                targets: {nodes: [n]}\ntimeout: 1m\n";
+    let request = parse("job.yaml", text).unwrap();
+    let template = v1::TemplateReference { name: "till".to_owned(), alias: "stable".to_owned(), ..Default::default() };
+    let source = Some(v1::env_var::Source::Value("b".to_owned()));
+    let env = vec![v1::EnvVar { name: "A".to_owned(), source }];
+    let expected = v1::AppSpec { instances: 1, env, ..Default::default() };
+    assert_eq!((request.template, request.spec), (Some(template), Some(expected)));
+    assert_eq!(request.timeout.map(|timeout| timeout.seconds), Some(60));
+    let bare = parse("job.yaml", "template: {name: till, version: 1.4}\nspec: {}\ntargets: {nodes: [n]}\n").unwrap();
+    assert_eq!(bare.template.map(|template| template.version), Some("1.4".to_owned()));
+    assert_eq!(bare.spec, Some(v1::AppSpec::default()));
+    refuses("template: {name: till}\n", "job.yaml: targets: is missing");
 }

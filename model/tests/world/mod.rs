@@ -125,6 +125,7 @@ impl World {
             creator: "admin".to_owned(),
             version: 1,
             warnings: Vec::new(),
+            template: None,
         };
         Self { job, tasks, gone: vec![false; nodes], now, spent: Duration::ZERO }
     }

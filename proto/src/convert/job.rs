@@ -52,6 +52,7 @@ impl From<&Job> for v1::Job {
             warnings: job.warnings.clone(),
             etag: job.etag(),
             kind: v1::JobKind::from(job.kind).into(),
+            template: job.template.as_ref().map(v1::TemplateUse::from),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use longshore_model::limits;
-use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
 use longshore_model::validate::{Path, Violations, cut};
 
 mod agent;
@@ -23,6 +23,7 @@ mod probe;
 mod registry;
 mod spec;
 mod task;
+mod template;
 mod user;
 
 pub use agent::task_report;
@@ -138,7 +139,7 @@ macro_rules! names {
     )*};
 }
 
-names!(NodeName, AppName, JobId, SessionId, CredentialName, ConfigurationName);
+names!(NodeName, AppName, JobId, SessionId, CredentialName, ConfigurationName, TemplateName);
 
 impl FromWire<prost_types::Timestamp> for Timestamp {
     fn from_wire(wire: prost_types::Timestamp, path: Path<'_>, bad: &mut Violations) -> Option<Self> {

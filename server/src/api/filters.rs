@@ -13,6 +13,7 @@ use longshore_model::job::Job;
 use longshore_model::node::Node;
 use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
+use longshore_model::template::Template;
 use longshore_model::user::User;
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::v1;
@@ -182,6 +183,15 @@ pub(super) const CONFIGURATIONS: &[Field] = &[
     Field { name: "update_time", kind: Kind::Time },
 ];
 
+/// Fields of templates.
+pub(super) const TEMPLATES: &[Field] = &[
+    Field { name: "name", kind: Kind::Text },
+    Field { name: "version", kind: Kind::Text },
+    Field { name: "architecture", kind: Kind::Text },
+    Field { name: "creator", kind: Kind::Text },
+    Field { name: "create_time", kind: Kind::Time },
+];
+
 /// Reads a request's filter.
 pub(super) fn read(text: &str, fields: &[Field], bad: &mut Violations) -> Filter {
     Filter::parse(text, fields).unwrap_or_else(|error| {
@@ -332,6 +342,18 @@ pub(super) fn deed<'a>(deed: &'a Deed, field: &str) -> Value<'a> {
     }
 }
 
+/// What a version of a template has in a field.
+pub(super) fn template<'a>(template: &'a Template, field: &str) -> Value<'a> {
+    match field {
+        "name" => Value::Text(template.key.name.as_str()),
+        "version" => Value::Text(&template.key.version),
+        "architecture" => Value::Text(&template.key.architecture),
+        "creator" => Value::Text(&template.creator),
+        "create_time" => Value::Time(template.create_time),
+        _ => Value::Unset,
+    }
+}
+
 /// What a config map or a secret has in a field.
 pub(super) fn configuration<'a>(configuration: &'a Configuration, field: &str) -> Value<'a> {
     match field {
@@ -403,6 +425,7 @@ mod tests {
             ("AuditEntry", AUDIT),
             ("ConfigMap", CONFIGURATIONS),
             ("Secret", CONFIGURATIONS),
+            ("Template", TEMPLATES),
         ];
         for (name, fields) in lists {
             for field in fields {

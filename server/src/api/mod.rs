@@ -30,6 +30,7 @@ pub mod request_id;
 mod scan;
 pub mod secrets;
 pub(crate) mod status;
+pub mod templates;
 pub mod users;
 pub mod watch;
 

@@ -19,12 +19,14 @@ use longshore_model::rollout::Rollout;
 use longshore_model::selector::Selector;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::targets::Targets;
+use longshore_model::template::TemplateUse;
 use longshore_model::validate::{self, Path, Violations, quoted};
 use longshore_proto::convert::{FromWire, encode_spec};
 use longshore_proto::v1;
 use tonic::Status;
 
 use super::status;
+use super::templates::{Asked, Chosen};
 use crate::store::sorting::Query;
 use crate::store::{NewJob, Store, StoreError};
 
@@ -94,22 +96,42 @@ pub(super) async fn make(
 /// As [`make`]; what the request names that is not there is told beside the job, unless something else is wrong as well.
 pub(super) async fn draft(
     store: &dyn Store,
-    request: v1::CreateJobRequest,
+    mut request: v1::CreateJobRequest,
     id: JobId,
     creator: String,
     now: Timestamp,
     mut bad: Violations,
 ) -> Result<Draft, Unmade> {
-    let Some(order) = JobOrder::from_wire(request.clone(), Path::Root, &mut bad) else {
+    let template = match Chosen::find(store, &mut request, &mut bad).await? {
+        Asked::Nothing => None,
+        Asked::For(template) => Some(template),
+        // Nothing else can be said of a spec that is not known.
+        Asked::InVain => return Err(Unmade::Invalid(bad)),
+    };
+    if let Some(template) = &template {
+        request.spec = Some(template.provisional());
+    }
+    let Some(mut order) = JobOrder::from_wire(request.clone(), Path::Root, &mut bad) else {
         check_parts(store, request, &mut bad).await?;
         return Err(Unmade::Invalid(bad));
     };
-    let warnings = gather(validate::job_order(&order), &mut bad);
+    let mut warnings = if template.is_none() { gather(validate::job_order(&order), &mut bad) } else { None };
     let placed = match order.work.app() {
         Some(app) => Some(Placed::find(store, app, order.work.kind()).await?),
         None => None,
     };
     let nodes = nodes(store, &order, placed.as_ref(), &mut bad).await?;
+    let mut made_of = None;
+    if let Some(template) = template {
+        if let Some(nodes) = &nodes
+            && let Some((spec, used)) = template.for_nodes(&nodes.architectures, &mut bad)
+        {
+            (made_of, request.spec) = (Some(used), Some(spec));
+            let chosen = JobOrder::from_wire(request, Path::Root, &mut bad);
+            order = chosen.ok_or_else(|| Unmade::Invalid(std::mem::take(&mut bad)))?;
+        }
+        warnings = gather(validate::job_order(&order), &mut bad);
+    }
     let (mut credential, mut configurations) = (Violations::default(), Violations::default());
     if let Some(spec) = order.work.spec() {
         check_credential(store, &spec.image, &mut credential).await?;
@@ -127,9 +149,10 @@ pub(super) async fn draft(
     }
     match (app, warnings, nodes) {
         (Some(app), Some(warnings), Some(nodes)) if bad.0.is_empty() => {
-            let what = What { id, app, spec, warnings, creator };
-            let job = queued(&order, what, nodes.len(), now);
-            let new = NewJob { job, spec: encoded, nodes, request: None, cause: super::request_id::current() };
+            let what = What { id, app, spec, warnings, creator, template: made_of };
+            let job = queued(&order, what, nodes.names.len(), now);
+            let cause = super::request_id::current();
+            let new = NewJob { job, spec: encoded, nodes: nodes.names, request: None, cause };
             Ok(Draft { new, credential, configurations })
         }
         _ => {
@@ -262,13 +285,29 @@ impl Placed {
     }
 }
 
+/// The nodes of a job.
+struct Nodes {
+    /// In the order of names.
+    names: Vec<NodeName>,
+    /// Those of them that have said which architecture they are of.
+    architectures: BTreeMap<String, Vec<NodeName>>,
+}
+
+impl Nodes {
+    fn retain(&mut self, is_meant: impl Fn(&NodeName) -> bool) {
+        self.names.retain(&is_meant);
+        self.architectures.values_mut().for_each(|nodes| nodes.retain(&is_meant));
+        self.architectures.retain(|_, nodes| !nodes.is_empty());
+    }
+}
+
 /// The job's nodes, if its targets say so in a way that can be understood.
 async fn nodes(
     store: &dyn Store,
     order: &JobOrder,
     placed: Option<&Placed>,
     bad: &mut Violations,
-) -> Result<Option<Vec<NodeName>>, StoreError> {
+) -> Result<Option<Nodes>, StoreError> {
     let (Some(placed), Some(app)) = (placed, order.work.app()) else {
         // What is wrong with them was said by the check of the order.
         let is_sound = check(&order.targets, &mut Violations::default());
@@ -283,7 +322,7 @@ async fn nodes(
     targets.mixed_architectures |= order.work.kind() == JobKind::Remove;
     let Some(mut nodes) = resolve(store, &targets, bad).await? else { return Ok(None) };
     nodes.retain(|node| placed.nodes.contains(node));
-    if nodes.is_empty() {
+    if nodes.names.is_empty() {
         let targets = Path::Root.field("targets");
         bad.add(targets.field("selector"), format!("matches no node that has the app {app}"));
         return Ok(None);
@@ -298,13 +337,16 @@ fn check(targets: &Targets, bad: &mut Violations) -> bool {
     bad.0.len() == before
 }
 
-async fn resolve(
-    store: &dyn Store,
-    targets: &Targets,
-    bad: &mut Violations,
-) -> Result<Option<Vec<NodeName>>, StoreError> {
+async fn resolve(store: &dyn Store, targets: &Targets, bad: &mut Violations) -> Result<Option<Nodes>, StoreError> {
     let candidates = candidates(store, targets).await?;
-    Ok(gather(targets.resolve(&candidates), bad))
+    let Some(names) = gather(targets.resolve(&candidates), bad) else { return Ok(None) };
+    let mut architectures: BTreeMap<String, Vec<NodeName>> = BTreeMap::new();
+    for node in &candidates {
+        if let Some(info) = node.info.as_ref().filter(|_| names.binary_search(&node.name).is_ok()) {
+            architectures.entry(info.architecture.clone()).or_default().push(node.name.clone());
+        }
+    }
+    Ok(Some(Nodes { names, architectures }))
 }
 
 /// The nodes that can be targets: a large fleet is read in pages, and only these are kept.
@@ -348,6 +390,7 @@ struct What {
     spec: Arc<AppSpec>,
     warnings: Vec<String>,
     creator: String,
+    template: Option<TemplateUse>,
 }
 
 fn queued(order: &JobOrder, what: What, nodes: usize, now: Timestamp) -> Job {
@@ -370,6 +413,7 @@ fn queued(order: &JobOrder, what: What, nodes: usize, now: Timestamp) -> Job {
         creator: what.creator,
         version: 1,
         warnings: what.warnings,
+        template: what.template,
     }
 }
 

@@ -80,6 +80,17 @@ repeatable! {
     CreateSecretRequest => |request| secret(request.secret.as_ref()),
     UpdateSecretRequest => |request| secret(request.secret.as_ref()),
     DeleteSecretRequest etag => |request| format!("secrets/{}", request.name),
+    CreateTemplateRequest => |request| match &request.template {
+        Some(template) => version(&template.name, &template.version, &template.architecture),
+        None => version("", "", ""),
+    },
+    DeleteTemplateRequest etag => |request| version(&request.name, &request.version, &request.architecture),
+    SetTemplateAliasRequest etag => |request| format!("templates/{}/aliases/{}", request.name, request.alias),
+}
+
+fn version(name: &str, version: &str, architecture: &str) -> String {
+    let variant = if architecture.is_empty() { String::new() } else { format!("/{architecture}") };
+    format!("templates/{name}/versions/{version}{variant}")
 }
 
 fn config_map(named: Option<&v1::ConfigMap>) -> String {

@@ -174,6 +174,7 @@ pub(crate) fn store(error: StoreError) -> Status {
         }
         StoreError::NoneChosen => invalid(Violations::one("filter", message)),
         StoreError::AppBusy { app, .. } => precondition("APP_BUSY", app.as_str(), &message),
+        StoreError::TemplateAliased { alias, .. } => precondition("TEMPLATE_ALIASED", alias.as_str(), &message),
         StoreError::TooManyLabels(error) => invalid(Violations::one("node.labels", error.to_string())),
         StoreError::BadToken => plain(Code::PermissionDenied, "TOKEN_INVALID", message),
         StoreError::TokenForOther(_) => plain(Code::PermissionDenied, "TOKEN_FOR_OTHER_NODE", message),

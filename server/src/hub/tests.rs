@@ -33,6 +33,7 @@ fn job(version: u64) -> Arc<Job> {
         creator: String::new(),
         version,
         warnings: Vec::new(),
+        template: None,
     })
 }
 

@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 56] = [
+const TABLE: [(&str, Access); 61] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -78,6 +78,12 @@ const TABLE: [(&str, Access); 56] = [
     ("/longshore.v1.SecretService/GetSecret", OPERATORS),
     ("/longshore.v1.SecretService/ListSecrets", OPERATORS),
     ("/longshore.v1.SecretService/UpdateSecret", ADMINS),
+    // As jobs are, which are made of them.
+    ("/longshore.v1.TemplateService/CreateTemplate", OPERATORS),
+    ("/longshore.v1.TemplateService/DeleteTemplate", OPERATORS),
+    ("/longshore.v1.TemplateService/GetTemplate", PEOPLE),
+    ("/longshore.v1.TemplateService/ListTemplates", PEOPLE),
+    ("/longshore.v1.TemplateService/SetTemplateAlias", OPERATORS),
     ("/longshore.v1.UserService/CreateUser", ADMINS),
     ("/longshore.v1.UserService/ListUsers", ADMINS),
     // Everybody their own.

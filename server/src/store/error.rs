@@ -1,8 +1,9 @@
 //! Why the store did not do something.
 
 use longshore_model::machine::Refused;
-use longshore_model::name::{AppName, JobId, NodeName};
+use longshore_model::name::{AppName, JobId, NodeName, TemplateName};
 use longshore_model::node::TooManyLabels;
+use longshore_model::template::TemplateKey;
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,14 @@ pub enum StoreError {
         job: JobId,
         /// The node.
         node: NodeName,
+    },
+    /// An alias would stand for nothing.
+    #[error("the alias {alias} stands for the template {key}, of which this is the last variant; move the alias first")]
+    TemplateAliased {
+        /// What was to be deleted.
+        key: TemplateKey,
+        /// The alias.
+        alias: TemplateName,
     },
     /// The node would have more labels than it may.
     #[error("the change {0}")]

@@ -24,12 +24,14 @@ use longshore_model::audit::{AuditEntry, Deed, Head};
 use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
-use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::task::Task;
+use longshore_model::template::{Template, TemplateKey};
 use longshore_model::user::User;
+use serde::{Deserialize, Serialize};
 
 mod changes;
 #[cfg(test)]
@@ -39,7 +41,7 @@ pub mod sorting;
 mod sqlite;
 mod terms;
 
-use self::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use self::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
 
 /// A job on its way into the store.
 #[derive(Clone, Debug)]
@@ -210,6 +212,35 @@ pub struct StoredConfiguration {
     pub configuration: Configuration,
     /// What is in it, in a form of the one who keeps it here; that of a secret is sealed.
     pub content: Vec<u8>,
+}
+
+/// A version of a template as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTemplate {
+    /// What is listed of it.
+    pub template: Template,
+    /// Its spec, in a form of the one who keeps it here.
+    pub spec: Bytes,
+}
+
+/// A change of what an alias stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasChange {
+    /// The template.
+    pub name: TemplateName,
+    /// The alias.
+    pub alias: TemplateName,
+    /// The version that it shall stand for; `None` removes it.
+    pub version: Option<String>,
+}
+
+/// What an alias stands for, and stood for before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasChanged {
+    /// Now.
+    pub version: Option<String>,
+    /// Before.
+    pub previous: Option<String>,
 }
 
 /// Answers whether a node has a session now; called on a blocking thread.
@@ -489,6 +520,32 @@ pub trait Store: Send + Sync + 'static {
         terms: Terms,
         now: Timestamp,
     ) -> Result<(), StoreError>;
+
+    /// Keeps a version of a template for an architecture, or for all.
+    async fn create_template(&self, new: StoredTemplate, terms: Terms) -> Result<Template, StoreError>;
+
+    /// One version for one architecture, or for all.
+    async fn template(&self, key: &TemplateKey) -> Result<StoredTemplate, StoreError>;
+
+    /// All variants of a version, by architecture; none where there is no such version.
+    async fn template_variants(&self, name: &TemplateName, version: &str) -> Result<Vec<StoredTemplate>, StoreError>;
+
+    /// A part of the list of versions.
+    async fn templates(&self, query: Query<TemplateSort>) -> Result<Page<Template>, StoreError>;
+
+    /// Deletes one variant of a version; not the last one of a version that an alias stands for.
+    async fn delete_template(&self, key: &TemplateKey, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The version that an alias stands for.
+    async fn template_alias(&self, name: &TemplateName, alias: &TemplateName) -> Result<String, StoreError>;
+
+    /// Moves an alias to a version that there is, or removes it. Its etag is the version that it stands for.
+    async fn set_template_alias(
+        &self,
+        change: AliasChange,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<AliasChanged, StoreError>;
 
     /// Answers when the database does: for health checks.
     async fn ping(&self) -> Result<(), StoreError>;

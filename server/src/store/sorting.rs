@@ -11,6 +11,7 @@ use longshore_model::job::Job;
 use longshore_model::node::Node;
 use longshore_model::sorting::{Position, SortKey, SortValue, Sorting, Term};
 use longshore_model::task::Task;
+use longshore_model::template::Template;
 use longshore_model::user::User;
 
 use super::{Page, StoredCredential, StoredToken};
@@ -260,6 +261,44 @@ impl Sorted for StoredCredential {
         match key {
             NameKey::Name => text(&self.credential.name),
             NameKey::CreateTime => time(self.credential.create_time),
+        }
+    }
+}
+
+/// What versions of templates can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateSort {
+    /// The template's name.
+    Name,
+    /// The version, as a text.
+    Version,
+    /// The architecture.
+    Architecture,
+    /// When it was made.
+    CreateTime,
+}
+
+impl SortKey for TemplateSort {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("name", Self::Name),
+        ("version", Self::Version),
+        ("architecture", Self::Architecture),
+        ("create_time", Self::CreateTime),
+    ];
+    const UNIQUE: &'static [Self] = &[Self::Name, Self::Version, Self::Architecture];
+    const DEFAULT: &'static [Term<Self>] =
+        &[Term::ascending(Self::Name), Term::ascending(Self::Version), Term::ascending(Self::Architecture)];
+}
+
+impl Sorted for Template {
+    type Key = TemplateSort;
+
+    fn sort_value(&self, key: TemplateSort) -> SortValue {
+        match key {
+            TemplateSort::Name => text(&self.key.name),
+            TemplateSort::Version => text(&self.key.version),
+            TemplateSort::Architecture => text(&self.key.architecture),
+            TemplateSort::CreateTime => time(self.create_time),
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::harness::{World, order, soon};
 mod generated;
 
 /// What people call.
-const SERVICES: [&str; 5] = ["JobService", "NodeService", "AppService", "UserService", "RegistryCredentialService"];
+const SERVICES: [&str; 6] =
+    ["JobService", "NodeService", "AppService", "UserService", "RegistryCredentialService", "TemplateService"];
 const UNKNOWN: &str = "01arz3ndektsv4rrffq69g5fav";
 /// What no name, identifier, selector, filter, token or path is.
 const TEXTS: [&str; 14] = [

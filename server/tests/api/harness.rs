@@ -38,6 +38,7 @@ pub use v1::open_session_request::Message as ToServer;
 use v1::open_session_response::Message as FromServer;
 use v1::registry_credential_service_client::RegistryCredentialServiceClient;
 use v1::secret_service_client::SecretServiceClient;
+use v1::template_service_client::TemplateServiceClient;
 use v1::user_service_client::UserServiceClient;
 
 /// Header from which the harness takes the caller's identity, as a certificate's URI without its scheme and domain.
@@ -126,6 +127,10 @@ impl World {
 
     pub fn config_maps(&self, who: &str) -> ConfigMapServiceClient<InterceptedService<Channel, As>> {
         ConfigMapServiceClient::with_interceptor(self.channel(), As(who.to_owned()))
+    }
+
+    pub fn templates(&self, who: &str) -> TemplateServiceClient<InterceptedService<Channel, As>> {
+        TemplateServiceClient::with_interceptor(self.channel(), As(who.to_owned()))
     }
 
     pub fn secrets(&self, who: &str) -> SecretServiceClient<InterceptedService<Channel, As>> {

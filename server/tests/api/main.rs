@@ -22,5 +22,6 @@ mod removal;
 mod resumption;
 mod sessions;
 mod shutdown;
+mod templates;
 mod updates;
 mod watches;

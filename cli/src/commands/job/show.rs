@@ -78,6 +78,7 @@ fn facts(job: &Job, now: Timestamp) -> String {
         ("Kind", text::job_kind(job.kind())),
         ("App", job.app_name.clone()),
         ("State", format!("{} ({})", text::job_state(job.state()), progress::counts(job))),
+        ("Template", template_of(job)),
         ("Image", text::image(job.spec.as_ref())),
         ("Network", network_of(job)),
         ("Round", if job.round > 1 { job.round.to_string() } else { String::new() }),
@@ -89,6 +90,21 @@ fn facts(job: &Job, now: Timestamp) -> String {
         ("Time left", remaining),
         ("Warnings", job.warnings.join("\n")),
     ])
+}
+
+/// Which version of a template the job was made of: `till 1.4.2 (alias stable, for arm64), overridden`.
+fn template_of(job: &Job) -> String {
+    let Some(used) = &job.template else { return String::new() };
+    let mut how = Vec::new();
+    if !used.alias.is_empty() {
+        how.push(format!("alias {}", used.alias));
+    }
+    if !used.architecture.is_empty() {
+        how.push(format!("for {}", used.architecture));
+    }
+    let how = if how.is_empty() { String::new() } else { format!(" ({})", how.join(", ")) };
+    let overridden = if used.overrides.is_some() { ", with overrides" } else { "" };
+    format!("{} {}{how}{overridden}", used.name, used.version)
 }
 
 fn network_of(job: &Job) -> String {

@@ -44,6 +44,7 @@ mod model;
 pub(super) mod nodes;
 pub(super) mod reports;
 pub(super) mod retention;
+pub(super) mod templates;
 pub(super) mod terms;
 pub(super) mod updates;
 pub(super) mod users;
@@ -87,6 +88,9 @@ macro_rules! conformance_suite {
             credentials: credentials_are_kept_and_paged, a_credential_is_made_once, a_change_knows_what_it_changes,
                 a_deletion_knows_what_it_deletes, what_is_validated_changes_no_credential, credentials_are_bounded,
                 an_assignment_says_whether_a_credential_is_for_its_image;
+            templates: versions_are_kept_and_paged, a_version_is_made_once_and_never_changes,
+                an_alias_stands_for_a_version_that_there_is, a_deletion_of_a_version_knows_what_it_deletes,
+                a_job_remembers_what_it_was_made_of;
             apps: apps_are_paged_and_filtered, removal_waits_for_the_node, a_node_without_the_app_confirms_too,
                 removal_is_refused_while_busy,
                 removal_on_all_nodes, a_removal_job_ends_when_the_node_confirms, what_is_gone_is_removed_at_once,
@@ -179,6 +183,7 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
         creator: "anna".to_owned(),
         version: 1,
         warnings: vec!["mind the gap".to_owned()],
+        template: None,
     };
     let nodes = nodes.iter().map(|name| node_name(name)).collect();
     NewJob { job, spec: spec_bytes(number), nodes, request: None, cause: Some(format!("call-{number}")) }

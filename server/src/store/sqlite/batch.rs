@@ -111,7 +111,7 @@ impl<'b> Batch<'b> {
                     ", job_spec.encoded, job_spec.cause FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
                 ))?
                 .query_row([id.as_str()], |row| {
-                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(25)?, row.get::<_, Option<String>>(26)?))
+                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(27)?, row.get::<_, Option<String>>(28)?))
                 })
                 .optional()?;
             if let Some(((key, job), spec, cause)) = loaded {

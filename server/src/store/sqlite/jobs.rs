@@ -109,8 +109,18 @@ impl Batch<'_> {
             ])?;
         let key = self.sql.last_insert_rowid();
         self.sql
-            .prepare_cached("INSERT INTO job_spec (job, model, encoded, cause) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![key, rows::to_json(&job.spec)?, spec, cause])?;
+            .prepare_cached(
+                "INSERT INTO job_spec (job, model, encoded, cause, template, overrides) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                key,
+                rows::to_json(&job.spec)?,
+                spec,
+                cause,
+                job.template.as_ref().map(rows::which_template).transpose()?,
+                job.template.as_ref().map(|used| &used.overrides),
+            ])?;
         Ok(key)
     }
 

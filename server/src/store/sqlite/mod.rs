@@ -17,10 +17,11 @@ use longshore_model::audit::{AuditEntry, Deed};
 use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
-use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId};
+use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
 use longshore_model::node::{LabelChange, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
+use longshore_model::template::{Template, TemplateKey};
 use longshore_model::user::User;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,10 +33,11 @@ use self::read::Readers;
 pub(super) use self::requests::MAX_REQUESTS;
 use self::rows::rounded;
 use self::writer::Writer;
-use super::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use super::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
 use super::{
-    AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport, Observer, Page,
-    RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredToken, Terms,
+    AliasChange, AliasChanged, AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport,
+    Observer, Page, RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredTemplate,
+    StoredToken, Terms,
 };
 
 mod apps;
@@ -57,6 +59,7 @@ mod requests;
 mod retention;
 mod rows;
 mod schema;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -510,6 +513,45 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         let name = name.clone();
         self.write_once(terms, now, move |batch, terms| batch.delete_configuration(kind, &name, terms)).await
+    }
+
+    async fn create_template(&self, mut new: StoredTemplate, terms: Terms) -> Result<Template, StoreError> {
+        new.template.create_time = rounded(new.template.create_time);
+        let now = new.template.create_time;
+        self.write_once(terms, now, move |batch, terms| batch.create_template(&new, terms)).await
+    }
+
+    async fn template(&self, key: &TemplateKey) -> Result<StoredTemplate, StoreError> {
+        let key = key.clone();
+        self.readers.read(move |sql| templates::one(sql, &key)).await
+    }
+
+    async fn template_variants(&self, name: &TemplateName, version: &str) -> Result<Vec<StoredTemplate>, StoreError> {
+        let (name, version) = (name.clone(), version.to_owned());
+        self.readers.read(move |sql| templates::variants(sql, &name, &version)).await
+    }
+
+    async fn templates(&self, query: Query<TemplateSort>) -> Result<Page<Template>, StoreError> {
+        self.readers.read(move |sql| templates::many(sql, &query)).await
+    }
+
+    async fn delete_template(&self, key: &TemplateKey, terms: Terms, now: Timestamp) -> Result<(), StoreError> {
+        let key = key.clone();
+        self.write_once(terms, now, move |batch, terms| batch.delete_template(&key, terms)).await
+    }
+
+    async fn template_alias(&self, name: &TemplateName, alias: &TemplateName) -> Result<String, StoreError> {
+        let (name, alias) = (name.clone(), alias.clone());
+        self.readers.read(move |sql| templates::alias(sql, &name, &alias)).await
+    }
+
+    async fn set_template_alias(
+        &self,
+        change: AliasChange,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Result<AliasChanged, StoreError> {
+        self.write_once(terms, now, move |batch, terms| batch.set_template_alias(&change, terms)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

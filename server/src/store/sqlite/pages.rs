@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::rows;
-use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
+use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
 use crate::store::{Page, StoreError};
 
 /// Where the tables keep what a list is sorted by; never NULL.
@@ -66,6 +66,17 @@ impl Column for NameKey {
     fn column(self) -> &'static str {
         match self {
             Self::Name => "name",
+            Self::CreateTime => "create_time",
+        }
+    }
+}
+
+impl Column for TemplateSort {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Version => "version",
+            Self::Architecture => "architecture",
             Self::CreateTime => "create_time",
         }
     }

@@ -11,16 +11,17 @@ use longshore_model::clock::Clock;
 use longshore_model::identity::IdentityError;
 use longshore_model::job::{Control, Job, TaskCounts};
 use longshore_model::kind::JobKind;
-use longshore_model::name::{JobId, NameError};
+use longshore_model::name::{JobId, NameError, TemplateName};
 use longshore_model::node::Node;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::AppSpec;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use longshore_model::template::{TemplateKey, TemplateUse};
 use longshore_model::user::User;
 use rusqlite::types::Type;
 use rusqlite::{Error, Result, Row};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoredToken;
 
@@ -30,7 +31,7 @@ macro_rules! job_columns {
         "job.key, job.id, job.app, job_spec.model, job.max_parallel, job.timeout, \
      job.control, job.deadline, job.remaining, job.round, job.pending, job.active, job.succeeded, job.failed, \
      job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job.warnings, \
-     job.kind, job.absent_after, job.absent"
+     job.kind, job.absent_after, job.absent, job_spec.template, job_spec.overrides"
     };
 }
 pub(super) use job_columns;
@@ -261,8 +262,28 @@ pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
         creator: row.get(19)?,
         version: unsigned(row, 20)?,
         warnings: json(row, 21)?,
+        template: template(row, 25, 26)?,
     };
     Ok((row.get(0)?, job))
+}
+
+/// What a job was made of, in the columns for which, and for what it said otherwise.
+fn template(row: &Row<'_>, which: usize, overrides: usize) -> Result<Option<TemplateUse>> {
+    let Some(Which { key, alias }) = optional_json(row, which)? else { return Ok(None) };
+    let overrides = row.get::<_, Option<Vec<u8>>>(overrides)?.unwrap_or_default();
+    Ok(Some(TemplateUse { key, alias, overrides }))
+}
+
+/// A template and how it was asked for, as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Which {
+    key: TemplateKey,
+    alias: Option<TemplateName>,
+}
+
+/// The JSON of which template a job was made of.
+pub(super) fn which_template(used: &TemplateUse) -> Result<String> {
+    to_json(&Which { key: used.key.clone(), alias: used.alias.clone() })
 }
 
 /// A task of the job with this identifier.
