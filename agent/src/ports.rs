@@ -2,6 +2,8 @@
 //!
 //! One table holds the ports of all apps of this node, so that deployments that run at once cannot race for one. What
 //! other programs hold is found by binding, once, while the task is CHECKING: before anything is fetched or started.
+//!
+//! A fixed port of an app with several instances is held once, by the app; they share its traffic.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +15,7 @@ use longshore_model::failure::FailureReason;
 use longshore_model::name::AppName;
 use longshore_model::node::NetworkInterface;
 use longshore_model::port::{PortRefusal, address, collide, describe, same_address};
-use longshore_model::spec::{AppSpec, Network, Port, Protocol};
+use longshore_model::spec::{AppSpec, Network, Protocol, SinglePort};
 
 /// Ports that the agent chooses from: below the kernel's usual ephemeral range (32768 and up), so that no outgoing
 /// connection holds one by chance.
@@ -105,9 +107,15 @@ impl PortTable {
     /// See [`PortError`].
     pub fn reserve(&self, request: &Request<'_>, random: u32) -> Result<Vec<BoundPort>, PortError> {
         let mut taken = self.taken();
-        let mut ports = Vec::new();
+        let mut ports: Vec<BoundPort> = Vec::new();
         forget(&mut taken, request.app);
         let reserved = wanted(request.spec).try_for_each(|(instance, place, port)| {
+            // The ports of the first instance come first, in the spec's order.
+            if let Some(first) = ports.get(place).filter(|first| first.shared && first.instance != instance) {
+                let bound = BoundPort { instance, ..first.clone() };
+                ports.push(bound);
+                return Ok(());
+            }
             let bound = choose(&taken, request, (instance, place), port, random)?;
             insert(&mut taken, request.app, &bound);
             ports.push(bound);
@@ -146,30 +154,31 @@ pub struct Request<'a> {
     pub spare: &'a [BoundPort],
 }
 
-/// Every port of every instance, with its place in the spec.
-fn wanted(spec: &AppSpec) -> impl Iterator<Item = (u32, usize, &Port)> {
+/// Every port of every instance, with its place among those of the instance.
+fn wanted(spec: &AppSpec) -> impl Iterator<Item = (u32, usize, SinglePort<'_>)> {
     let ports = match &spec.network {
         Network::Host => &[],
         Network::Ports(ports) => ports.as_slice(),
     };
-    (0..spec.instances)
-        .flat_map(move |instance| ports.iter().enumerate().map(move |(place, port)| (instance, place, port)))
+    let singles = move || ports.iter().flat_map(|port| port.singles()).enumerate();
+    (0..spec.instances).flat_map(move |instance| singles().map(move |(place, port)| (instance, place, port)))
 }
 
 fn choose(
     taken: &Taken,
     request: &Request<'_>,
     (instance, place): (u32, usize),
-    port: &Port,
+    port: SinglePort<'_>,
     random: u32,
 ) -> Result<BoundPort, PortError> {
     let host_ip = address(request.interfaces, port)?;
-    let bound = |host_port| BoundPort {
+    let bound = |host_port: u16| BoundPort {
         instance,
         container_port: port.container_port,
         host_port,
         protocol: port.protocol,
         host_ip,
+        shared: port.host_port.is_some() && request.spec.instances > 1,
     };
     let test = |bound: BoundPort| {
         if let Some(owner) = owner(taken, &bound) {
@@ -200,8 +209,12 @@ fn choose(
 
 /// What was chosen before for a port of an instance: of several that lead to the same port of the container, the one in the
 /// same place among these.
-fn kept_port<'a>(request: &Request<'a>, (instance, place): (u32, usize), port: &Port) -> Option<&'a BoundPort> {
-    let same = |other: &Port| other.container_port == port.container_port && other.protocol == port.protocol;
+fn kept_port<'a>(
+    request: &Request<'a>,
+    (instance, place): (u32, usize),
+    port: SinglePort<'_>,
+) -> Option<&'a BoundPort> {
+    let same = |other: &SinglePort<'_>| other.container_port == port.container_port && other.protocol == port.protocol;
     let nth = wanted(request.spec).filter(|(of, at, other)| *of == instance && *at < place && same(other)).count();
     let is_its = |kept: &&BoundPort| {
         kept.instance == instance && kept.container_port == port.container_port && kept.protocol == port.protocol
@@ -228,7 +241,11 @@ fn owner<'a>(taken: &'a Taken, port: &BoundPort) -> Option<&'a AppName> {
 }
 
 fn insert(taken: &mut Taken, app: &AppName, port: &BoundPort) {
-    taken.entry((port.protocol, port.host_port)).or_default().push((port.host_ip, app.clone()));
+    let owners = taken.entry((port.protocol, port.host_port)).or_default();
+    // Several instances may share it.
+    if !owners.iter().any(|(ip, owner)| *ip == port.host_ip && owner == app) {
+        owners.push((port.host_ip, app.clone()));
+    }
 }
 
 fn forget(taken: &mut Taken, app: &AppName) {

@@ -108,17 +108,37 @@ pub(crate) fn image(spec: Option<&v1::AppSpec>) -> String {
     }
 }
 
-/// The addresses by which an app is reached on its node: `0.0.0.0:32768->8080/tcp`, or `host`.
+/// The addresses by which an app is reached on its node: `0.0.0.0:32768->8080/tcp`, or `host`. Ports in a row are one range, and
+/// what several instances share is said once.
 pub(crate) fn ports(app: &v1::App) -> String {
     let network = app.spec.as_ref().and_then(|spec| spec.network.as_ref()).and_then(|network| network.mode.as_ref());
     if matches!(network, Some(v1::network::Mode::Host(_))) {
         return "host".to_owned();
     }
-    let ports = app.status.iter().flat_map(|status| &status.ports).map(|port| {
-        let protocol = if port.protocol() == v1::Protocol::Udp { "udp" } else { "tcp" };
-        format!("{}:{}->{}/{protocol}", port.host_ip, port.host_port, port.container_port)
-    });
-    let ports: Vec<String> = ports.collect();
+    let mut rows: Vec<(&v1::BoundPort, u32)> = Vec::new();
+    for port in app.status.iter().flat_map(|status| &status.ports) {
+        // How far a port is behind the first of a row.
+        let behind = |first: &v1::BoundPort| {
+            let host = port.host_port.checked_sub(first.host_port)?;
+            let is_in_step = port.container_port.checked_sub(first.container_port) == Some(host);
+            let is_like = (&port.host_ip, port.protocol, port.shared) == (&first.host_ip, first.protocol, first.shared);
+            (is_in_step && is_like).then_some(host)
+        };
+        if rows.iter().any(|(first, more)| port.shared && behind(first).is_some_and(|host| host <= *more)) {
+            continue;
+        }
+        match rows.last_mut() {
+            Some((first, more)) if first.instance == port.instance && behind(first) == Some(*more + 1) => *more += 1,
+            _ => rows.push((port, 0)),
+        }
+    }
+    let row = |(first, more): (&v1::BoundPort, u32)| {
+        let protocol = if first.protocol() == v1::Protocol::Udp { "udp" } else { "tcp" };
+        let range =
+            |port: u32| if more == 0 { port.to_string() } else { format!("{port}-{}", port.saturating_add(more)) };
+        format!("{}:{}->{}/{protocol}", first.host_ip, range(first.host_port), range(first.container_port))
+    };
+    let ports: Vec<String> = rows.into_iter().map(row).collect();
     if ports.is_empty() { "-".to_owned() } else { ports.join(" ") }
 }
 

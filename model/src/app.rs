@@ -158,4 +158,7 @@ pub struct BoundPort {
     pub protocol: Protocol,
     /// Address bound on the node.
     pub host_ip: std::net::Ipv4Addr,
+    /// Whether other instances have the same port of the node, and share its traffic.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }

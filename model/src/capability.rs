@@ -6,7 +6,7 @@
 use crate::configuration::{self, Kind};
 use crate::node_value;
 use crate::probe::Action;
-use crate::spec::{AppSpec, Device, ImageSource, Medium, Network, VolumeSource};
+use crate::spec::{AppSpec, Device, ImageSource, Medium, Network, Port, VolumeSource};
 
 /// Apps on the node's own network.
 pub const NETWORK_HOST: &str = "network.host";
@@ -14,6 +14,10 @@ pub const NETWORK_HOST: &str = "network.host";
 pub const NETWORK_PORTS: &str = "network.ports";
 /// Instances that are not ready get no new clients by mapped ports. No spec asks for it: without it they are marked only.
 pub const NETWORK_PORTS_READINESS: &str = "network.ports.readiness";
+/// Several instances share the traffic of a fixed port of the node.
+pub const NETWORK_PORTS_SHARED: &str = "network.ports.shared";
+/// Ranges of mapped ports.
+pub const NETWORK_PORTS_RANGES: &str = "network.ports.ranges";
 /// Apps with mapped ports reach what the node reaches. No spec asks for it; it is told to whoever looks at the node.
 pub const NETWORK_EGRESS: &str = "network.egress";
 /// A limit on CPU is enforced.
@@ -80,9 +84,11 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 31] = [
+pub const ALL: [&str; 33] = [
     NETWORK_HOST,
     NETWORK_PORTS,
+    NETWORK_PORTS_RANGES,
+    NETWORK_PORTS_SHARED,
     RESOURCES_CPU,
     RESOURCES_MEMORY,
     RESOURCES_REQUESTS,
@@ -116,7 +122,9 @@ pub const ALL: [&str; 31] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 22] = [
+pub const LATER: [&str; 24] = [
+    NETWORK_PORTS_RANGES,
+    NETWORK_PORTS_SHARED,
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
     CONFIG_MAPS,
@@ -196,11 +204,20 @@ fn check_of(words: &[&'static str], spec: &AppSpec, offered: &[String]) -> Resul
     if missing.is_empty() { Ok(()) } else { Err(Unsupported { missing }) }
 }
 
+fn ports(spec: &AppSpec) -> &[Port] {
+    match &spec.network {
+        Network::Host => &[],
+        Network::Ports(ports) => ports,
+    }
+}
+
 fn is_needed(spec: &AppSpec, word: &str) -> bool {
     let has_volume = |is_such: fn(&VolumeSource) -> bool| spec.volumes.iter().any(|volume| is_such(&volume.source));
     match word {
         NETWORK_HOST => spec.network == Network::Host,
         NETWORK_PORTS => spec.network != Network::Host,
+        NETWORK_PORTS_RANGES => ports(spec).iter().any(|port| port.container_port.count() != 1),
+        NETWORK_PORTS_SHARED => spec.instances > 1 && ports(spec).iter().any(|port| port.host_port.is_some()),
         RESOURCES_CPU => spec.resources.cpu.is_some(),
         RESOURCES_MEMORY => spec.resources.memory.is_some(),
         RESOURCES_REQUESTS => !spec.resources.requests.is_nothing(),
@@ -257,6 +274,18 @@ mod tests {
         let table = [
             (json!({}), vec![NETWORK_PORTS, IMAGE_REGISTRY]),
             (json!({ "network": "host" }), vec![NETWORK_HOST, IMAGE_REGISTRY]),
+            (
+                json!({ "instances": 2, "network": { "ports": [{ "containerPort": 1, "hostPort": 1 }] } }),
+                vec![NETWORK_PORTS, NETWORK_PORTS_SHARED, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "network": { "ports": [{ "containerPort": "1-2", "hostPort": "3-4" }] } }),
+                vec![NETWORK_PORTS, NETWORK_PORTS_RANGES, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "instances": 2, "network": { "ports": [{ "containerPort": 1 }] } }),
+                vec![NETWORK_PORTS, IMAGE_REGISTRY],
+            ),
             (json!({ "image": { "archive": "/a.tar" } }), vec![NETWORK_PORTS, IMAGE_ARCHIVE]),
             (json!({ "resources": { "cpu": 1 } }), vec![NETWORK_PORTS, RESOURCES_CPU, IMAGE_REGISTRY]),
             (json!({ "resources": { "memory": "1Mi" } }), vec![NETWORK_PORTS, RESOURCES_MEMORY, IMAGE_REGISTRY]),

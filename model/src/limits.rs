@@ -19,8 +19,12 @@ pub const MAX_ARG: usize = 32 * 1024;
 pub const MAX_REFERENCES: usize = 64;
 /// Volumes of a spec.
 pub const MAX_VOLUMES: usize = 64;
-/// Mapped ports of a spec: each one costs a listener and a descriptor per instance.
+/// Mapped ports and ranges of a spec.
 pub const MAX_PORTS: usize = 64;
+/// Mapped ports of one instance, those of ranges one by one: each one costs two descriptors and a listener.
+pub const MAX_MAPPED_PORTS: usize = 512;
+/// Mapped ports of all instances of an app on one node: each is told with every status of it.
+pub const MAX_BOUND_PORTS: usize = 4096;
 /// Bytes of a path: the kernel's PATH_MAX, which counts the terminator.
 pub const MAX_PATH: usize = 4095;
 /// Bytes of one segment of a path, as the kernel's NAME_MAX.

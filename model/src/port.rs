@@ -8,7 +8,7 @@ use crate::app::BoundPort;
 use crate::failure::FailureReason;
 use crate::name::AppName;
 use crate::node::NetworkInterface;
-use crate::spec::{AppSpec, Network, Port, Protocol};
+use crate::spec::{AppSpec, Network, Protocol, SinglePort};
 
 /// Why an app cannot have a port, by what is known of the node's interfaces and apps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +54,13 @@ impl PortRefusal {
 /// # Errors
 ///
 /// The interface that it names is not there, or has no IPv4 address.
-pub fn address(interfaces: &[NetworkInterface], port: &Port) -> Result<Ipv4Addr, PortRefusal> {
-    let Some(name) = &port.host_interface else { return Ok(Ipv4Addr::UNSPECIFIED) };
+pub fn address(interfaces: &[NetworkInterface], port: SinglePort<'_>) -> Result<Ipv4Addr, PortRefusal> {
+    let Some(name) = port.host_interface else { return Ok(Ipv4Addr::UNSPECIFIED) };
     let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
         let known: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-        return Err(PortRefusal::NoInterface { interface: name.clone(), known: known.join(", ") });
+        return Err(PortRefusal::NoInterface { interface: name.to_owned(), known: known.join(", ") });
     };
-    interface.ipv4.first().copied().ok_or_else(|| PortRefusal::NoIpv4 { interface: name.clone() })
+    interface.ipv4.first().copied().ok_or_else(|| PortRefusal::NoIpv4 { interface: name.to_owned() })
 }
 
 /// Everything that stands against the ports of a spec on a node with these interfaces, where others hold `taken`; the first
@@ -68,15 +68,20 @@ pub fn address(interfaces: &[NetworkInterface], port: &Port) -> Result<Ipv4Addr,
 #[must_use]
 pub fn refusals(spec: &AppSpec, interfaces: &[NetworkInterface], taken: &[(&AppName, &BoundPort)]) -> Vec<PortRefusal> {
     let Network::Ports(ports) = &spec.network else { return Vec::new() };
-    ports.iter().filter_map(|port| judge(port, interfaces, taken).err()).collect()
+    let singles = ports.iter().flat_map(|port| port.singles());
+    singles.filter_map(|port| judge(port, interfaces, taken).err()).collect()
 }
 
-fn judge(port: &Port, interfaces: &[NetworkInterface], taken: &[(&AppName, &BoundPort)]) -> Result<(), PortRefusal> {
+fn judge(
+    port: SinglePort<'_>,
+    interfaces: &[NetworkInterface],
+    taken: &[(&AppName, &BoundPort)],
+) -> Result<(), PortRefusal> {
     let host_ip = address(interfaces, port)?;
     // An automatic one is free by choice.
     let Some(host_port) = port.host_port else { return Ok(()) };
     let (container_port, protocol) = (port.container_port, port.protocol);
-    let wanted = BoundPort { instance: 0, container_port, host_port, protocol, host_ip };
+    let wanted = BoundPort { instance: 0, container_port, host_port, protocol, host_ip, shared: false };
     match taken.iter().find(|(_, held)| collide(held, &wanted)) {
         Some((owner, _)) => Err(PortRefusal::Owned { port: describe(&wanted), owner: AppName::clone(owner) }),
         None => Ok(()),
@@ -132,6 +137,7 @@ mod tests {
             host_port: 8080,
             protocol,
             host_ip: host_ip.parse().unwrap(),
+            shared: false,
         };
         let table = [
             (json!([{ "containerPort": 80 }]), "0.0.0.0", None),

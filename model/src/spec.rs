@@ -11,9 +11,11 @@ use crate::limits;
 use crate::probe::Probe;
 
 mod options;
+mod ports;
 mod text;
 
 pub use options::{Capabilities, Device, DnsConfig, DnsOption, HostAlias, Ulimit};
+pub use ports::{Port, PortRange, Protocol, SinglePort};
 
 /// What to run on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -408,34 +410,6 @@ impl Default for Network {
     fn default() -> Self {
         Self::Ports(Vec::new())
     }
-}
-
-/// One mapped port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Port {
-    /// Port inside the container.
-    pub container_port: u16,
-    /// Port of the node; `None` (0 on the wire) lets the agent choose.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_port: Option<u16>,
-    /// TCP or UDP.
-    #[serde(default)]
-    pub protocol: Protocol,
-    /// Interface whose IPv4 address is bound; `None` binds all addresses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_interface: Option<String>,
-}
-
-/// Transport protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    #[default]
-    Tcp,
-    /// UDP.
-    Udp,
 }
 
 /// When a fresh app counts as healthy, and when to give up.

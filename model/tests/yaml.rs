@@ -143,7 +143,7 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!(*volumes[1], VolumeSource::EmptyDir(EmptyDir { medium: Medium::Disk, size_limit: None }));
     assert_eq!(*volumes[2], VolumeSource::EmptyDir(EmptyDir { medium: Medium::Memory, size_limit: Some(16 << 20) }));
     let Network::Ports(ports) = &spec.network else { unreachable!("ports were given") };
-    assert_eq!((ports[0].container_port, ports[0].host_port, ports[0].protocol), (80, None, Protocol::Tcp));
+    assert_eq!((ports[0].container_port, ports[0].host_port, ports[0].protocol), (80.into(), None, Protocol::Tcp));
     assert_eq!((ports[1].protocol, ports[1].host_interface.as_deref()), (Protocol::Udp, Some("eth0")));
     assert_eq!((spec.startup.settle, spec.startup.max_starts), (Duration::from_secs(2), 5));
     let liveness = spec.liveness_probe.as_ref().unwrap();

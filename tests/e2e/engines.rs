@@ -9,7 +9,7 @@ use longshore_tests::engine::{Engine, Kind};
 use longshore_tests::http;
 use longshore_tests::spec::{app, restart, tcp, with_ports};
 use longshore_tests::wait;
-use v1::{FailureReason, InstanceState, JobState, RestartPolicy};
+use v1::{FailureReason, InstanceState, JobState, RestartPolicy, TaskState};
 
 use crate::network::on_a_switch;
 
@@ -44,12 +44,20 @@ fn apps_run_on(kind: Kind) {
         });
         assert_eq!(runtime.await, "docker");
 
-        let spec = with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 80)]);
+        let range = v1::Port { container_port_end: 9002, host_port_end: 9002, ..tcp(9000, 9000) };
+        let spec = with_ports(app(&cluster.image(), &["serve"]), &[tcp(8080, 80), range]);
         let job = client.create(spec, &["node"]).await;
         let done = client.rest(&job.job_id).await;
         assert_eq!(done.state(), JobState::Succeeded, "{:?}", client.task(&job.job_id).await);
         let address = SocketAddr::new(IpAddr::V4(host.address), 80);
         let started = http::get(address, "/started").await.unwrap().body;
+        assert_eq!(client.app("node", &job.app_name).await.status.unwrap().ports.len(), 4);
+        let shared = v1::AppSpec { instances: 2, ..with_ports(app("/no/such.tar", &["serve"]), &[tcp(8080, 81)]) };
+        let refused = client.create(shared, &["node"]).await;
+        assert_eq!(client.rest(&refused.job_id).await.state(), JobState::Failed);
+        let failure = client.task(&refused.job_id).await.failure.unwrap();
+        assert_eq!((failure.reason(), failure.step()), (FailureReason::Unsupported, TaskState::Pending));
+        assert!(failure.message.contains("network.ports.shared"), "{failure:?}");
 
         // The app does not notice that its agent is killed; the next one adopts it.
         node.kill();

@@ -29,6 +29,7 @@ mod node_values;
 mod options;
 mod passwords;
 mod plan;
+mod ports;
 mod privileges;
 mod probes;
 mod registries;

@@ -36,7 +36,7 @@ pub fn with_ports(mut spec: v1::AppSpec, ports: &[v1::Port]) -> v1::AppSpec {
 
 /// A TCP port; a host port of 0 is automatic.
 pub fn tcp(container_port: u32, host_port: u32) -> v1::Port {
-    v1::Port { container_port, host_port, protocol: v1::Protocol::Tcp.into(), host_interface: String::new() }
+    v1::Port { container_port, host_port, protocol: v1::Protocol::Tcp.into(), ..Default::default() }
 }
 
 /// Sets the restart policy.

@@ -1,7 +1,7 @@
 //! The embedded runtime on real containers. Needs root; every test has a node of its own.
 //!
-//! What is here but `frozen`, `host_paths`, `readiness`, `recovery`, `sweep`, `system_calls` and `node` is held against the engines too: see
-//! `tests/engines`.
+//! What is here but `frozen`, `host_paths`, `readiness`, `recovery`, `sharing`, `sweep`, `system_calls` and `node` is held
+//! against the engines too: see `tests/engines`.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -27,6 +27,7 @@ mod output;
 mod promises;
 mod readiness;
 mod recovery;
+mod sharing;
 mod surroundings;
 mod sweep;
 mod system_calls;

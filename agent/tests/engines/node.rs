@@ -146,7 +146,8 @@ impl<W: Which> Backend for OnEngine<W> {
     const LEFT_OF_A_FLOOD: usize = W::LEFT_OF_A_FLOOD;
     const UNKNOWN_CAPABILITIES: u64 = W::UNKNOWN_CAPABILITIES;
     // Engines write the environment of their containers to their disks.
-    const LACKS: &'static [&'static str] = &[longshore_model::capability::SECRETS_ENV];
+    const LACKS: &'static [&'static str] =
+        &[longshore_model::capability::NETWORK_PORTS_SHARED, longshore_model::capability::SECRETS_ENV];
 
     fn new() -> Self {
         let turn = turn();

@@ -7,7 +7,7 @@ use longshore_model::app::AppState;
 use longshore_model::assignment::Order;
 use longshore_model::capability;
 use longshore_model::failure::FailureReason as R;
-use longshore_model::spec::{HostPath, Network, Port, Protocol, RestartPolicy, Volume, VolumeSource};
+use longshore_model::spec::{HostPath, Network, Port, PortRange, Protocol, RestartPolicy, Volume, VolumeSource};
 use longshore_model::task::TaskState as S;
 use tokio::time::Instant;
 
@@ -194,7 +194,12 @@ fn with_port(port: Port) -> longshore_model::spec::AppSpec {
 }
 
 fn port(host_port: Option<u16>) -> Port {
-    Port { container_port: 80, host_port, protocol: Protocol::Tcp, host_interface: Some("lo".to_owned()) }
+    Port {
+        container_port: 80.into(),
+        host_port: host_port.map(PortRange::from),
+        protocol: Protocol::Tcp,
+        host_interface: Some("lo".to_owned()),
+    }
 }
 
 #[tokio::test(start_paused = true)]

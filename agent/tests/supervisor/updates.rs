@@ -7,7 +7,7 @@ use longshore_model::app::AppState;
 use longshore_model::assignment::{Assignment, Order};
 use longshore_model::failure::FailureReason as R;
 use longshore_model::report::TaskReport;
-use longshore_model::spec::{AppSpec, Network, Port, Protocol, RestartPolicy};
+use longshore_model::spec::{AppSpec, Network, Port, PortRange, Protocol, RestartPolicy};
 use longshore_model::task::TaskState as S;
 
 use super::node::{Node, app, assignment, deploy, job, ordered, spec, update};
@@ -213,7 +213,12 @@ async fn instances_come_and_go_with_the_revision() {
 }
 
 fn port(container_port: u16, host_port: Option<u16>) -> Port {
-    Port { container_port, host_port, protocol: Protocol::Tcp, host_interface: None }
+    Port {
+        container_port: container_port.into(),
+        host_port: host_port.map(PortRange::from),
+        protocol: Protocol::Tcp,
+        host_interface: None,
+    }
 }
 
 fn with_ports(image: &str, ports: &[Port]) -> AppSpec {

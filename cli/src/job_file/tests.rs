@@ -61,7 +61,7 @@ fn a_whole_file_becomes_the_request() {
     assert_eq!(spec_of(&order).resources.cpu, Some(500));
     assert_eq!(spec_of(&order).resources.memory, Some(64 << 20));
     assert!(matches!(&spec_of(&order).volumes[0].source, VolumeSource::HostPath(host) if host.create));
-    assert!(matches!(&spec_of(&order).network, Network::Ports(ports) if ports[1].host_port == Some(5353)));
+    assert!(matches!(&spec_of(&order).network, Network::Ports(ports) if ports[1].host_port == Some(5353.into())));
     assert_eq!((spec_of(&order).privileged, spec_of(&order).host_pid), (true, true));
     let model: JobOrder =
         serde_saphyr::from_str(&WHOLE.replace("/bin/till --name \"Main Street\" 'a b'", "[a]")).unwrap();

@@ -58,6 +58,7 @@ fn resident(name: &str, holds: Amounts, port: u16) -> Resident {
         host_port: port,
         protocol: Protocol::Tcp,
         host_ip: [0, 0, 0, 0].into(),
+        shared: false,
     };
     let app = App {
         node: NodeName::parse("shop-1").unwrap(),

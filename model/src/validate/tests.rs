@@ -3,7 +3,9 @@
 use super::*;
 use crate::order::Work;
 use crate::probe::{Action, Exec, Header, HttpGet, Probe, Scheme, TcpSocket};
-use crate::spec::{Capabilities, HostPath, Network, NodeField, Port, Protocol, PullPolicy, Requests, Ulimit, Volume};
+use crate::spec::{
+    Capabilities, HostPath, Network, NodeField, Port, PortRange, Protocol, PullPolicy, Requests, Ulimit, Volume,
+};
 use crate::targets::Targets;
 
 mod surroundings;
@@ -37,7 +39,12 @@ fn literal(name: &str, value: &str) -> EnvVar {
 }
 
 fn port(container_port: u16, host_port: Option<u16>, interface: Option<&str>) -> Port {
-    Port { container_port, host_port, protocol: Protocol::Tcp, host_interface: interface.map(str::to_owned) }
+    Port {
+        container_port: container_port.into(),
+        host_port: host_port.map(PortRange::from),
+        protocol: Protocol::Tcp,
+        host_interface: interface.map(str::to_owned),
+    }
 }
 
 fn host_path(mount: &str, path: &str) -> Volume {
@@ -314,12 +321,60 @@ fn ports_do_not_collide() {
 }
 
 #[test]
-fn a_fixed_port_is_for_one_instance() {
-    let found = fields(|spec| {
+fn several_instances_may_share_a_fixed_port() {
+    let found = wrong(|spec| {
         spec.instances = 2;
         spec.network = Network::Ports(vec![port(80, Some(8080), None), port(80, None, None)]);
     });
-    assert_eq!(found, ["spec.network.port_mapping.ports[0].host_port"]);
+    assert_eq!(found, Violations::default());
+}
+
+/// Ports from `first` to `last` on those of the node.
+fn range(first: u16, last: u16, host: Option<(u16, u16)>) -> Port {
+    let range = |(first, last)| PortRange { first, last };
+    Port { container_port: range((first, last)), host_port: host.map(range), ..port(1, None, None) }
+}
+
+#[test]
+fn ranges_of_ports_are_of_the_same_length_and_bounded() {
+    let found = |ports: &[Port], instances| {
+        let change = |spec: &mut AppSpec| {
+            spec.network = Network::Ports(ports.to_vec());
+            spec.instances = instances;
+        };
+        wrong(change).to_string().replace("spec.network.port_mapping.ports", "ports")
+    };
+    let most = limits::MAX_MAPPED_PORTS as u16;
+    let fine = "nothing is wrong";
+    assert_eq!(found(&[range(8000, 8010, Some((9000, 9010))), range(8000, 8001, None)], 1), fine);
+    assert_eq!(found(&[range(1, most, None)], 8), fine);
+    let table = [
+        (
+            range(8000, 8010, Some((9000, 9001))),
+            "[0].host_port: has 2 ports for 11 of the container; both ranges must be of the same length",
+        ),
+        (
+            range(80, 80, Some((80, 81))),
+            "[0].host_port: has 2 ports for 1 of the container; both ranges must be of the same length",
+        ),
+        (range(8010, 8000, None), "[0].container_port: is 8010-8000; a range ends with its last port"),
+        (range(1, 2, Some((2, 1))), "[0].host_port: is 2-1; a range ends with its last port"),
+        (range(0, 9, None), "[0].container_port: is needed, from 1 to 65535"),
+        (range(1, most + 1, None), ": has 513 ports, those of ranges one by one; at most 512 are allowed"),
+        (
+            range(1, u16::MAX, Some((1, u16::MAX))),
+            ": has 65535 ports, those of ranges one by one; at most 512 are allowed",
+        ),
+    ];
+    for (port, told) in table {
+        assert_eq!(found(&[port], 1), format!("ports{told}"));
+    }
+    assert_eq!(
+        found(&[range(1, 200, None)], 64),
+        "ports: has 200 ports for each of 64 instances; at most 4096 are allowed together"
+    );
+    let overlapping = [range(1, 10, Some((9000, 9009))), range(20, 20, Some((9009, 9009)))];
+    assert_eq!(found(&overlapping, 1), "ports[1]: takes the same host port as ports[0]");
 }
 
 /// Fields below a readiness probe that are wrong.

@@ -15,8 +15,6 @@ use crate::v1;
 
 /// Instances of one report; more than a spec allows cannot be.
 const MAX_INSTANCES: usize = limits::MAX_INSTANCES as usize;
-/// Ports of one report: each instance has all ports of the spec.
-const MAX_BOUND_PORTS: usize = MAX_INSTANCES * limits::MAX_PORTS;
 
 mirrored!(AppState, AppState, none: Some(Self::Unknown), {
     Unknown => Unspecified,
@@ -68,7 +66,7 @@ impl FromWire<v1::AppStatus> for AppStatus {
     fn from_wire(wire: v1::AppStatus, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
         let state = FromWire::from_wire(wire.state, path.field("state"), bad);
         let instances = bounded(wire.instances, MAX_INSTANCES, path.field("instances"), bad);
-        let ports = bounded(wire.ports, MAX_BOUND_PORTS, path.field("ports"), bad);
+        let ports = bounded(wire.ports, limits::MAX_BOUND_PORTS, path.field("ports"), bad);
         Some(Self { state: state?, instances: instances?, ports: ports? })
     }
 }
@@ -143,6 +141,7 @@ impl From<&BoundPort> for v1::BoundPort {
             host_port: port.host_port.into(),
             protocol: v1::Protocol::from(port.protocol).into(),
             host_ip: port.host_ip.to_string(),
+            shared: port.shared,
         }
     }
 }
@@ -159,6 +158,7 @@ impl FromWire<v1::BoundPort> for BoundPort {
             host_port: host_port?,
             protocol: protocol?,
             host_ip: host_ip?,
+            shared: wire.shared,
         })
     }
 }

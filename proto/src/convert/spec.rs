@@ -5,8 +5,8 @@ use longshore_model::configuration::Kind;
 use longshore_model::limits;
 use longshore_model::spec::{
     AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
-    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests,
-    Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
+    Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
 use prost::Message;
@@ -433,10 +433,12 @@ impl FromWire<v1::Network> for Network {
 impl From<&Port> for v1::Port {
     fn from(port: &Port) -> Self {
         Self {
-            container_port: port.container_port.into(),
-            host_port: port.host_port.unwrap_or(0).into(),
+            container_port: port.container_port.first.into(),
+            host_port: port.host_port.map_or(0, |range| range.first.into()),
             protocol: v1::Protocol::from(port.protocol).into(),
             host_interface: port.host_interface.clone().unwrap_or_default(),
+            container_port_end: range_end(port.container_port),
+            host_port_end: port.host_port.map_or(0, range_end),
         }
     }
 }
@@ -444,16 +446,33 @@ impl From<&Port> for v1::Port {
 impl FromWire<v1::Port> for Port {
     fn from_wire(wire: v1::Port, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
         let container_port = port_number(wire.container_port, path.field("container_port"), bad);
-        let host_port = port_number(wire.host_port, path.field("host_port"), bad);
+        let host_port = port_number(wire.host_port, path.field("host_port"), bad).filter(|port| *port != 0);
+        let container_end = port_number(wire.container_port_end, path.field("container_port_end"), bad);
+        let host_end = port_number(wire.host_port_end, path.field("host_port_end"), bad).filter(|port| *port != 0);
+        if host_port.is_none() && host_end.is_some() {
+            bad.add(path.field("host_port_end"), "ends a range without host_port, which would begin it");
+        }
         let protocol = FromWire::from_wire(wire.protocol, path.field("protocol"), bad);
         Some(Self {
             // Different for different mistakes, so that they are not taken for the same port.
-            container_port: container_port.unwrap_or_else(|| (wire.container_port % u32::from(u16::MAX)) as u16 + 1),
-            host_port: host_port.filter(|port| *port != 0),
+            container_port: range(
+                container_port.unwrap_or_else(|| (wire.container_port % u32::from(u16::MAX)) as u16 + 1),
+                container_end.filter(|_| container_port.is_some()),
+            ),
+            host_port: host_port.map(|first| range(first, host_end)),
             protocol: protocol.unwrap_or_default(),
             host_interface: said(wire.host_interface),
         })
     }
+}
+
+/// What ends a range on the wire: nothing, where it is one port.
+fn range_end(range: PortRange) -> u32 {
+    if range.first == range.last { 0 } else { range.last.into() }
+}
+
+fn range(first: u16, end: Option<u16>) -> PortRange {
+    PortRange { first, last: end.filter(|end| *end != 0).unwrap_or(first) }
 }
 
 /// Reads a port; what 0 means is the caller's business.

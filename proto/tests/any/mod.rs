@@ -23,8 +23,8 @@ use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
-    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, Projection, Protocol, PullPolicy, Requests,
-    Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
+    Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
@@ -120,7 +120,10 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 }
 
 fn network() -> impl Strategy<Value = Network> {
-    let port = (any::<u16>(), option::of(1..=u16::MAX), protocol(), option::of(".{1,20}")).prop_map(
+    let range =
+        || (1..=u16::MAX, any::<u16>()).prop_map(|(first, more)| PortRange { first, last: first.saturating_add(more) });
+    let container = prop_oneof![any::<u16>().prop_map(PortRange::from), range()];
+    let port = (container, option::of(range()), protocol(), option::of(".{1,20}")).prop_map(
         |(container_port, host_port, protocol, host_interface)| Port {
             container_port,
             host_port,
@@ -385,13 +388,14 @@ pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
             last_exit_reason,
             readiness,
         });
-    let port = (any::<u32>(), any::<u16>(), any::<u16>(), protocol(), any::<u32>()).prop_map(
-        |(instance, container_port, host_port, protocol, ip)| BoundPort {
+    let port = (any::<u32>(), any::<u16>(), any::<u16>(), protocol(), any::<u32>(), any::<bool>()).prop_map(
+        |(instance, container_port, host_port, protocol, ip, shared)| BoundPort {
             instance,
             container_port,
             host_port,
             protocol,
             host_ip: Ipv4Addr::from_bits(ip),
+            shared,
         },
     );
     (select(states), vec(instance, 0..3), vec(port, 0..3)).prop_map(|(state, instances, ports)| AppStatus {

@@ -173,7 +173,7 @@ pub(super) enum Asked {
     /// No template.
     Nothing,
     /// This one.
-    For(Chosen),
+    For(Box<Chosen>),
     /// One that there is not; what is wrong was added.
     InVain,
 }
@@ -208,7 +208,8 @@ impl Chosen {
         let decoded = variants.iter().map(|stored| v1::AppSpec::decode(stored.spec.clone())).collect();
         let specs: Result<Vec<_>, _> = decoded;
         let specs = specs.map_err(|error| StoreError::Database(Box::new(error)))?;
-        Ok(Asked::For(Self { alias, variants, specs, overrides: request.spec.take().unwrap_or_default() }))
+        let overrides = request.spec.take().unwrap_or_default();
+        Ok(Asked::For(Box::new(Self { alias, variants, specs, overrides })))
     }
 
     /// The first variant's spec with what the job says otherwise: for what has to be known before one is chosen.

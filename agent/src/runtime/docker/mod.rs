@@ -213,6 +213,8 @@ impl Runtime for DockerRuntime {
         let always = [
             capability::NETWORK_HOST,
             capability::NETWORK_PORTS,
+            // Not network.ports.shared: the engine leads a port of the node into one container.
+            capability::NETWORK_PORTS_RANGES,
             capability::VOLUMES_HOST_PATH,
             capability::VOLUMES_EMPTY_DIR,
             capability::VOLUMES_EMPTY_DIR_MEMORY,

@@ -249,6 +249,7 @@ mod tests {
             host_port,
             protocol,
             host_ip: Ipv4Addr::LOCALHOST,
+            shared: false,
         };
         Launch {
             instance: InstanceKey { app: AppName::parse("a-x1").unwrap(), index: 2 },

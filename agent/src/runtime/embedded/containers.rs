@@ -308,7 +308,7 @@ impl Containers {
     pub(super) async fn admit(&self, instance: &InstanceKey, open: bool) -> Result<(), RuntimeError> {
         let container = self.newest(instance)?;
         let label = Label::read(&container).map_err(|e| failure::io("reading a container's description", e))?;
-        if !label.waits_for_readiness {
+        if !label.can_be_shut() {
             return Ok(());
         }
         match self.ask(&container, Command::Ports { open }, Some(self.settings.patience.ports)).await? {

@@ -53,7 +53,7 @@ pub(super) struct LaunchFile {
     pub(super) host_network: bool,
     /// Ports of the node that lead into it.
     pub(super) ports: Vec<BoundPort>,
-    /// Whether these take no clients before the agent says so.
+    /// Whether these take no clients before the agent says so, since the instance has a readiness probe.
     #[serde(default)]
     pub(super) waits_for_readiness: bool,
     /// Volumes, in the spec's order.
@@ -133,7 +133,6 @@ pub(super) struct Label {
     pub(super) run: u32,
     pub(super) stop_signal: i32,
     pub(super) ports: Vec<BoundPort>,
-    /// Whether its shim, which may be older than that, can be told to open and shut its ports.
     #[serde(default)]
     pub(super) waits_for_readiness: bool,
     pub(super) cgroup: CgroupPath,
@@ -142,6 +141,11 @@ pub(super) struct Label {
 }
 
 impl Label {
+    /// Whether its shim, which may be older than that, can be told to open and shut its ports.
+    pub(super) fn can_be_shut(&self) -> bool {
+        self.waits_for_readiness || self.ports.iter().any(|port| port.shared)
+    }
+
     /// Reads it from the description of a container.
     pub(super) fn read(container: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(container.join(LAUNCH))?)?)

@@ -84,7 +84,8 @@ async fn prove(node: &str, port: u32, output: &mut Output) -> Result<(), Error> 
 }
 
 fn mapped_order(image: &str) -> JobOrder {
-    let port = Port { container_port: CONTAINER_PORT, host_port: None, protocol: Protocol::Tcp, host_interface: None };
+    let port =
+        Port { container_port: CONTAINER_PORT.into(), host_port: None, protocol: Protocol::Tcp, host_interface: None };
     let nodes = NODES.map(|(name, _)| name.to_owned()).to_vec();
     let targets = Targets { node_names: nodes, ..Targets::default() };
     order(spec("hello", image, Vec::new(), Network::Ports(vec![port])), targets)

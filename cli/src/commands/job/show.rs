@@ -113,8 +113,12 @@ fn network_of(job: &Job) -> String {
         Some(network::Mode::Host(_)) => "host".to_owned(),
         Some(network::Mode::PortMapping(mapping)) if !mapping.ports.is_empty() => {
             let ports = mapping.ports.iter().map(|port| {
-                let host = if port.host_port == 0 { "automatic".to_owned() } else { port.host_port.to_string() };
-                format!("{host}->{}", port.container_port)
+                let range = |first: u32, end: u32| if end == 0 { first.to_string() } else { format!("{first}-{end}") };
+                let host = match port.host_port {
+                    0 => "automatic".to_owned(),
+                    first => range(first, port.host_port_end),
+                };
+                format!("{host}->{}", range(port.container_port, port.container_port_end))
             });
             format!("ports {}", ports.collect::<Vec<_>>().join(", "))
         }

@@ -23,6 +23,7 @@ use super::super::state::Failure;
 use super::super::{failure, sys, user, volumes};
 use super::devices;
 use super::executor::Exec;
+use super::node_network::NodeNetwork;
 use super::ports::{self, Bound};
 use super::rootfs;
 use super::ulimits;
@@ -41,6 +42,8 @@ pub(super) struct Made {
     /// Ends without a word when the program runs, and says why when it cannot.
     pub(super) exec: PipeReader,
     pub(super) ports: Vec<Bound>,
+    /// The network that its ports are of.
+    pub(super) node: NodeNetwork,
 }
 
 /// Makes the container of the current directory. The process must have one thread only.
@@ -52,8 +55,9 @@ pub(super) fn container(launch: &LaunchFile, secret_env: &[(String, String)]) ->
     // The container library keeps the caller's groups unless the container has some of its own.
     setgroups(&[]).map_err(|e| failure::io("dropping groups", e))?;
     let ports = ports::bind(&launch.ports, !launch.waits_for_readiness)?;
+    let node = NodeNetwork::of_caller().map_err(|e| failure::io("opening the node's network namespace", e))?;
     if !launch.host_network {
-        leave_network(launch.egress.as_ref())?;
+        leave_network(launch.egress.as_ref(), &node)?;
     }
     rootfs::leave_mount_namespace()?;
     let root = rootfs::mount_root(launch)?;
@@ -74,7 +78,7 @@ pub(super) fn container(launch: &LaunchFile, secret_env: &[(String, String)]) ->
     CgroupPath::try_from(cgroup.unwrap_or_default().to_owned()).map_err(|e| failure::other(e.to_string()))?;
     spec.save("config.json").map_err(|e| failure::other(format!("writing config.json failed: {e}")))?;
     let filter = if launch.privileged { None } else { filter(launch, &machine)? };
-    create(launch, secret_env, ports, filter).inspect(|_| {
+    create(launch, secret_env, (ports, node), filter).inspect(|_| {
         if let Err(error) = rootfs::release_volumes(&launch.volumes_root) {
             tracing::warn!(%error, "volumes stay mounted in the shim");
         }
@@ -110,7 +114,7 @@ fn filter(launch: &LaunchFile, machine: &Machine) -> Result<Option<Filter>, Runt
 fn create(
     launch: &LaunchFile,
     secret_env: &[(String, String)],
-    ports: Vec<Bound>,
+    (ports, node): (Vec<Bound>, NodeNetwork),
     filter: Option<Filter>,
 ) -> Result<Made, RuntimeError> {
     let pipe = || std::io::pipe().map_err(|e| failure::io("making a pipe", e));
@@ -141,7 +145,7 @@ fn create(
     };
     let container = built.map_err(|error| explain(&error, &mut exec))?;
     let init = container.pid().ok_or_else(|| failure::other("the container has no first process"))?;
-    Ok(Made { container, init: Pid::from_raw(init.as_raw()), stdout, stderr, exec, ports })
+    Ok(Made { container, init: Pid::from_raw(init.as_raw()), stdout, stderr, exec, ports, node })
 }
 
 /// Why the library could not make the container, by the shim's log.
@@ -151,8 +155,7 @@ fn cause() -> Option<String> {
 }
 
 /// Moves the shim into a network namespace of its own, with `lo` up and perhaps a way out.
-fn leave_network(egress: Option<&Egress>) -> Result<(), RuntimeError> {
-    let node = File::open("/proc/self/ns/net").map_err(|e| failure::io("opening the node's network namespace", e))?;
+fn leave_network(egress: Option<&Egress>, node: &NodeNetwork) -> Result<(), RuntimeError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| failure::io("making a network namespace", e))?;
     sys::loopback_up().map_err(|e| failure::io("bringing up lo", e))?;
     // As elsewhere: a container that does not run as root may still serve port 80, of its own namespace only.
@@ -160,7 +163,7 @@ fn leave_network(egress: Option<&Egress>) -> Result<(), RuntimeError> {
         std::io::Write::write_all(&mut file, b"0").map_err(|e| failure::io("opening low ports", e))?;
     }
     if let Some(egress) = egress {
-        let address = egress::attach(egress, &node)?;
+        let address = egress::attach(egress, node.file())?;
         tracing::info!(%address, "the container reaches the outside");
     }
     Ok(())

@@ -7,12 +7,14 @@ mod commands;
 mod devices;
 mod executor;
 mod make;
+mod node_network;
 mod ports;
 mod proxy;
 mod pty;
 mod resolver;
 pub(super) mod rootfs;
 mod serve;
+mod shared_udp;
 mod tenant;
 mod ulimits;
 

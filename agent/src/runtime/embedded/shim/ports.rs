@@ -2,13 +2,17 @@
 //!
 //! A TCP port that takes no connections stays ours: its socket stays bound and ceases to listen, so that the kernel refuses
 //! clients itself, and nobody else can have the port meanwhile.
+//!
+//! One that several instances have (`SO_REUSEPORT`) listens only while it takes connections: the kernel shares them among those
+//! that do.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 
 use longshore_model::app::BoundPort;
 use longshore_model::failure::FailureReason;
 use longshore_model::spec::Protocol;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::failure;
@@ -16,6 +20,8 @@ use crate::runtime::RuntimeError;
 
 /// Connections that may wait to be accepted: a burst of clients while the container starts.
 const BACKLOG: i32 = 128;
+/// Port of a service that nobody offers any more.
+const DISCARD: u16 = 9;
 
 /// A bound port, and where it leads inside the container.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(super) struct Bound {
 pub(super) enum BoundSocket {
     Tcp(TcpListener),
     Udp(UdpSocket),
+    /// Holds a port that several instances have, and receives nothing.
+    SharedUdp(SocketAddrV4, UdpSocket),
 }
 
 /// Lets connections of a TCP port in. Does nothing where they are let in already.
@@ -66,6 +74,31 @@ pub(super) fn bind(ports: &[BoundPort], open: bool) -> Result<Vec<Bound>, Runtim
         .collect()
 }
 
+/// A socket of the group that shares the datagrams of new clients of a port.
+pub(super) fn join(address: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = datagrams()?;
+    socket.set_reuse_port(true)?;
+    // Which of the node's addresses a client knows is what it has to be answered from.
+    setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    socket.bind(&SocketAddr::V4(address).into())?;
+    Ok(socket.into())
+}
+
+/// A socket for the datagrams of one client only.
+pub(super) fn connected(local: SocketAddrV4, client: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = datagrams()?;
+    socket.bind(&SocketAddr::V4(local).into())?;
+    socket.connect(&SocketAddr::V4(client).into())?;
+    Ok(socket.into())
+}
+
+fn datagrams() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 fn word(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
@@ -76,6 +109,22 @@ fn word(protocol: Protocol) -> &'static str {
 fn socket(port: &BoundPort, open: bool) -> io::Result<BoundSocket> {
     let address = SocketAddr::from((port.host_ip, port.host_port)).into();
     match port.protocol {
+        Protocol::Tcp if port.shared => {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address)?;
+            // As in `keep_out`.
+            socket.set_reuse_address(false)?;
+            socket.set_nonblocking(true)?;
+            Ok(BoundSocket::Tcp(socket.into()))
+        }
+        Protocol::Udp if port.shared => {
+            let address = SocketAddrV4::new(port.host_ip, port.host_port);
+            // To an address of the node's own where nobody is.
+            let own = if port.host_ip.is_unspecified() { Ipv4Addr::LOCALHOST } else { port.host_ip };
+            Ok(BoundSocket::SharedUdp(address, connected(address, SocketAddrV4::new(own, DISCARD))?))
+        }
         Protocol::Tcp => {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             // Connections of an earlier run in TIME_WAIT do not hold the port; a listener still does.

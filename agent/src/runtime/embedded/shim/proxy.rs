@@ -16,20 +16,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::node_network::NodeNetwork;
 use super::ports::{self, Bound, BoundSocket};
+use super::shared_udp::SharedUdp;
 
 /// TCP connections of one container at a time: each costs two descriptors and two buffers.
 const MAX_CONNECTIONS: usize = 1024;
 /// Bytes of a connection's buffer in each direction.
 const BUFFER: usize = 16 * 1024;
 /// Clients of one UDP port at a time: each costs a socket.
-const MAX_FLOWS: usize = 512;
+pub(super) const MAX_FLOWS: usize = 512;
 /// How long a UDP client may be silent in both directions before it is forgotten.
-const FLOW_IDLE: Duration = Duration::from_secs(60);
+pub(super) const FLOW_IDLE: Duration = Duration::from_secs(60);
 /// Largest UDP payload.
-const MAX_DATAGRAM: usize = 65_535;
+pub(super) const MAX_DATAGRAM: usize = 65_535;
 /// Pause after the kernel refused a connection for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The ports of a container that was started, served until this is dropped.
 pub(super) struct Proxy {
@@ -47,11 +49,13 @@ enum Port {
     },
     /// Tells whether datagrams of clients are taken that were not known before.
     Udp(watch::Sender<bool>),
+    SharedUdp(SharedUdp),
 }
 
 impl Proxy {
     /// Serves all ports. Must be called inside a runtime.
-    pub(super) fn serve(bound: Vec<Bound>, open: bool) -> io::Result<Self> {
+    pub(super) fn serve(bound: Vec<Bound>, node: NodeNetwork, open: bool) -> io::Result<Self> {
+        let node = Arc::new(node);
         let mut proxy = Self { ports: Vec::new(), connections: Arc::default(), tasks: JoinSet::new() };
         for port in bound {
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port.container_port));
@@ -61,6 +65,9 @@ impl Proxy {
                     let (is_open, told) = watch::channel(false);
                     proxy.tasks.spawn(udp(Arc::new(UdpSocket::from_std(socket)?), target, told));
                     Port::Udp(is_open)
+                }
+                BoundSocket::SharedUdp(address, holder) => {
+                    Port::SharedUdp(SharedUdp::new(address, holder, target, Arc::clone(&node)))
                 }
             });
         }
@@ -81,6 +88,7 @@ impl Proxy {
                     *accepting = Some(self.tasks.spawn(tcp(listener, *target, Arc::clone(&self.connections))));
                 }
                 Port::Udp(is_open) => drop(is_open.send_replace(true)),
+                Port::SharedUdp(port) => port.open(&mut self.tasks)?,
             }
         }
         Ok(())
@@ -101,6 +109,7 @@ impl Proxy {
                     shut = shut.and(ports::keep_out(listener));
                 }
                 Port::Udp(is_open) => drop(is_open.send_replace(false)),
+                Port::SharedUdp(port) => port.shut(),
             }
         }
         shut

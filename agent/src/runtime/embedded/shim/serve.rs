@@ -26,6 +26,7 @@ use super::super::state::{Answer, Command, Failure, State};
 use super::super::{cgroup, descriptors, egress, failure};
 use super::commands::Commands;
 use super::make::Made;
+use super::node_network::NodeNetwork;
 use super::ports::Bound;
 use super::proxy::Proxy;
 use super::write_state;
@@ -72,7 +73,7 @@ pub(super) async fn until_exit(
         container: made.container,
         init: made.init,
         exec: Some(made.exec),
-        ports: Some(made.ports),
+        ports: Some((made.ports, made.node)),
         open: !launch.waits_for_readiness,
         proxy: None,
         state: State::Created,
@@ -134,7 +135,7 @@ struct Life {
     container: libcontainer::container::Container,
     init: Pid,
     exec: Option<PipeReader>,
-    ports: Option<Vec<Bound>>,
+    ports: Option<(Vec<Bound>, NodeNetwork)>,
     /// Whether the ports take new clients.
     open: bool,
     proxy: Option<Proxy>,
@@ -164,13 +165,13 @@ impl Life {
                 _ => Ok(()),
             };
         };
-        let ports = self.ports.take().unwrap_or_default();
-        let open = self.open;
-        let serve = || Proxy::serve(ports, open).map_err(|e| failure::io("serving the ports", e));
+        let (ports, open) = (self.ports.take(), self.open);
+        let serve = || ports.map(|(ports, node)| Proxy::serve(ports, node, open)).transpose();
+        let serve = || serve().map_err(|e| failure::io("serving the ports", e));
         match self.exec(exec).await.and_then(|()| serve()) {
             Ok(proxy) => {
                 self.state = State::Running { since: Timestamp::now() };
-                self.proxy = Some(proxy);
+                self.proxy = proxy;
             }
             Err(error) => {
                 self.state = State::Failed(Failure::from(error.clone()));
