@@ -26,7 +26,7 @@ use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
 use longshore_agent::runtime::{Rotation, Runtime};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, MAX_PROBES_AT_ONCE, Supervisor};
-use longshore_agent::{doctor, enroll, metrics, node, renewal};
+use longshore_agent::{addresses, doctor, enroll, metrics, node, renewal};
 use longshore_doctor::Report;
 use longshore_model::capability;
 use longshore_model::name::NodeName;
@@ -178,7 +178,11 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         clock: Clock::starting_at(Timestamp::now()),
         node: enrolment.node_name.clone(),
         host_ip: watch::Sender::new(None),
+        addresses: watch::Sender::new(()),
     });
+    if let Err(error) = addresses::tell_changes(context.addresses.clone()) {
+        tracing::warn!(%error, "changes of the node's addresses are not seen");
+    }
     let mut supervisor = Supervisor::start(Arc::clone(&context)).await?;
     tracing::info!(node = %enrolment.node_name, runtime = context.runtime.name(), "running");
 

@@ -5,7 +5,7 @@
 //!
 //! A fixed port of an app with several instances is held once, by the app; they share its traffic.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -93,6 +93,23 @@ impl PortTable {
         ports.iter().for_each(|port| insert(&mut taken, app, port));
     }
 
+    /// Lets an app have these ports, and those in `spare` as well, instead of those that it has. Changes nothing on an error.
+    ///
+    /// # Errors
+    ///
+    /// [`PortRefusal::Owned`].
+    pub fn relocate(&self, app: &AppName, ports: &[BoundPort], spare: &[BoundPort]) -> Result<(), PortError> {
+        let mut taken = self.taken();
+        for port in ports {
+            if let Some(owner) = owner(&taken, port).filter(|owner| *owner != app) {
+                return Err(PortRefusal::Owned { port: describe(port), owner: owner.clone() }.into());
+            }
+        }
+        forget(&mut taken, app);
+        ports.iter().chain(spare).for_each(|port| insert(&mut taken, app, port));
+        Ok(())
+    }
+
     /// Gives up every port of an app.
     pub fn release(&self, app: &AppName) {
         forget(&mut self.taken(), app);
@@ -137,6 +154,23 @@ impl PortTable {
     }
 }
 
+/// Where ports are that are bound to interfaces, now that these have such addresses; and of each of the interfaces the address, if it
+/// has one.
+#[must_use]
+pub fn moved(ports: &[BoundPort], interfaces: &[NetworkInterface]) -> (Vec<BoundPort>, BTreeMap<String, Ipv4Addr>) {
+    let mut addresses = BTreeMap::new();
+    let mut moved = ports.to_vec();
+    for port in &mut moved {
+        let Some(name) = &port.host_interface else { continue };
+        let interface = interfaces.iter().find(|interface| interface.name == *name);
+        // It may be about to get another.
+        let Some(address) = interface.and_then(|interface| interface.ipv4.first().copied()) else { continue };
+        addresses.insert(name.clone(), address);
+        port.host_ip = address;
+    }
+    (moved, addresses)
+}
+
 /// What an app asks for.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -179,6 +213,7 @@ fn choose(
         protocol: port.protocol,
         host_ip,
         shared: port.host_port.is_some() && request.spec.instances > 1,
+        host_interface: port.host_interface.map(str::to_owned),
     };
     let test = |bound: BoundPort| {
         if let Some(owner) = owner(taken, &bound) {

@@ -161,4 +161,7 @@ pub struct BoundPort {
     /// Whether other instances have the same port of the node, and share its traffic.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// Interface whose address that is; `None` where the spec names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_interface: Option<String>,
 }

@@ -12,6 +12,9 @@ use crate::spec::{AppSpec, Device, ImageSource, Medium, Network, Port, VolumeSou
 pub const NETWORK_HOST: &str = "network.host";
 /// Apps in a network of their own, with ports of the node mapped into it.
 pub const NETWORK_PORTS: &str = "network.ports";
+/// Ports of an interface follow its address while their app runs. No spec asks for it: without it they are bound anew with the
+/// next container.
+pub const NETWORK_PORTS_FOLLOW: &str = "network.ports.follow";
 /// Instances that are not ready get no new clients by mapped ports. No spec asks for it: without it they are marked only.
 pub const NETWORK_PORTS_READINESS: &str = "network.ports.readiness";
 /// Several instances share the traffic of a fixed port of the node.

@@ -81,7 +81,8 @@ fn judge(
     // An automatic one is free by choice.
     let Some(host_port) = port.host_port else { return Ok(()) };
     let (container_port, protocol) = (port.container_port, port.protocol);
-    let wanted = BoundPort { instance: 0, container_port, host_port, protocol, host_ip, shared: false };
+    let wanted =
+        BoundPort { instance: 0, container_port, host_port, protocol, host_ip, shared: false, host_interface: None };
     match taken.iter().find(|(_, held)| collide(held, &wanted)) {
         Some((owner, _)) => Err(PortRefusal::Owned { port: describe(&wanted), owner: AppName::clone(owner) }),
         None => Ok(()),
@@ -138,6 +139,7 @@ mod tests {
             protocol,
             host_ip: host_ip.parse().unwrap(),
             shared: false,
+            host_interface: None,
         };
         let table = [
             (json!([{ "containerPort": 80 }]), "0.0.0.0", None),

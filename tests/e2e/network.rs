@@ -93,6 +93,89 @@ fn a_chosen_interface_is_bound_and_no_other() {
     });
 }
 
+/// What the served app says at an address of the host's, by a path.
+fn said_at(host: &Host, address: &'static str, path: &'static str) -> Option<String> {
+    host.run(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(http::get(address.parse().unwrap(), path)).ok().map(|answer| answer.body)
+    })
+}
+
+/// Whether a datagram to an address of the host's comes back from there.
+fn echoes_at(host: &Host, address: &'static str) -> bool {
+    host.run(move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        let address: SocketAddr = address.parse().unwrap();
+        socket.send_to(b"x", address).is_ok() && socket.recv_from(&mut [0; 8]).is_ok_and(|(_, from)| from == address)
+    })
+}
+
+#[test]
+fn ports_follow_their_interface_to_another_address_while_the_app_runs() {
+    on_a_switch(|switch, server| async move {
+        let cluster = Cluster::start_on(Some(&server)).await;
+        let host = switch.host();
+        host.add_interface("back0", "192.0.2.9/24");
+        let mut node = cluster.node_with("node", &[], Some(&host), &[]).await;
+        let client = cluster.client().await;
+        let on_back = |port: v1::Port| v1::Port { host_interface: "back0".to_owned(), ..port };
+        let udp = |port| v1::Port { protocol: v1::Protocol::Udp.into(), ..tcp(9000, port) };
+        let args = ["serve", "--udp-port", "9000"];
+        let alone = with_ports(app(&cluster.image(), &args), &[on_back(tcp(8080, 80)), on_back(udp(90))]);
+        let shared = with_ports(app(&cluster.image(), &args), &[on_back(tcp(8080, 81)), on_back(udp(91))]);
+        let mut apps = Vec::new();
+        for spec in [alone, v1::AppSpec { instances: 2, ..shared }] {
+            let job = client.create(spec, &["node"]).await;
+            assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+            apps.push(job.app_name);
+        }
+        let started = said_at(&host, "192.0.2.9:80", "/started").unwrap();
+        let shims = node.shims();
+
+        // DHCP takes one address away and gives another.
+        host.remove_address("back0", "192.0.2.9/24");
+        host.add_address("back0", "192.0.2.10/24");
+        for address in ["192.0.2.10:80", "192.0.2.10:81"] {
+            wait::until("the app at the new address", || async { said_at(&host, address, "/healthz").is_some() }).await;
+        }
+        for address in ["192.0.2.10:90", "192.0.2.10:91"] {
+            wait::until("an echo from the new address", || async { echoes_at(&host, address) }).await;
+        }
+        assert_eq!(said_at(&host, "192.0.2.10:80", "/started"), Some(started.clone()));
+        assert_eq!(node.shims(), shims);
+        for name in &apps {
+            wait::until("the address in the status", || async {
+                let ports = client.app("node", name).await.status.unwrap().ports;
+                ports.iter().all(|port| port.host_ip == "192.0.2.10" && port.host_interface == "back0")
+            })
+            .await;
+        }
+
+        // Also where it changes while no agent is there.
+        node.kill();
+        host.remove_address("back0", "192.0.2.10/24");
+        host.add_address("back0", "192.0.2.11/24");
+        node.start();
+        wait::until("the app at the new address", || async {
+            said_at(&host, "192.0.2.11:80", "/started").as_ref() == Some(&started)
+        })
+        .await;
+
+        // A program that has the port at the next address keeps it, and is waited for.
+        host.add_address("back0", "203.0.113.5/24");
+        let foreign = host.run(|| std::net::TcpListener::bind("203.0.113.5:80").unwrap());
+        host.remove_address("back0", "192.0.2.11/24");
+        wait::until("word of it", || async { node.log().contains("port 80/tcp of 203.0.113.5 is in use") }).await;
+        drop(foreign);
+        wait::until("the app at the new address", || async {
+            said_at(&host, "203.0.113.5:80", "/started").as_ref() == Some(&started)
+        })
+        .await;
+        assert_eq!(node.shims(), shims);
+    });
+}
+
 #[test]
 fn a_node_cut_off_during_its_task_finishes_and_reports_later() {
     on_a_switch(|switch, server| async move {

@@ -110,6 +110,16 @@ impl Host {
         ip(&format!("-n {} link set {interface} up", self.namespace));
     }
 
+    /// Gives an interface another address beside those that it has.
+    pub fn add_address(&self, interface: &str, address: &str) {
+        ip(&format!("-n {} addr add {address} dev {interface}", self.namespace));
+    }
+
+    /// Takes an address from an interface.
+    pub fn remove_address(&self, interface: &str, address: &str) {
+        ip(&format!("-n {} addr del {address} dev {interface}", self.namespace));
+    }
+
     /// Runs blocking work on a thread of this host, so that the sockets it makes are the host's.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let path = self.namespace_file();

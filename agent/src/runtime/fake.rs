@@ -26,6 +26,7 @@
 //! agent finds the containers that the first one started.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -419,6 +420,11 @@ impl Runtime for FakeRuntime {
             };
             while runs(&machine) && changed.changed().await.is_ok() {}
         }))
+    }
+
+    /// Its containers hold no ports.
+    async fn relocate(&self, _: &InstanceKey, _: &BTreeMap<String, Ipv4Addr>) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

@@ -1,7 +1,8 @@
 //! A runtime whose operations are counted and timed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -159,6 +160,14 @@ impl Runtime for Measured {
 
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
         self.metrics.time("exec", self.inner.exec(instance, command)).await
+    }
+
+    async fn relocate(
+        &self,
+        instance: &InstanceKey,
+        addresses: &BTreeMap<String, Ipv4Addr>,
+    ) -> Result<(), RuntimeError> {
+        self.metrics.time("relocate", self.inner.relocate(instance, addresses)).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

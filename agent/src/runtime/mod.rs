@@ -3,7 +3,8 @@
 //! A runtime knows images, containers and their output. It knows nothing of jobs, tasks, attempts or servers: the
 //! supervisor decides what shall run and when, and speaks of apps and instances only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,6 +205,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts a command beside the program of a running instance, with the program's user, environment, working directory,
     /// capabilities and limits. A command that cannot be executed ends with 127 or 126, and says why on its standard error.
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError>;
+
+    /// Binds those ports of a running instance anew that are of an interface named in `addresses`, where that has another address
+    /// by now. TCP connections that are there stay.
+    ///
+    /// An error of the reason [`FailureReason::Unsupported`] says that the ports stay where they are until the next container.
+    async fn relocate(
+        &self,
+        instance: &InstanceKey,
+        addresses: &BTreeMap<String, Ipv4Addr>,
+    ) -> Result<(), RuntimeError>;
 
     /// Streams an instance's output; `None` where there never was any.
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;

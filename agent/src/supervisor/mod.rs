@@ -61,6 +61,8 @@ pub struct Context {
     pub node: NodeName,
     /// This node's address towards its server, while that is known.
     pub host_ip: watch::Sender<Option<Ipv4Addr>>,
+    /// Tells that addresses of the node have changed.
+    pub addresses: watch::Sender<()>,
 }
 
 /// Why the supervisor could not begin.

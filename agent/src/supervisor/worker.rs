@@ -26,12 +26,14 @@ use crate::environment;
 use crate::ledger::LedgerError;
 use crate::runtime::{FoundState, InstanceKey, Launch, RuntimeError};
 
+mod addresses;
 mod configuration;
 mod exits;
 mod prepare;
 mod probes;
 mod removal;
 
+use addresses::Following;
 use exits::Exit;
 use prepare::Pulling;
 use probes::Answered;
@@ -47,6 +49,9 @@ pub(super) struct Worker {
     /// A pull that the containers of the revision before an update have interrupted.
     pulling: Option<Pulling>,
     published: Option<AppReport>,
+    /// Tells that addresses of the node have changed.
+    moves: watch::Receiver<()>,
+    following: Following,
     /// The last of the server's words that was heard.
     said: u64,
     /// Attempts in a row at writing the ledger that failed.
@@ -57,6 +62,8 @@ impl Worker {
     pub(super) fn new(context: Arc<Context>, app: App, mut orders: watch::Receiver<Orders>) -> Self {
         orders.mark_changed();
         Self {
+            moves: context.addresses.subscribe(),
+            following: Following::begin(),
             context,
             app,
             orders,
@@ -77,6 +84,7 @@ impl Worker {
             self.take_orders().await;
             self.take_exits().await;
             self.take_answers().await;
+            self.follow_addresses().await;
             self.publish();
             let next = self.app.next(self.context.clock.now());
             tracing::debug!(app = %self.app.entry.assignment.app, ?next, "next");
@@ -204,6 +212,8 @@ impl Worker {
             Some(Ok(wall)) => {
                 self.app.started(index, self.context.clock.now(), wall);
                 self.watch(index);
+                // They may have changed since it was made.
+                self.following.due = true;
                 self.persist().await;
                 if self.app.containers.values().all(|c| matches!(c.state, ContainerState::Running(_)))
                     && self.app.containers.len() == self.app.target().spec.instances as usize
@@ -279,6 +289,7 @@ impl Worker {
 
     async fn wait(&mut self, until: Option<Timestamp>) {
         let clock = self.context.clock;
+        let until = [until, self.following.again].into_iter().flatten().min();
         let timer = async {
             match until {
                 Some(moment) => tokio::time::sleep_until(clock.instant(moment)).await,
@@ -310,6 +321,7 @@ impl Worker {
                     self.answered(answer).await;
                 }
             }
+            Ok(()) = self.moves.changed() => self.following.due = true,
             () = timer => {}
             () = rewrite => drop(self.persist().await),
         }

@@ -238,7 +238,15 @@ pub fn free_port() -> u16 {
 }
 
 pub fn port(protocol: Protocol, host_port: u16, container_port: u16) -> BoundPort {
-    BoundPort { instance: 0, container_port, host_port, protocol, host_ip: Ipv4Addr::LOCALHOST, shared: false }
+    BoundPort {
+        instance: 0,
+        container_port,
+        host_port,
+        protocol,
+        host_ip: Ipv4Addr::LOCALHOST,
+        shared: false,
+        host_interface: None,
+    }
 }
 
 /// Sends an HTTP request, again until it is answered, and returns the body.

@@ -55,6 +55,7 @@ impl Agent {
             clock: Clock::starting_at(Timestamp::now()),
             node: NodeName::parse("edge-1").unwrap(),
             host_ip: watch::Sender::new(None),
+            addresses: watch::Sender::new(()),
         });
         let mut supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
         let link =

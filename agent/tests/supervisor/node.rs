@@ -171,6 +171,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         clock: Clock::starting_at(Timestamp::now()),
         node: NodeName::parse("edge-1").unwrap(),
         host_ip: watch::Sender::new(None),
+        addresses: watch::Sender::new(()),
     })
 }
 

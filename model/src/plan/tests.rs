@@ -59,6 +59,7 @@ fn resident(name: &str, holds: Amounts, port: u16) -> Resident {
         protocol: Protocol::Tcp,
         host_ip: [0, 0, 0, 0].into(),
         shared: false,
+        host_interface: None,
     };
     let app = App {
         node: NodeName::parse("shop-1").unwrap(),

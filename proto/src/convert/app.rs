@@ -9,7 +9,7 @@ use longshore_model::name::JobId;
 use longshore_model::spec::AppSpec;
 use longshore_model::validate::{Path, Violations};
 
-use super::spec::port_number;
+use super::spec::{port_number, said};
 use super::{FromWire, address, bounded, message, mirrored, optional, required, timestamp};
 use crate::v1;
 
@@ -142,6 +142,7 @@ impl From<&BoundPort> for v1::BoundPort {
             protocol: v1::Protocol::from(port.protocol).into(),
             host_ip: port.host_ip.to_string(),
             shared: port.shared,
+            host_interface: port.host_interface.clone().unwrap_or_default(),
         }
     }
 }
@@ -159,6 +160,7 @@ impl FromWire<v1::BoundPort> for BoundPort {
             protocol: protocol?,
             host_ip: host_ip?,
             shared: wire.shared,
+            host_interface: said(wire.host_interface),
         })
     }
 }

@@ -388,16 +388,17 @@ pub(crate) fn status() -> impl Strategy<Value = AppStatus> {
             last_exit_reason,
             readiness,
         });
-    let port = (any::<u32>(), any::<u16>(), any::<u16>(), protocol(), any::<u32>(), any::<bool>()).prop_map(
-        |(instance, container_port, host_port, protocol, ip, shared)| BoundPort {
-            instance,
-            container_port,
-            host_port,
-            protocol,
-            host_ip: Ipv4Addr::from_bits(ip),
-            shared,
-        },
-    );
+    let port =
+        (any::<u32>(), any::<u16>(), any::<u16>(), protocol(), any::<u32>(), any::<bool>(), option::of(".{1,20}"))
+            .prop_map(|(instance, container_port, host_port, protocol, ip, shared, host_interface)| BoundPort {
+                instance,
+                container_port,
+                host_port,
+                protocol,
+                host_ip: Ipv4Addr::from_bits(ip),
+                shared,
+                host_interface,
+            });
     (select(states), vec(instance, 0..3), vec(port, 0..3)).prop_map(|(state, instances, ports)| AppStatus {
         state,
         instances,

@@ -4,7 +4,8 @@
 //! both do the same. Containers bear labels, by which the next agent finds them; what does not bear this node's is never
 //! touched. What each runtime can do is in `docs/runtimes.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
 use longshore_model::backoff::Backoff;
 use longshore_model::capability;
+use longshore_model::failure::FailureReason;
 use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
@@ -302,6 +304,11 @@ impl Runtime for DockerRuntime {
 
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
         self.containers.exec(instance, command).await
+    }
+
+    async fn relocate(&self, _: &InstanceKey, _: &BTreeMap<String, Ipv4Addr>) -> Result<(), RuntimeError> {
+        let message = "a container engine cannot lead a container's ports to another address";
+        Err(failure::because(FailureReason::Unsupported, message))
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

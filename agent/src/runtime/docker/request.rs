@@ -250,6 +250,7 @@ mod tests {
             protocol,
             host_ip: Ipv4Addr::LOCALHOST,
             shared: false,
+            host_interface: None,
         };
         Launch {
             instance: InstanceKey { app: AppName::parse("a-x1").unwrap(), index: 2 },

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use longshore_model::app::InstanceExit;
+use longshore_model::failure::FailureReason;
 use longshore_model::health;
 use longshore_model::limits;
 use longshore_model::name::AppName;
@@ -311,7 +313,27 @@ impl Containers {
         if !label.can_be_shut() {
             return Ok(());
         }
-        match self.ask(&container, Command::Ports { open }, Some(self.settings.patience.ports)).await? {
+        self.move_ports(&container, Command::Ports { open }).await
+    }
+
+    /// As [`crate::runtime::Runtime::relocate`].
+    pub(super) async fn relocate(
+        &self,
+        instance: &InstanceKey,
+        addresses: &BTreeMap<String, Ipv4Addr>,
+    ) -> Result<(), RuntimeError> {
+        let container = self.newest(instance)?;
+        let label = Label::read(&container).map_err(|e| failure::io("reading a container's description", e))?;
+        if label.ports.iter().all(|port| port.host_interface.is_none()) {
+            let message = "the container's shim is of an earlier agent, which cannot lead ports to another address";
+            return Err(failure::because(FailureReason::Unsupported, message));
+        }
+        self.move_ports(&container, Command::Relocate { addresses: addresses.clone() }).await
+    }
+
+    /// Has a shim do something with its ports; one that is gone has none.
+    async fn move_ports(&self, container: &Path, command: Command) -> Result<(), RuntimeError> {
+        match self.ask(container, command, Some(self.settings.patience.ports)).await? {
             Heard::Answer(Answer::Done(_) | Answer::Begun | Answer::Ended(_)) | Heard::Gone => Ok(()),
             Heard::Answer(Answer::Refused(why)) => Err(why.into()),
             Heard::Silence => Err(failure::other("the container's shim does not answer")),

@@ -3,7 +3,8 @@
 //! Each container has a process of its own, the [`shim`], which outlives the agent: apps keep running while the agent is
 //! down, and the next agent finds them again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -138,6 +139,7 @@ impl Runtime for EmbeddedRuntime {
         let mut words: Vec<String> = capability::ALL.into_iter().filter(is_there).map(str::to_owned).collect();
         let told = [
             (capability::NETWORK_EGRESS, self.containers.has_egress()),
+            (capability::NETWORK_PORTS_FOLLOW, true),
             (capability::NETWORK_PORTS_READINESS, true),
             (capability::SECURITY_SECCOMP, seccomp::is_offered()),
         ];
@@ -196,6 +198,14 @@ impl Runtime for EmbeddedRuntime {
 
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
         self.containers.exec(instance, command).await
+    }
+
+    async fn relocate(
+        &self,
+        instance: &InstanceKey,
+        addresses: &BTreeMap<String, Ipv4Addr>,
+    ) -> Result<(), RuntimeError> {
+        self.containers.relocate(instance, addresses).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

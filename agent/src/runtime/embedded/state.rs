@@ -3,6 +3,8 @@
 //! Shims outlive agents, and so may be older: fields are only ever added, with defaults, and the meaning of those that
 //! exist does not change.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::{fs, io};
 
@@ -70,6 +72,11 @@ pub(super) enum Command {
     /// Run a command beside the container's program. Its streams, or the socket that takes its terminal, come with the
     /// message; it is answered by [`Answer::Begun`] first, and the command is killed when the connection ends.
     Exec(Exec),
+    /// Bind the ports of these interfaces anew where that has another address.
+    Relocate {
+        /// Of each interface.
+        addresses: BTreeMap<String, Ipv4Addr>,
+    },
 }
 
 /// A command beside the container's program.

@@ -174,6 +174,10 @@ impl Worker {
                 done = &mut action => return Way::Done(done),
                 () = overtaken(&self.app, self.orders.clone()) => return Way::Overtaken,
                 () = timer => {}
+                Ok(()) = self.moves.changed(), if is_beside => {
+                    self.following.due = true;
+                    return Way::Disturbed;
+                }
                 Some(exit) = self.exits.join_next(), if is_beside => {
                     if let Ok(exit) = exit {
                         self.ended(exit).await;

@@ -27,7 +27,7 @@ const DISCARD: u16 = 9;
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) socket: BoundSocket,
-    pub(super) container_port: u16,
+    pub(super) port: BoundPort,
 }
 
 #[derive(Debug)]
@@ -59,19 +59,21 @@ pub(super) fn keep_out(listener: &TcpListener) -> io::Result<()> {
 ///
 /// TCP ports listen at once, since only that makes them ours: two sockets may both be bound while none listens.
 pub(super) fn bind(ports: &[BoundPort], open: bool) -> Result<Vec<Bound>, RuntimeError> {
-    ports
-        .iter()
-        .map(|port| match socket(port, open) {
-            Ok(socket) => Ok(Bound { socket, container_port: port.container_port }),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => Err(failure::because(
-                FailureReason::PortInUse,
-                format!("port {}/{} of {} is in use", port.host_port, word(port.protocol), port.host_ip),
-            )),
-            Err(error) => {
-                Err(failure::io(format!("binding {}:{}/{}", port.host_ip, port.host_port, word(port.protocol)), error))
-            }
-        })
-        .collect()
+    let bound = |port: &BoundPort| {
+        let socket = socket(port, open).map_err(|error| unbound(port, error))?;
+        Ok(Bound { socket, port: port.clone() })
+    };
+    ports.iter().map(bound).collect()
+}
+
+/// Why a port is not bound.
+pub(super) fn unbound(port: &BoundPort, error: io::Error) -> RuntimeError {
+    let (number, protocol, address) = (port.host_port, word(port.protocol), port.host_ip);
+    if error.kind() == ErrorKind::AddrInUse {
+        failure::because(FailureReason::PortInUse, format!("port {number}/{protocol} of {address} is in use"))
+    } else {
+        failure::io(format!("binding {address}:{number}/{protocol}"), error)
+    }
 }
 
 /// A socket of the group that shares the datagrams of new clients of a port.
@@ -106,7 +108,8 @@ fn word(protocol: Protocol) -> &'static str {
     }
 }
 
-fn socket(port: &BoundPort, open: bool) -> io::Result<BoundSocket> {
+/// Binds a port, in the calling thread's network.
+pub(super) fn socket(port: &BoundPort, open: bool) -> io::Result<BoundSocket> {
     let address = SocketAddr::from((port.host_ip, port.host_port)).into();
     match port.protocol {
         Protocol::Tcp if port.shared => {

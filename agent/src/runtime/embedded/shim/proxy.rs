@@ -4,21 +4,24 @@
 //! so that a plain connection to 127.0.0.1 arrives there: no firewall rule, no route and no forwarding is needed, and
 //! nothing is left behind. The price is that the container sees 127.0.0.1 as every client's address.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{self, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use longshore_model::app::BoundPort;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::super::failure;
 use super::node_network::NodeNetwork;
 use super::ports::{self, Bound, BoundSocket};
 use super::shared_udp::SharedUdp;
+use crate::runtime::RuntimeError;
 
 /// TCP connections of one container at a time: each costs two descriptors and two buffers.
 const MAX_CONNECTIONS: usize = 1024;
@@ -36,40 +39,45 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The ports of a container that was started, served until this is dropped.
 pub(super) struct Proxy {
     ports: Vec<Port>,
+    node: Arc<NodeNetwork>,
     connections: Arc<Connections>,
     tasks: JoinSet<()>,
+    open: bool,
 }
 
 /// A port of the node.
-enum Port {
+struct Port {
+    bound: BoundPort,
+    way: Way,
+}
+
+/// How its traffic is led.
+enum Way {
     Tcp {
         listener: net::TcpListener,
-        target: SocketAddr,
         accepting: Option<AbortHandle>,
     },
-    /// Tells whether datagrams of clients are taken that were not known before.
-    Udp(watch::Sender<bool>),
+    Udp {
+        /// Tells whether datagrams of clients are taken that were not known before.
+        is_open: watch::Sender<bool>,
+        task: AbortHandle,
+    },
     SharedUdp(SharedUdp),
+}
+
+/// Where a port of the node leads.
+fn target(port: &BoundPort) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port.container_port))
 }
 
 impl Proxy {
     /// Serves all ports. Must be called inside a runtime.
     pub(super) fn serve(bound: Vec<Bound>, node: NodeNetwork, open: bool) -> io::Result<Self> {
-        let node = Arc::new(node);
-        let mut proxy = Self { ports: Vec::new(), connections: Arc::default(), tasks: JoinSet::new() };
-        for port in bound {
-            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port.container_port));
-            proxy.ports.push(match port.socket {
-                BoundSocket::Tcp(listener) => Port::Tcp { listener, target, accepting: None },
-                BoundSocket::Udp(socket) => {
-                    let (is_open, told) = watch::channel(false);
-                    proxy.tasks.spawn(udp(Arc::new(UdpSocket::from_std(socket)?), target, told));
-                    Port::Udp(is_open)
-                }
-                BoundSocket::SharedUdp(address, holder) => {
-                    Port::SharedUdp(SharedUdp::new(address, holder, target, Arc::clone(&node)))
-                }
-            });
+        let (connections, tasks) = (Arc::default(), JoinSet::new());
+        let mut proxy = Self { ports: Vec::new(), node: Arc::new(node), connections, tasks, open: false };
+        for Bound { socket, port } in bound {
+            let way = proxy.way(socket, target(&port))?;
+            proxy.ports.push(Port { bound: port, way });
         }
         if open {
             proxy.open()?;
@@ -77,18 +85,53 @@ impl Proxy {
         Ok(proxy)
     }
 
+    /// The way to the container from a socket; nobody is let in yet.
+    fn way(&mut self, socket: BoundSocket, target: SocketAddr) -> io::Result<Way> {
+        Ok(match socket {
+            BoundSocket::Tcp(listener) => Way::Tcp { listener, accepting: None },
+            BoundSocket::Udp(socket) => {
+                let (is_open, told) = watch::channel(false);
+                let task = self.tasks.spawn(udp(Arc::new(UdpSocket::from_std(socket)?), target, told));
+                Way::Udp { is_open, task }
+            }
+            BoundSocket::SharedUdp(address, holder) => {
+                Way::SharedUdp(SharedUdp::new(address, holder, target, Arc::clone(&self.node)))
+            }
+        })
+    }
+
+    /// Binds the ports of these interfaces anew that are bound to another address. Connections that are there stay; on an error
+    /// some ports may have moved, and it can be tried again.
+    pub(super) fn relocate(&mut self, addresses: &BTreeMap<String, Ipv4Addr>) -> Result<(), RuntimeError> {
+        for place in 0..self.ports.len() {
+            let bound = &self.ports[place].bound;
+            let address = bound.host_interface.as_ref().and_then(|name| addresses.get(name));
+            let Some(address) = address.copied().filter(|address| *address != bound.host_ip) else { continue };
+            let moved = BoundPort { host_ip: address, ..bound.clone() };
+            // Open only once it leads somewhere.
+            let socket = self.node.within(|| ports::socket(&moved, false)).map_err(|e| ports::unbound(&moved, e))?;
+            let way = self.way(socket, target(&moved)).map_err(|e| ports::unbound(&moved, e))?;
+            let old = std::mem::replace(&mut self.ports[place], Port { bound: moved, way });
+            tracing::info!(port = old.bound.host_port, from = %old.bound.host_ip, to = %address, "a port has moved");
+            old.leave(&self.connections);
+        }
+        if self.open { self.open().map_err(|e| failure::io("opening the ports", e)) } else { Ok(()) }
+    }
+
     /// Lets new clients in. On an error those of some ports are; it can be tried again.
     pub(super) fn open(&mut self) -> io::Result<()> {
+        self.open = true;
         for port in &mut self.ports {
-            match port {
-                Port::Tcp { accepting: Some(_), .. } => {}
-                Port::Tcp { listener, target, accepting } => {
+            match &mut port.way {
+                Way::Tcp { accepting: Some(_), .. } => {}
+                Way::Tcp { listener, accepting } => {
                     ports::let_in(listener)?;
                     let listener = TcpListener::from_std(listener.try_clone()?)?;
-                    *accepting = Some(self.tasks.spawn(tcp(listener, *target, Arc::clone(&self.connections))));
+                    let accept = tcp(listener, target(&port.bound), Arc::clone(&self.connections));
+                    *accepting = Some(self.tasks.spawn(accept));
                 }
-                Port::Udp(is_open) => drop(is_open.send_replace(true)),
-                Port::SharedUdp(port) => port.open(&mut self.tasks)?,
+                Way::Udp { is_open, .. } => drop(is_open.send_replace(true)),
+                Way::SharedUdp(port) => port.open(&mut self.tasks)?,
             }
         }
         Ok(())
@@ -96,23 +139,38 @@ impl Proxy {
 
     /// Keeps new clients out, and goes on with those that are there.
     pub(super) fn shut(&mut self) -> io::Result<()> {
-        let mut shut = Ok(());
-        for port in &mut self.ports {
-            match port {
-                Port::Tcp { listener, target, accepting } => {
-                    let Some(accepting) = accepting.take() else { continue };
-                    accepting.abort();
-                    // Whoever is in the kernel's queue has a connection already as far as it knows.
-                    while let Ok((client, _)) = listener.accept() {
-                        self.connections.take(client, *target);
-                    }
-                    shut = shut.and(ports::keep_out(listener));
+        self.open = false;
+        let connections = &self.connections;
+        self.ports.iter_mut().map(|port| port.shut(connections)).fold(Ok(()), io::Result::and)
+    }
+}
+
+impl Port {
+    fn shut(&mut self, connections: &Connections) -> io::Result<()> {
+        match &mut self.way {
+            Way::Tcp { listener, accepting } => {
+                let Some(accepting) = accepting.take() else { return Ok(()) };
+                accepting.abort();
+                // Whoever is in the kernel's queue has a connection already as far as it knows.
+                while let Ok((client, _)) = listener.accept() {
+                    connections.take(client, target(&self.bound));
                 }
-                Port::Udp(is_open) => drop(is_open.send_replace(false)),
-                Port::SharedUdp(port) => port.shut(),
+                return ports::keep_out(listener);
             }
+            Way::Udp { is_open, .. } => drop(is_open.send_replace(false)),
+            Way::SharedUdp(port) => port.shut(),
         }
-        shut
+        Ok(())
+    }
+
+    /// Gives the port up for another address: clients of UDP know only the one that is gone.
+    fn leave(mut self, connections: &Connections) {
+        if let Err(error) = self.shut(connections) {
+            tracing::debug!(%error, "a port that is given up was not shut");
+        }
+        if let Way::Udp { task, .. } = self.way {
+            task.abort();
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The shim's life after the container is made: commands, output, ports, and the exit.
 
+use std::collections::BTreeMap;
 use std::io::PipeReader;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -148,6 +150,7 @@ impl Life {
             Command::Start => self.start().await,
             Command::Kill(number) => self.kill(number),
             Command::Ports { open } => self.set_open(open),
+            Command::Relocate { addresses } => self.relocate(&addresses),
             // Answered by the connection itself.
             Command::Wait | Command::Exec(_) => Ok(()),
         };
@@ -205,6 +208,10 @@ impl Life {
             Some(proxy) => proxy.shut(),
         };
         done.map_err(|e| failure::io(if open { "opening the ports" } else { "shutting the ports" }, e))
+    }
+
+    fn relocate(&mut self, addresses: &BTreeMap<String, Ipv4Addr>) -> Result<(), RuntimeError> {
+        self.proxy.as_mut().map_or(Ok(()), |proxy| proxy.relocate(addresses))
     }
 
     fn kill(&mut self, number: i32) -> Result<(), RuntimeError> {
