@@ -173,6 +173,9 @@ pub struct Run {
     /// Memory of this machine that is kept for the system: apps that ask for memory are admitted to the rest.
     #[arg(long, value_name = "BYTES", default_value = "128Mi", env = "LONGSHORE_RESERVE_MEMORY", value_parser = quantity::bytes::parse)]
     pub reserve_memory: u64,
+    /// Bytes a second of apps' output that this node sends to whoever reads it, all readers together; 0 for no limit.
+    #[arg(long, value_name = "BYTES", default_value = "256Ki", env = "LONGSHORE_LOG_BANDWIDTH", value_parser = quantity::bytes::parse)]
+    pub log_bandwidth: u64,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,

@@ -4,6 +4,7 @@
 //! [`reporter`] says what came of it. The rules of the conversation are comments in `agent.proto`.
 
 pub mod addresses;
+pub mod bandwidth;
 pub mod capability;
 pub mod capacity;
 pub mod clock;

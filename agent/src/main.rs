@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use jiff::Timestamp;
+use longshore_agent::bandwidth::Bandwidth;
 use longshore_agent::capacity::CapacityTable;
 use longshore_agent::clock::Clock;
 use longshore_agent::config::{self, Cli, Command, Doctor, Enroll, FindingsFormat, LogFormat, Reset, Run, RuntimeKind};
@@ -194,6 +195,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         }),
         host_ip: Arc::new(move || node::address_towards(&address)),
         live,
+        log_bandwidth: Arc::new(Bandwidth::per_second(arguments.log_bandwidth)),
         context,
     };
     if let Some(listener) = metrics_listener {

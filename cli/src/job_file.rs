@@ -13,7 +13,7 @@ use longshore_model::order::{JobOrder, Work};
 use longshore_model::probe::Probe;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, ImageSource, Network, Resources,
+    AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, ImageSource, Logs, Network, Resources,
     RestartPolicy, Startup, Ulimit, Volume,
 };
 use longshore_model::targets::Targets;
@@ -112,6 +112,8 @@ pub(crate) struct SpecText {
     #[serde(default)]
     host_aliases: Vec<HostAlias>,
     dns_config: Option<DnsConfig>,
+    #[serde(default)]
+    logs: Logs,
 }
 
 impl SpecText {
@@ -183,6 +185,7 @@ impl SpecText {
             devices: text.devices,
             host_aliases: text.host_aliases,
             dns_config: text.dns_config.unwrap_or_default(),
+            logs: text.logs,
         }
     }
 }
@@ -317,6 +320,7 @@ pub(crate) fn yaml_path(field: &str) -> String {
             "memory_bytes" => "memory".to_owned(),
             "size_limit_bytes" => "sizeLimit".to_owned(),
             "shm_size_bytes" => "shmSize".to_owned(),
+            "max_size_bytes" => "maxSize".to_owned(),
             other => camel_case(other),
         };
         format!("{name}{index}")

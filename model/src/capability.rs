@@ -51,6 +51,8 @@ pub const CONTAINER_DEVICES_PERMISSIONS: &str = "container.devices.permissions";
 pub const CONTAINER_HOST_ALIASES: &str = "container.host-aliases";
 /// Other name servers, domains and options of the resolver than the node's.
 pub const CONTAINER_DNS: &str = "container.dns";
+/// How much output is kept as the spec says, and what is read of it can be of a time or of the run before.
+pub const LOGS: &str = "logs";
 /// Paths of the node as volumes.
 pub const VOLUMES_HOST_PATH: &str = "volumes.host-path";
 /// Empty directories on disk as volumes.
@@ -87,7 +89,7 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 33] = [
+pub const ALL: [&str; 34] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     NETWORK_PORTS_RANGES,
@@ -106,6 +108,7 @@ pub const ALL: [&str; 33] = [
     CONTAINER_DEVICES_PERMISSIONS,
     CONTAINER_HOST_ALIASES,
     CONTAINER_DNS,
+    LOGS,
     VOLUMES_HOST_PATH,
     VOLUMES_EMPTY_DIR,
     VOLUMES_EMPTY_DIR_MEMORY,
@@ -125,7 +128,7 @@ pub const ALL: [&str; 33] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 24] = [
+pub const LATER: [&str; 25] = [
     NETWORK_PORTS_RANGES,
     NETWORK_PORTS_SHARED,
     RESOURCES_REQUESTS,
@@ -143,6 +146,7 @@ pub const LATER: [&str; 24] = [
     CONTAINER_DEVICES_PERMISSIONS,
     CONTAINER_HOST_ALIASES,
     CONTAINER_DNS,
+    LOGS,
     PROBES,
     PROBES_EXEC,
     SPEC_NODE_VALUES,
@@ -235,6 +239,7 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         CONTAINER_DEVICES_PERMISSIONS => !spec.devices.iter().all(Device::is_for_use),
         CONTAINER_HOST_ALIASES => !spec.host_aliases.is_empty(),
         CONTAINER_DNS => !spec.dns_config.is_nodes(),
+        LOGS => !spec.logs.is_ordinary(),
         SECURITY_CAPABILITIES => !spec.capabilities.is_ordinary(),
         SECURITY_CAPABILITIES_ADD => !spec.capabilities.extraordinary().is_empty(),
         VOLUMES_HOST_PATH => has_volume(|source| matches!(source, VolumeSource::HostPath(_))),
@@ -367,6 +372,13 @@ mod tests {
         let sentence = check(&spec(json!({})), &[]).unwrap_err().to_string();
         assert_eq!(sentence, "This node does not offer network.ports, image.registry.");
     }
+
+    #[test]
+    fn what_a_spec_says_of_its_logs_is_needed_too() {
+        let needed = |logs: Value| check(&spec(json!({ "logs": logs })), &[]).unwrap_err().missing;
+        assert_eq!(needed(json!({ "maxFiles": 2 })), [NETWORK_PORTS, LOGS, IMAGE_REGISTRY]);
+    }
+
     #[test]
     fn a_probe_by_command_needs_both_words() {
         let probed = spec(json!({ "readinessProbe": { "exec": { "command": ["/check"] } } }));

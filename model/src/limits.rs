@@ -149,6 +149,18 @@ pub const MIN_PIDS: u32 = 16;
 pub const MAX_PIDS: u32 = 4_194_304;
 /// Bytes of /dev/shm where the spec does not say: as Docker.
 pub const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
+/// Bytes after which a file of output is put aside, when the spec does not say: four of them per instance fit on a small disk.
+pub const DEFAULT_LOG_SIZE: u64 = 8 * 1024 * 1024;
+/// Smallest such file: some lines of the greatest length.
+pub const MIN_LOG_SIZE: u64 = 64 * 1024;
+/// Largest such file: it is looked through as a whole where the newest lines of it are asked for.
+pub const MAX_LOG_SIZE: u64 = 256 * 1024 * 1024;
+/// Files of output kept of each instance, the one that is written included, when the spec does not say.
+pub const DEFAULT_LOG_FILES: u32 = 4;
+/// Most such files.
+pub const MAX_LOG_FILES: u32 = 16;
+/// Bytes of output that an app may keep on a node, all its instances together: what an edge machine can spare.
+pub const MAX_APP_LOGS: u64 = 4 * 1024 * 1024 * 1024;
 /// Smallest directory in memory: one page.
 pub const MIN_MEMORY_DIR: u64 = 4096;
 /// Devices of a spec: each one is a node in every instance.

@@ -14,7 +14,7 @@ mod options;
 mod ports;
 mod text;
 
-pub use options::{Capabilities, Device, DnsConfig, DnsOption, HostAlias, Ulimit};
+pub use options::{Capabilities, Device, DnsConfig, DnsOption, HostAlias, Logs, Ulimit};
 pub use ports::{Port, PortRange, Protocol, SinglePort};
 
 /// What to run on a node.
@@ -104,6 +104,9 @@ pub struct AppSpec {
     /// What of its /etc/resolv.conf is not the node's.
     #[serde(default, skip_serializing_if = "DnsConfig::is_nodes")]
     pub dns_config: DnsConfig,
+    /// How much of its output is kept on the node.
+    #[serde(default, skip_serializing_if = "Logs::is_ordinary")]
+    pub logs: Logs,
 }
 
 impl AppSpec {
@@ -139,6 +142,7 @@ impl AppSpec {
             devices: Vec::new(),
             host_aliases: Vec::new(),
             dns_config: DnsConfig::default(),
+            logs: Logs::default(),
         }
     }
 

@@ -94,6 +94,7 @@ spec:
     nameservers: [192.0.2.53]
     searches: [example.com]
     options: [{ name: ndots, value: 2 }, { name: rotate }]
+  logs: { maxSize: 1Mi, maxFiles: 2 }
 targets:
   selector: role=till, site in (north, south)
   mixedArchitectures: true
@@ -162,6 +163,7 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((spec.termination_grace_period, spec.read_only_root_filesystem), (Some(Duration::from_secs(30)), true));
     assert_eq!(spec.capabilities.granted().to_string(), "NET_ADMIN");
     assert_eq!((spec.pids_limit, spec.shm_size), (Some(100), Some(128 << 20)));
+    assert_eq!((spec.logs.max_size, spec.logs.max_files), (Some(1 << 20), Some(2)));
     let limits: Vec<_> = spec.ulimits.iter().map(|limit| (limit.name.as_str(), limit.soft, limit.hard)).collect();
     assert_eq!(limits, [("nofile", 1024, 2048), ("core", -1, -1)]);
     let devices: Vec<_> = spec.devices.iter().map(|device| (device.target(), device.permissions.as_str())).collect();

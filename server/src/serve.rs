@@ -45,6 +45,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 const MAX_API_STREAMS: u32 = 100;
 /// Streams of one agent's connection: its session, and some logs that are read.
 const MAX_AGENT_STREAMS: u32 = 16;
+/// Bytes that a stream may have on its way while nobody takes them, so that one that stalls is bounded. A connection has room
+/// for all of its streams at once: else a few that stall, such as logs that nobody reads on, would hold up all the others.
+const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes of a request's headers that HTTP/2 takes at all. What is above our own limit and below this one is answered as
 /// gRPC answers; what is above both only by HTTP's status 431, which clients make UNKNOWN of.
 const MAX_HEADER_LIST: u32 = 32 * 1024;
@@ -239,6 +242,15 @@ async fn remember_users(store: &dyn Store, live: &Live, first_admin: User) -> Re
     Ok(Arc::clone(&live.users))
 }
 
+/// Lets each connection have so many streams at once, none of which can hold up another by not being read.
+#[must_use]
+pub fn with_streams(server: Server, max_streams: u32) -> Server {
+    server
+        .max_concurrent_streams(max_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(max_streams))
+}
+
 /// What a call passes before it is handled.
 #[derive(Clone)]
 struct Gate {
@@ -280,8 +292,7 @@ impl Listening {
                 other => Some(other),
             }
         });
-        Server::builder()
-            .max_concurrent_streams(self.max_streams)
+        with_streams(Server::builder(), self.max_streams)
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_LIST)

@@ -23,6 +23,7 @@ mod foreign;
 mod identity;
 mod images;
 mod jobs;
+mod logs;
 mod metrics;
 mod network;
 mod node_values;

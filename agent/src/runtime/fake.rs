@@ -432,12 +432,13 @@ impl Runtime for FakeRuntime {
         let kept: Vec<LogLine> = {
             let state = machine.state();
             let Some(output) = state.output.get(&query.instance) else { return Ok(None) };
-            let skip = query.tail.map_or(0, |tail| output.len().saturating_sub(tail as usize));
-            output.iter().skip(skip).cloned().collect()
+            let skip = query.wanted.tail.map_or(0, |tail| output.len().saturating_sub(tail as usize));
+            let is_wanted = |line: &&LogLine| query.wanted.since.is_none_or(|since| line.time >= since);
+            output.iter().skip(skip).filter(is_wanted).cloned().collect()
         };
         let newest = kept.last().map(|line| line.time);
         let head = stream::iter(kept);
-        if !query.follow {
+        if !query.wanted.follow {
             return Ok(Some(head.boxed()));
         }
         let changed = machine.changed.subscribe();

@@ -44,7 +44,7 @@ mod volumes;
 pub use access::{Access, Keyring, RegistryCredential};
 pub use allowances::Allowances;
 pub use command::{Command, Input, Output, Resize, Running, WindowSize};
-pub use logs::Rotation;
+pub use logs::{Rotation, Selection};
 
 /// One instance of an app on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,10 +128,8 @@ pub struct RuntimeError {
 pub struct LogQuery {
     /// Which instance.
     pub instance: InstanceKey,
-    /// Newest lines to start with; `None` means all that are kept.
-    pub tail: Option<u32>,
-    /// Whether to go on until the stream is dropped.
-    pub follow: bool,
+    /// Which of its lines.
+    pub wanted: Selection,
 }
 
 /// One line of output.
@@ -216,6 +214,6 @@ pub trait Runtime: Send + Sync + 'static {
         addresses: &BTreeMap<String, Ipv4Addr>,
     ) -> Result<(), RuntimeError>;
 
-    /// Streams an instance's output; `None` where there never was any.
+    /// Streams an instance's output, whether it is still there or not; `None` where nothing of what is wanted is kept.
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;
 }

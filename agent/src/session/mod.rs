@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::bandwidth::Bandwidth;
 use crate::supervisor::{Context, Supervisor};
 
 /// Shortest wait before an agent dials again that is refused, or that another agent of the same name has pushed out:
@@ -39,6 +40,8 @@ pub struct Link {
     pub host_ip: HostIp,
     /// The connection of the session, while there is one: what else is asked of the server goes over it.
     pub live: watch::Sender<Option<Channel>>,
+    /// How fast lines of logs may leave this node.
+    pub log_bandwidth: Arc<Bandwidth>,
     /// What the workers use too.
     pub context: Arc<Context>,
 }

@@ -86,7 +86,7 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
         responses,
         revision: Revision::default(),
         max_unacknowledged: max_unacknowledged as usize,
-        uploads: Uploads::new(client, Arc::clone(&link.context.runtime)),
+        uploads: Uploads::new(link),
     })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use longshore_agent::runtime::{
-    Access, Allowances, InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError,
+    Access, Allowances, InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError, Selection,
 };
 use longshore_demo_image::DemoImage;
 use longshore_model::app::{BoundPort, InstanceExit};
@@ -161,7 +161,7 @@ impl<B: Backend> Node<B> {
     }
 
     pub async fn lines(&self, key: &InstanceKey, tail: Option<u32>) -> Vec<LogLine> {
-        let query = LogQuery { instance: key.clone(), tail, follow: false };
+        let query = LogQuery { instance: key.clone(), wanted: Selection { tail, ..Selection::default() } };
         match self.runtime().logs(query).await.unwrap() {
             Some(stream) => stream.collect().await,
             None => Vec::new(),

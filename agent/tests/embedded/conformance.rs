@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore_agent::runtime::{Command, Found, FoundState, InstanceKey, Launch, LogQuery, Running, Runtime};
+use longshore_agent::runtime::{
+    Command, Found, FoundState, InstanceKey, Launch, LogQuery, Running, Runtime, Selection,
+};
 use longshore_demo_image::DemoImage;
 use longshore_model::health::Answer;
 use longshore_model::name::AppName;
@@ -45,7 +47,8 @@ pub trait Bench: Sized {
     }
 
     async fn lines(&self, instance: &InstanceKey, tail: Option<u32>) -> Option<usize> {
-        let query = LogQuery { instance: instance.clone(), tail, follow: false };
+        let wanted = Selection { tail, ..Selection::default() };
+        let query = LogQuery { instance: instance.clone(), wanted };
         match self.runtime().logs(query).await.unwrap() {
             Some(lines) => Some(lines.count().await),
             None => None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use longshore_agent::runtime::{LogQuery, Rotation, Runtime};
+use longshore_agent::runtime::{LogQuery, Rotation, Runtime, Selection};
 use longshore_demo_image::DemoImage;
 use serde_json::json;
 
@@ -41,7 +41,8 @@ async fn a_flood_is_rotated_away_and_a_follower_keeps_up() {
 
     let launch = node.launch("b", DemoImage::new().cmd(&["print", "300", "x"]), json!({})).await;
     node.runtime().create(&launch).await.unwrap();
-    let query = LogQuery { instance: launch.instance.clone(), tail: None, follow: true };
+    let wanted = Selection { follow: true, ..Selection::default() };
+    let query = LogQuery { instance: launch.instance.clone(), wanted };
     let stream = node.runtime().logs(query).await.unwrap().unwrap();
     node.runtime().start(&launch.instance).await.unwrap();
     let lines = tokio::time::timeout(PATIENCE, stream.take(300).collect::<Vec<_>>()).await.unwrap();
@@ -52,5 +53,35 @@ async fn a_flood_is_rotated_away_and_a_follower_keeps_up() {
             .windows(2)
             .all(|pair| pair[1].time.duration_since(pair[0].time) < Duration::from_secs(60).try_into().unwrap())
     );
+    node.end().await;
+}
+
+#[tokio::test]
+async fn each_run_can_be_told_from_the_one_before_and_the_spec_says_how_much_is_kept() {
+    let node = Node::new();
+    let key = node.key("a");
+    let previous = || async {
+        let wanted = Selection { previous: true, ..Selection::default() };
+        let stream = node.runtime().logs(LogQuery { instance: node.key("a"), wanted }).await.unwrap();
+        let lines: Vec<_> = match stream {
+            Some(stream) => stream.collect().await,
+            None => Vec::new(),
+        };
+        lines.into_iter().map(|line| String::from_utf8(line.text.to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(node.outcome("a", &["print", "2", "one"], json!({})).await.code, 0);
+    assert_eq!(previous().await, [""; 0]);
+    node.runtime().delete(&key).await.unwrap();
+    assert_eq!(node.outcome("a", &["print", "1", "two"], json!({})).await.code, 0);
+    assert_eq!(previous().await, ["one", "one"]);
+    node.runtime().delete(&key).await.unwrap();
+    // One that says nothing is a run too.
+    assert_eq!(node.outcome("a", &["exit", "0"], json!({})).await.code, 0);
+    assert_eq!(previous().await, ["two"]);
+
+    let little = json!({ "logs": { "maxSize": "64Ki", "maxFiles": 2 } });
+    assert_eq!(node.outcome("b", &["print", "5000", "a line of some length, so that it fills"], little).await.code, 0);
+    let kept: usize = node.lines(&node.key("b"), None).await.iter().map(|line| line.text.len()).sum();
+    assert!(kept < 2 * 64 * 1024, "{kept}");
     node.end().await;
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_agent::bandwidth::Bandwidth;
 use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
@@ -58,8 +59,13 @@ impl Agent {
             addresses: watch::Sender::new(()),
         });
         let mut supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
-        let link =
-            Link { connect: server.connector(), host_ip: Arc::new(|| None), live: watch::Sender::new(None), context };
+        let link = Link {
+            connect: server.connector(),
+            host_ip: Arc::new(|| None),
+            live: watch::Sender::new(None),
+            log_bandwidth: Arc::new(Bandwidth::per_second(0)),
+            context,
+        };
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         tokio::spawn(async move { session::run(&link, &mut supervisor, &token).await });
@@ -204,7 +210,7 @@ async fn logs_are_uploaded_on_request_and_absent_ones_named_so() {
         let request_id = format!("reader-{instance}");
         let app_name = "till-abc".to_owned();
         let request =
-            v1::LogRequest { request_id: request_id.clone(), app_name, instance, tail_lines: 5, follow: false };
+            v1::LogRequest { request_id: request_id.clone(), app_name, instance, tail_lines: 5, ..Default::default() };
         peer.send(Response::Logs(request)).await;
         let first = server.uploads.recv().await.unwrap();
         assert_eq!((first.request_id, first.not_found), (request_id, !found));

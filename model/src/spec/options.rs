@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::text;
+use crate::limits;
 use crate::linux::{ALL, CapabilitySet};
 
 /// Capabilities of Linux that a container has beside the ordinary ones, or without some of them.
@@ -53,6 +54,34 @@ impl Capabilities {
 
 fn single(names: &[String]) -> CapabilitySet {
     names.iter().filter(|name| *name != ALL).filter_map(|name| CapabilitySet::named(name).ok()).collect()
+}
+
+/// How much of its output an app keeps on its nodes, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Logs {
+    /// Bytes after which a file of an instance's output is put aside; in YAML `8Mi`. `None` means
+    /// [`limits::DEFAULT_LOG_SIZE`].
+    #[serde(default, with = "crate::quantity::bytes", skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
+    /// Files kept of each instance, the one that is written included. `None` means [`limits::DEFAULT_LOG_FILES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_files: Option<u32>,
+}
+
+impl Logs {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Bytes that the output of one instance may take on a node.
+    #[must_use]
+    pub fn bytes_of_an_instance(&self) -> u64 {
+        let files = u64::from(self.max_files.unwrap_or(limits::DEFAULT_LOG_FILES));
+        self.max_size.unwrap_or(limits::DEFAULT_LOG_SIZE).saturating_mul(files)
+    }
 }
 
 /// A limit of every process of a container: see setrlimit(2).

@@ -30,6 +30,27 @@ pub(super) fn options(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     if let Some(size) = spec.shm_size {
         shm_size(size, &spec.volumes, path.field("shm_size_bytes"), bad);
     }
+    logs(spec, path.field("logs"), bad);
+}
+
+fn logs(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
+    let before = bad.0.len();
+    if let Some(size) = spec.logs.max_size
+        && !(limits::MIN_LOG_SIZE..=limits::MAX_LOG_SIZE).contains(&size)
+    {
+        let [size, least, most] = [size, limits::MIN_LOG_SIZE, limits::MAX_LOG_SIZE].map(quantity::bytes::format);
+        bad.add(path.field("max_size_bytes"), format!("is {size}; it must be from {least} to {most}"));
+    }
+    if let Some(files) = spec.logs.max_files {
+        within(files, 1..=limits::MAX_LOG_FILES, path.field("max_files"), bad);
+    }
+    // Nothing is to be learned from a product of which a factor is wrong.
+    let instances = spec.instances.min(limits::MAX_INSTANCES);
+    let whole = spec.logs.bytes_of_an_instance().saturating_mul(instances.into());
+    if bad.0.len() == before && whole > limits::MAX_APP_LOGS {
+        let [whole, most] = [whole, limits::MAX_APP_LOGS].map(quantity::bytes::format);
+        bad.add(path, format!("lets {instances} instances keep {whole} on each node; at most {most} are allowed"));
+    }
 }
 
 /// Checks `user[:group]`, each a name or a number.

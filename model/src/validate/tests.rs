@@ -488,6 +488,16 @@ fn options_have_rules() {
     for size in [0, 4095, u64::MAX] {
         assert_eq!(fields(|spec| spec.shm_size = Some(size)), ["spec.shm_size_bytes"], "{size}");
     }
+    let kept = |max_size, max_files, instances| {
+        fields(|spec| {
+            (spec.logs.max_size, spec.logs.max_files) = (Some(max_size), Some(max_files));
+            spec.instances = instances;
+        })
+    };
+    assert_eq!(kept(limits::MIN_LOG_SIZE - 1, 0, 1), ["spec.logs.max_size_bytes", "spec.logs.max_files"]);
+    assert_eq!(kept(u64::MAX, u32::MAX, 1), ["spec.logs.max_size_bytes", "spec.logs.max_files"]);
+    assert!(kept(limits::MAX_LOG_SIZE, limits::MAX_LOG_FILES, 1).is_empty());
+    assert_eq!(kept(limits::MAX_LOG_SIZE, limits::MAX_LOG_FILES, 2), ["spec.logs"], "together they are too many");
     let shared = |spec: &mut AppSpec| {
         spec.shm_size = Some(1 << 20);
         spec.volumes = vec![empty_dir("/dev//shm", Medium::Memory, Some(1 << 20))];

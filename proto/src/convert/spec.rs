@@ -5,7 +5,7 @@ use longshore_model::configuration::Kind;
 use longshore_model::limits;
 use longshore_model::spec::{
     AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
-    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
+    Image, ImageSource, Item, KeyOf, Logs, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
     Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
@@ -78,6 +78,7 @@ impl From<&AppSpec> for v1::AppSpec {
             devices: spec.devices.iter().map(v1::Device::from).collect(),
             host_aliases: spec.host_aliases.iter().map(v1::HostAlias::from).collect(),
             dns_config: (!spec.dns_config.is_nodes()).then(|| v1::DnsConfig::from(&spec.dns_config)),
+            logs: (!spec.logs.is_ordinary()).then(|| v1::Logs::from(&spec.logs)),
             liveness_probe: spec.liveness_probe.as_ref().map(v1::Probe::from),
             readiness_probe: spec.readiness_probe.as_ref().map(v1::Probe::from),
         }
@@ -117,6 +118,7 @@ impl FromWire<v1::AppSpec> for AppSpec {
             devices: wire.devices.into_iter().map(Device::from).collect(),
             host_aliases: wire.host_aliases.into_iter().map(HostAlias::from).collect(),
             dns_config: wire.dns_config.map(DnsConfig::from).unwrap_or_default(),
+            logs: wire.logs.map(Logs::from).unwrap_or_default(),
             liveness_probe: optional(wire.liveness_probe, path.field("liveness_probe"), bad).flatten(),
             readiness_probe: optional(wire.readiness_probe, path.field("readiness_probe"), bad).flatten(),
         })
@@ -137,6 +139,21 @@ impl From<&Capabilities> for v1::Capabilities {
 impl From<v1::Capabilities> for Capabilities {
     fn from(wire: v1::Capabilities) -> Self {
         Self { add: wire.add, drop: wire.drop }
+    }
+}
+
+impl From<&Logs> for v1::Logs {
+    fn from(logs: &Logs) -> Self {
+        Self { max_size_bytes: logs.max_size.unwrap_or(0), max_files: logs.max_files.unwrap_or(0) }
+    }
+}
+
+impl From<v1::Logs> for Logs {
+    fn from(wire: v1::Logs) -> Self {
+        Self {
+            max_size: (wire.max_size_bytes != 0).then_some(wire.max_size_bytes),
+            max_files: (wire.max_files != 0).then_some(wire.max_files),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
     AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
-    Image, ImageSource, Item, KeyOf, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
+    Image, ImageSource, Item, KeyOf, Logs, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
     Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
@@ -223,7 +223,8 @@ fn options() -> impl Strategy<Value = AppSpec> {
     let rights = (text(), any::<bool>(), words(), words());
     let life = (text(), text(), option::of(span()));
     let limits = (nonzero(), vec(ulimit, 0..3), option::of(1..=u64::MAX));
-    (rights, life, limits, surroundings()).prop_map(|(rights, life, limits, surroundings)| {
+    let logs = (option::of(1..=u64::MAX), nonzero()).prop_map(|(max_size, max_files)| Logs { max_size, max_files });
+    (rights, life, limits, surroundings(), logs).prop_map(|(rights, life, limits, surroundings, logs)| {
         let (devices, host_aliases, dns_config) = surroundings;
         let (user, read_only_root_filesystem, add, drop) = rights;
         let (working_dir, stop_signal, termination_grace_period) = life;
@@ -241,6 +242,7 @@ fn options() -> impl Strategy<Value = AppSpec> {
             devices,
             host_aliases,
             dns_config,
+            logs,
             ..AppSpec::new("", ImageSource::Reference(String::new()))
         }
     })

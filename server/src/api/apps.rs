@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
+use longshore_model::capability;
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -92,19 +93,18 @@ impl AppService for AppApi {
     }
 
     async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Result<Response<Self::ReadLogsStream>, Status> {
-        let request = request.into_inner();
-        let (node, app) = node_and_app(request.node_name, request.app_name)?;
-        let instance = format!("{app}-{}", request.instance);
-        self.0.store.node(&node).await.map_err(status::store)?;
+        let wanted = Wanted::read(request.into_inner())?;
+        let node = wanted.node.clone();
+        let known = self.0.store.node(&node).await.map_err(status::store)?;
+        let told = known.info.map(|info| info.capabilities).unwrap_or_default();
+        if wanted.needs_choice() && !told.iter().any(|word| word == capability::LOGS) {
+            let message = format!("the agent of node {node} is too old to choose among logs by time or run");
+            return Err(status::plain(Code::FailedPrecondition, "NODE_TOO_OLD", message));
+        }
+        let name = wanted.name();
         let live = &self.0.live;
         let mut reader = live.logs.wait(&node, self.0.ids.text()).map_err(|error| desk(error, &node))?;
-        let ask = v1::LogRequest {
-            request_id: reader.request_id().to_owned(),
-            app_name: app.to_string(),
-            instance: request.instance,
-            tail_lines: request.tail_lines,
-            follow: request.follow,
-        };
+        let ask = wanted.ask(reader.request_id().to_owned());
         live.fleet.ask_for_logs(&node, ask).map_err(|error| status::fleet(error, &node))?;
         // Nothing but `Arrived` comes first.
         match tokio::time::timeout(AGENT_TIMEOUT, reader.next()).await {
@@ -114,7 +114,51 @@ impl AppService for AppApi {
                 return Err(status::later(Code::Unavailable, "NODE_NOT_ANSWERING", message));
             }
         };
-        Ok(Response::new(lines(reader, node, instance)))
+        Ok(Response::new(lines(reader, node, name)))
+    }
+}
+
+/// Which logs a caller asks for.
+struct Wanted {
+    node: NodeName,
+    app: AppName,
+    request: v1::ReadLogsRequest,
+    since: Option<Duration>,
+}
+
+impl Wanted {
+    fn read(mut request: v1::ReadLogsRequest) -> Result<Self, Status> {
+        let mut bad = Violations::default();
+        let node = NodeName::from_wire(std::mem::take(&mut request.node_name), Path::Root.field("node_name"), &mut bad);
+        let app = AppName::from_wire(std::mem::take(&mut request.app_name), Path::Root.field("app_name"), &mut bad);
+        let since = request.since.take().map(|since| Duration::from_wire(since, Path::Root.field("since"), &mut bad));
+        if request.previous && request.follow {
+            bad.add(
+                Path::Root.field("follow"),
+                "is not for a previous run, which says nothing more; leave one of the two out",
+            );
+        }
+        match node.zip(app).filter(|_| bad.0.is_empty()) {
+            Some((node, app)) => Ok(Self { node, app, request, since: since.flatten() }),
+            None => Err(status::invalid(bad)),
+        }
+    }
+
+    /// Whether the first agents would not understand it.
+    fn needs_choice(&self) -> bool {
+        self.request.previous || self.since.is_some()
+    }
+
+    /// What it is called where it cannot be found.
+    fn name(&self) -> String {
+        let run = if self.request.previous { " (previous run)" } else { "" };
+        format!("{}-{}{run}", self.app, self.request.instance)
+    }
+
+    fn ask(&self, request_id: String) -> v1::LogRequest {
+        let v1::ReadLogsRequest { instance, tail_lines, follow, previous, .. } = self.request;
+        let (app_name, since) = (self.app.to_string(), self.since.map(convert::duration));
+        v1::LogRequest { request_id, app_name, instance, tail_lines, follow, since, previous }
     }
 }
 

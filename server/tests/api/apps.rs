@@ -1,5 +1,7 @@
 //! Apps and their output.
 
+use std::time::Duration;
+
 use longshore_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +18,7 @@ fn ask(node: &str, follow: bool) -> v1::ReadLogsRequest {
         instance: 2,
         tail_lines: 10,
         follow,
+        ..Default::default()
     }
 }
 
@@ -96,6 +99,47 @@ async fn an_upload_that_ends_before_its_last_message_is_told_from_a_whole_one() 
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("broke off"), "{status}");
     assert_eq!(soon(call).await.unwrap().unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_holds_up_nothing_else_of_the_node() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let reader = read(&world, ask("shop-1", true));
+    let (request, (sender, _call)) = answer(&mut agent).await;
+    let piece = |request_id: &str| v1::UploadLogsRequest {
+        request_id: request_id.to_owned(),
+        lines: vec![line(&"x".repeat(16 * 1024)); 16],
+        ..Default::default()
+    };
+    sender.send(piece(&request.request_id)).await.unwrap();
+    let _unread = soon(reader).await.unwrap().unwrap();
+    // Far longer than the server takes to read one.
+    while tokio::time::timeout(Duration::from_secs(4), sender.send(piece(""))).await.is_ok() {}
+    let job = world.create(order(&["shop-1"])).await;
+    let assignment = agent.set().await;
+    assert_eq!(assignment.job_id, job.job_id);
+    agent.reach(&assignment, TaskState::Succeeded).await;
+}
+
+#[tokio::test]
+async fn only_agents_that_know_how_are_asked_for_a_time_or_a_run() {
+    let world = World::start().await;
+    let mut agent = world.fleet(&["shop-1"]).await.remove(0);
+    let since = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    for wanted in [
+        v1::ReadLogsRequest { since, ..ask("shop-1", false) },
+        v1::ReadLogsRequest { previous: true, ..ask("shop-1", false) },
+    ] {
+        let (code, details) = failure(soon(read(&world, wanted)).await.unwrap());
+        assert_eq!((code, details.error_info().unwrap().reason.as_str()), (Code::FailedPrecondition, "NODE_TOO_OLD"));
+    }
+    let both = v1::ReadLogsRequest { previous: true, ..ask("shop-1", true) };
+    let (code, details) = failure(soon(read(&world, both)).await.unwrap());
+    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(details.bad_request().unwrap().field_violations[0].field, "follow");
+    let _reader = read(&world, ask("shop-1", false));
+    assert!(matches!(agent.next().await, FromServer::Logs(_)), "what every agent knows goes on");
 }
 
 #[tokio::test]

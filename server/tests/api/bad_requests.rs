@@ -285,7 +285,22 @@ async fn apps(world: &World, answers: &mut Answers) {
             let remove = v1::RemoveAppRequest { node_name, app_name: app_name.clone(), ..Default::default() };
             answers.of("RemoveApp", &remove, apps.remove_app(remove.clone()).await);
         }
-        let read = v1::ReadLogsRequest { node_name, app_name, instance: u32::MAX, tail_lines: u32::MAX, follow: true };
+        let (instance, tail_lines) = (u32::MAX, u32::MAX);
+        let read =
+            v1::ReadLogsRequest { node_name, app_name, instance, tail_lines, follow: true, ..Default::default() };
+        answers.of_stream("ReadLogs", &read, apps.read_logs(read.clone()).await).await;
+    }
+    for since in DURATIONS {
+        let (node_name, app_name) = (owned("shop-1"), owned("till-1"));
+        let read = v1::ReadLogsRequest {
+            node_name,
+            app_name,
+            since: Some(since),
+            previous: true,
+            follow: true,
+            ..Default::default()
+        };
+        let mut apps = world.apps();
         answers.of_stream("ReadLogs", &read, apps.read_logs(read.clone()).await).await;
     }
 }

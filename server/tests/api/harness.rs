@@ -15,6 +15,7 @@ use longshore_proto::v1;
 use longshore_server::api::calls::CallLayer;
 use longshore_server::identity::Authority;
 use longshore_server::live::Live;
+use longshore_server::serve::with_streams;
 use longshore_server::services::{Backstage, Services};
 use longshore_server::store::{Enrolling, SqliteStore, Store, StoredToken, Terms};
 use longshore_server::vault::Vault;
@@ -45,6 +46,8 @@ use v1::user_service_client::UserServiceClient;
 const IDENTITY: &str = "test-identity";
 /// What anything that is waited for may take: only a broken test gets there.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Streams of each connection.
+const STREAMS: u32 = 100;
 
 /// Waits for something that must happen.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -250,8 +253,8 @@ fn dial(address: SocketAddr) -> Channel {
 async fn serve(routes: Routes, shutdown: CancellationToken) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server =
-        Server::builder().layer(tonic::service::InterceptorLayer::new(identify)).layer(CallLayer).add_routes(routes);
+    let server = with_streams(Server::builder(), STREAMS);
+    let server = server.layer(tonic::service::InterceptorLayer::new(identify)).layer(CallLayer).add_routes(routes);
     tokio::spawn(async move {
         // Without it each HTTP/2 window waits for a delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

@@ -120,7 +120,7 @@ impl Containers {
             argv,
             volumes,
             devices,
-            rotation: engines_rotation(self.settings.rotation, &facts),
+            rotation: engines_rotation(self.settings.rotation.as_said(&launch.spec.logs), &facts),
             limits_swap: facts.limits_swap,
             own_limits: if facts.arms_users { own_limits() } else { Vec::new() },
             capabilities: !facts.arms_users || request::is_root(user),
@@ -158,15 +158,16 @@ impl Containers {
     /// As [`crate::runtime::Runtime::start`].
     pub(super) async fn start(&self, instance: &InstanceKey) -> Result<Timestamp, RuntimeError> {
         let (docker, facts) = self.engine.connect().await?;
-        let id = self.newest(&docker, instance).await?.id;
-        let container = self.inspect(&docker, &id).await?;
+        let newest = self.newest(&docker, instance).await?;
+        let id = &newest.id;
+        let container = self.inspect(&docker, id).await?;
         if let Some(since) = started(&container) {
             return Ok(since);
         }
         self.recheck(&container, &facts).await?;
-        docker.start_container(&id, None).await.map_err(|e| self.engine.failed("starting the container", &e))?;
-        let since = started(&self.inspect(&docker, &id).await?);
-        self.copies.begin(self.copy(&id, instance));
+        docker.start_container(id, None).await.map_err(|e| self.engine.failed("starting the container", &e))?;
+        let since = started(&self.inspect(&docker, id).await?);
+        self.copies.begin(self.copy(&newest));
         since.ok_or_else(|| failure::other("the container engine started the container, and does not say when"))
     }
 
@@ -242,8 +243,9 @@ impl Containers {
     /// As [`crate::runtime::Runtime::delete`].
     pub(super) async fn delete(&self, instance: &InstanceKey) -> Result<(), RuntimeError> {
         let docker = self.engine.client().await?;
-        for Listed { id, .. } in self.runs(&docker, instance).await? {
-            let container = match look(&docker, &id).await {
+        for listed in self.runs(&docker, instance).await? {
+            let id = &listed.id;
+            let container = match look(&docker, id).await {
                 Ok(container) => container,
                 Err(error) if is_absent(&error) => continue,
                 // One that nothing can be learnt of must not stay for that.
@@ -251,17 +253,17 @@ impl Containers {
                 Err(error) => return Err(self.engine.failed("looking at the container", &error)),
             };
             if is_running(&container) {
-                self.kill(&docker, &id, "SIGKILL").await?;
-                self.end_of(&docker, &id).await?;
+                self.kill(&docker, id, "SIGKILL").await?;
+                self.end_of(&docker, id).await?;
             }
             if started(&container).is_some()
-                && let Err(error) = self.copies.finish(self.copy(&id, instance)).await
+                && let Err(error) = self.copies.finish(self.copy(&listed)).await
             {
                 // What cannot be kept is no reason to keep the container.
                 tracing::warn!(app = %instance.app, %error, "some output of a container is lost");
             }
-            remove(&self.engine, &docker, &id).await?;
-            self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            remove(&self.engine, &docker, id).await?;
+            self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
         Ok(())
     }
@@ -307,10 +309,10 @@ impl Containers {
     pub(super) async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         let docker = self.engine.client().await?;
         let listed = labelled(&self.engine, &docker, &self.settings.node_uid, &[]).await?;
-        let looks = listed.into_iter().map(|Listed { id, labels }| {
+        let looks = listed.into_iter().map(|listed| {
             let docker = &docker;
             async move {
-                let container = match look(docker, &id).await {
+                let container = match look(docker, &listed.id).await {
                     Ok(container) => container,
                     // Removed in this moment.
                     Err(error) if is_absent(&error) => return Ok(None),
@@ -318,9 +320,9 @@ impl Containers {
                 };
                 let state = self.state(&container).await;
                 if matches!(state, FoundState::Running(_)) {
-                    self.copies.begin(self.copy(&id, &labels.instance));
+                    self.copies.begin(self.copy(&listed));
                 }
-                let Labels { instance, revision, run, ports } = labels;
+                let Labels { instance, revision, run, ports, .. } = listed.labels;
                 Ok(Some(Found { instance, revision, run, state, ports }))
             }
         });
@@ -328,19 +330,19 @@ impl Containers {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Whether an instance has a container.
-    pub(super) async fn exists(&self, instance: &InstanceKey) -> Result<bool, RuntimeError> {
+    /// The run of an instance's newest container; `None` if it has none.
+    pub(super) async fn newest_run(&self, instance: &InstanceKey) -> Result<Option<u32>, RuntimeError> {
         let docker = self.engine.client().await?;
-        Ok(!self.runs(&docker, instance).await?.is_empty())
+        Ok(self.runs(&docker, instance).await?.first().map(|listed| listed.labels.run))
     }
 
     /// Copies the rest of the output of an instance whose container has ended.
     pub(super) async fn catch_up(&self, instance: &InstanceKey) -> Result<(), RuntimeError> {
         let docker = self.engine.client().await?;
-        let Some(Listed { id, .. }) = self.runs(&docker, instance).await?.into_iter().next() else { return Ok(()) };
-        let container = self.inspect(&docker, &id).await?;
+        let Some(listed) = self.runs(&docker, instance).await?.into_iter().next() else { return Ok(()) };
+        let container = self.inspect(&docker, &listed.id).await?;
         if started(&container).is_some() && !is_running(&container) {
-            self.copies.finish(self.copy(&id, instance)).await?;
+            self.copies.finish(self.copy(&listed)).await?;
         }
         Ok(())
     }
@@ -391,12 +393,14 @@ impl Containers {
         passed
     }
 
-    fn copy(&self, id: &str, instance: &InstanceKey) -> Copy {
+    fn copy(&self, listed: &Listed) -> Copy {
+        let Listed { id, labels } = listed;
         Copy {
             engine: Arc::clone(&self.engine),
-            container: id.to_owned(),
-            directory: self.layout.logs(instance),
-            rotation: self.settings.rotation,
+            container: id.clone(),
+            run: labels.run,
+            directory: self.layout.logs(&labels.instance),
+            rotation: self.settings.rotation.as_said(&labels.logs),
         }
     }
 }

@@ -234,6 +234,7 @@ impl Runtime for DockerRuntime {
             capability::CONTAINER_DEVICES_PERMISSIONS,
             capability::CONTAINER_HOST_ALIASES,
             capability::CONTAINER_DNS,
+            capability::LOGS,
             capability::SECURITY_CAPABILITIES,
             capability::PROBES,
             capability::PROBES_EXEC,
@@ -317,10 +318,15 @@ impl Runtime for DockerRuntime {
             tracing::debug!(app = %query.instance.app, %error, "output may not be whole");
         }
         let directory = self.containers.layout.logs(&query.instance);
-        if query.follow && !directory.exists() && !self.containers.exists(&query.instance).await? {
+        if query.wanted.follow && !directory.exists() && self.containers.newest_run(&query.instance).await?.is_none() {
             return Ok(None);
         }
-        let opened = tokio::task::spawn_blocking(move || logs::stream(directory, query.tail, query.follow)).await;
+        // Without the engine the newest of what is here counts as the run that is there.
+        let run = match query.wanted.previous {
+            true => self.containers.newest_run(&query.instance).await.unwrap_or_default(),
+            false => None,
+        };
+        let opened = tokio::task::spawn_blocking(move || logs::stream(directory, &query.wanted, run)).await;
         match opened {
             Ok(stream) => stream.map_err(|e| failure::io("reading output", e)),
             Err(_) => Err(failure::other("reading output was given up")),

@@ -20,7 +20,7 @@ use super::engine::{Engine, is_absent, patiently};
 use crate::durable;
 use crate::runtime::layout::FILE_MODE;
 use crate::runtime::logs::{self, LogWriter, Rotation};
-use crate::runtime::{LogLine, RuntimeError, failure};
+use crate::runtime::{LogLine, RuntimeError, Selection, failure};
 
 /// In an instance's directory: the container whose output was copied last.
 const SOURCE: &str = "source";
@@ -43,6 +43,7 @@ pub(super) struct Copies {
 pub(super) struct Copy {
     pub(super) engine: Arc<Engine>,
     pub(super) container: String,
+    pub(super) run: u32,
     pub(super) directory: PathBuf,
     pub(super) rotation: Rotation,
 }
@@ -157,7 +158,7 @@ impl Copy {
                     Err(error) => return Err(self.engine.failed("reading output", &error)),
                 };
                 if let Some(line) = joiner.push(&frame).filter(|line| place.is_new(line.time, &mut seen)) {
-                    logs::record(&line, &mut records);
+                    logs::record(&line, self.run, &mut records);
                 }
                 if records.len() >= BATCH {
                     sink = sink.write(std::mem::take(&mut records)).await?;
@@ -166,7 +167,7 @@ impl Copy {
             sink = sink.write(std::mem::take(&mut records)).await?;
         }
         for line in joiner.rest().filter(|line| place.is_new(line.time, &mut seen)) {
-            logs::record(&line, &mut records);
+            logs::record(&line, self.run, &mut records);
         }
         sink.write(records).await.map(drop)
     }
@@ -186,7 +187,8 @@ impl Copy {
         let mut place = Place::default();
         if known.await? {
             let directory = self.directory.clone();
-            let copied = blocking(move || logs::stream(directory, Some(MAX_SAME_TIME), false)).await?;
+            let wanted = Selection { tail: Some(MAX_SAME_TIME), ..Selection::default() };
+            let copied = blocking(move || logs::stream(directory, &wanted, None)).await?;
             let Some(mut copied) = copied else { return Ok(place) };
             while let Some(line) = copied.next().await {
                 place.pass(line.time);

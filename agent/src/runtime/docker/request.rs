@@ -10,7 +10,7 @@ use longshore_model::app::BoundPort;
 use longshore_model::limits;
 use longshore_model::linux::CapabilitySet;
 use longshore_model::name::AppName;
-use longshore_model::spec::{HostAlias, Network, Protocol, Ulimit};
+use longshore_model::spec::{HostAlias, Logs, Network, Protocol, Ulimit};
 
 use crate::devices::DeviceNode;
 use crate::runtime::volumes::VolumeMount;
@@ -26,6 +26,7 @@ pub(super) const INSTANCE: &str = "longshore.instance";
 const REVISION: &str = "longshore.revision";
 const RUN: &str = "longshore.run";
 const PORTS: &str = "longshore.ports";
+const LOGS: &str = "longshore.logs";
 
 /// Whoever the program runs as, it may serve port 80 of a network of its own.
 const LOW_PORTS: [(&str, &str); 1] = [("net.ipv4.ip_unprivileged_port_start", "0")];
@@ -41,6 +42,8 @@ pub(super) struct Labels {
     pub(super) revision: u64,
     pub(super) run: u32,
     pub(super) ports: Vec<BoundPort>,
+    /// How much of its output is kept.
+    pub(super) logs: Logs,
 }
 
 impl Labels {
@@ -52,6 +55,8 @@ impl Labels {
             revision: get(REVISION)?.parse().ok()?,
             run: get(RUN)?.parse().ok()?,
             ports: serde_json::from_str(get(PORTS)?).ok()?,
+            // Older agents did not say.
+            logs: get(LOGS).and_then(|logs| serde_json::from_str(logs).ok()).unwrap_or_default(),
         })
     }
 
@@ -64,6 +69,7 @@ impl Labels {
             (REVISION, launch.revision.to_string()),
             (RUN, launch.run.to_string()),
             (PORTS, ports),
+            (LOGS, serde_json::to_string(&launch.spec.logs).unwrap_or_default()),
         ];
         labels.map(|(name, value)| (name.to_owned(), value)).into()
     }
@@ -282,10 +288,12 @@ mod tests {
 
     #[test]
     fn labels_are_read_back_and_those_of_others_are_none() {
-        let launch = launch(json!({}));
+        let launch = launch(json!({ "logs": { "maxFiles": 2 } }));
         let labels = request(&launch).labels.unwrap();
         assert_eq!(labels[NODE], "n1");
-        let expected = Labels { instance: launch.instance.clone(), revision: 7, run: 3, ports: launch.ports.clone() };
+        let (instance, ports) = (launch.instance.clone(), launch.ports.clone());
+        let logs = Logs { max_size: None, max_files: Some(2) };
+        let expected = Labels { instance, revision: 7, run: 3, ports, logs };
         assert_eq!(Labels::read(&labels), Some(expected));
         assert_eq!(Labels::read(&HashMap::new()), None);
         assert_eq!(name("n1", &launch.instance, 3), "longshore-n1-a-x1-2-3");

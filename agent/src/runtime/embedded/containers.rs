@@ -232,7 +232,7 @@ impl Containers {
             memory: launch.spec.resources.memory,
             cgroup: CgroupPath::new(&self.settings.node_uid, &name).map_err(|e| failure::other(e.to_string()))?,
             logs: self.layout.logs(instance),
-            rotation: self.settings.rotation,
+            rotation: self.settings.rotation.as_said(&spec.logs),
             volumes_root: self.layout.all_volumes(),
             egress: self.egress.clone().filter(|_| !host_network),
             privileged: launch.spec.privileged,
@@ -447,10 +447,12 @@ impl Containers {
     /// As [`crate::runtime::Runtime::logs`].
     pub(super) async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
         let directory = self.layout.logs(&query.instance);
-        if query.follow && !directory.exists() && self.runs(&query.instance)?.is_empty() {
+        let newest = self.runs(&query.instance)?.into_iter().next();
+        if query.wanted.follow && !directory.exists() && newest.is_none() {
             return Ok(None);
         }
-        blocking(move || logs::stream(directory, query.tail, query.follow), "reading output").await
+        let run = newest.and_then(|container| Label::read(&container).ok()).map(|label| label.run);
+        blocking(move || logs::stream(directory, &query.wanted, run), "reading output").await
     }
 
     /// Where the images of this data directory are.

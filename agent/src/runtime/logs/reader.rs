@@ -1,6 +1,5 @@
 //! Reads output of an instance back, on the agent's side.
 
-use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 
-use super::{MAX_LINE, aside};
+use super::{MAX_LINE, Selection, aside};
 use crate::runtime::LogLine;
 
 /// Lines read at once: bounds what one reader holds, at [`MAX_LINE`] bytes each.
@@ -21,22 +20,31 @@ const MAX_RECORD: u64 = MAX_LINE as u64 + 128;
 /// How often a follower looks for more.
 const FOLLOW_POLL: Duration = Duration::from_millis(100);
 
-/// Streams the output in `directory`; `None` where there never was any.
+/// Streams what is wanted of the output in `directory`, where `run` is the newest of which there is a container; `None`
+/// where there is nothing of it.
 pub(crate) fn stream(
     directory: PathBuf,
-    tail: Option<u32>,
-    follow: bool,
+    wanted: &Selection,
+    run: Option<u32>,
 ) -> io::Result<Option<BoxStream<'static, LogLine>>> {
+    let follow = wanted.follow;
     if !follow && !aside(&directory, 0).exists() {
         return Ok(None);
     }
-    let reader = Reader::open(directory, tail)?;
+    let mut reader = if wanted.previous {
+        let Some(previous) = previous(&directory, run)? else { return Ok(None) };
+        let skip = wanted.tail.map_or(0, |tail| previous.lines.saturating_sub(tail.into()));
+        Reader { run: Some(previous.run), skip, ..Reader::open(directory, None)? }
+    } else {
+        Reader::open(directory, wanted.tail)?
+    };
+    reader.since = wanted.since;
     let batches = stream::unfold(Some(reader), move |state| async move {
         let mut reader = state?;
         loop {
-            let read = tokio::task::spawn_blocking(move || reader.batch().map(|lines| (lines, reader))).await;
+            let read = tokio::task::spawn_blocking(move || reader.batch().map(|records| (records, reader))).await;
             match read {
-                Ok(Ok((lines, next))) if !lines.is_empty() => return Some((lines, Some(next))),
+                Ok(Ok((records, next))) if !records.is_empty() => return Some((records, Some(next))),
                 Ok(Ok((_, next))) if follow => {
                     reader = next;
                     tokio::time::sleep(FOLLOW_POLL).await;
@@ -50,7 +58,44 @@ pub(crate) fn stream(
             }
         }
     });
-    Ok(Some(batches.flat_map(stream::iter).boxed()))
+    let lines = batches.flat_map(|records| stream::iter(records.into_iter().map(|record| record.line)));
+    Ok(Some(lines.boxed()))
+}
+
+/// Lines of one run, which follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    /// The run; `None` where it was written before runs were told apart.
+    run: Option<u32>,
+    lines: u64,
+}
+
+/// What is kept of the run before `newest`, or before the last one of which anything is kept where there is none.
+fn previous(directory: &Path, newest: Option<u32>) -> io::Result<Option<Stretch>> {
+    let mut reader = Reader::open(directory.to_owned(), None)?;
+    let (mut before, mut last): (Option<Stretch>, Option<Stretch>) = (None, None);
+    loop {
+        let records = reader.batch()?;
+        if records.is_empty() {
+            break;
+        }
+        for Record { run, .. } in records {
+            match &mut last {
+                Some(stretch) if stretch.run == run => stretch.lines += 1,
+                _ => before = last.replace(Stretch { run, lines: 1 }),
+            }
+        }
+    }
+    // One that has said nothing yet is not in the files.
+    let is_over = newest.is_some() && last.is_some_and(|stretch| stretch.run != newest);
+    Ok(if is_over { last } else { before })
+}
+
+/// A line, and the run that wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    run: Option<u32>,
+    line: LogLine,
 }
 
 /// A place in the files of an instance.
@@ -60,11 +105,17 @@ struct Reader {
     open: Option<(BufReader<File>, u64)>,
     /// A line whose end is not there yet.
     partial: Vec<u8>,
+    /// Whose lines are wanted, if not everybody's.
+    run: Option<Option<u32>>,
+    /// Lines of those that are passed over.
+    skip: u64,
+    /// Lines that are older are passed over.
+    since: Option<Timestamp>,
 }
 
 impl Reader {
     fn open(directory: PathBuf, tail: Option<u32>) -> io::Result<Self> {
-        let mut reader = Self { directory, open: None, partial: Vec::new() };
+        let mut reader = Self { directory, open: None, partial: Vec::new(), run: None, skip: 0, since: None };
         let ages = reader.ages();
         let Some(tail) = tail else {
             reader.open = ages.last().map(|&age| open(&aside(&reader.directory, age))).transpose()?.flatten();
@@ -78,7 +129,7 @@ impl Reader {
                 reader.open = open(&aside(&reader.directory, age))?;
                 // Between the two a rotation may have put another file there: then that one is read whole.
                 if reader.open.as_ref().is_some_and(|(_, now)| *now == inode) {
-                    reader.skip(lines.saturating_sub(wanted))?;
+                    reader.pass_over(lines.saturating_sub(wanted))?;
                 }
                 break;
             }
@@ -92,7 +143,7 @@ impl Reader {
         (0..).take_while(|&age| age == 0 || aside(&self.directory, age).exists()).collect()
     }
 
-    fn skip(&mut self, lines: u64) -> io::Result<()> {
+    fn pass_over(&mut self, lines: u64) -> io::Result<()> {
         for _ in 0..lines {
             if let Some((file, _)) = &mut self.open {
                 file.skip_until(b'\n')?;
@@ -101,10 +152,22 @@ impl Reader {
         Ok(())
     }
 
-    /// The next lines; none if there are no more at the moment.
-    fn batch(&mut self) -> io::Result<VecDeque<LogLine>> {
-        let mut lines = VecDeque::new();
-        while lines.len() < BATCH {
+    /// Whether a record is among those that are asked for.
+    fn wants(&mut self, record: &Record) -> bool {
+        if self.run.is_some_and(|run| run != record.run) {
+            return false;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        self.since.is_none_or(|since| record.line.time >= since)
+    }
+
+    /// The next records; none if there are no more at the moment.
+    fn batch(&mut self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        while records.len() < BATCH {
             let Some((file, _)) = &mut self.open else {
                 if !self.advance()? {
                     break;
@@ -114,13 +177,14 @@ impl Reader {
             let room = MAX_RECORD.saturating_sub(self.partial.len() as u64);
             let read = file.by_ref().take(room).read_until(b'\n', &mut self.partial)?;
             if self.partial.last() == Some(&b'\n') || self.partial.len() as u64 >= MAX_RECORD {
-                lines.extend(parse(&self.partial));
+                let record = parse(&self.partial);
                 self.partial.clear();
+                records.extend(record.filter(|record| self.wants(record)));
             } else if read == 0 && !self.advance()? {
                 break;
             }
         }
-        Ok(lines)
+        Ok(records)
     }
 
     /// Goes on to the file after the open one; false if that is the newest.
@@ -172,8 +236,8 @@ fn count_lines(file: &mut impl BufRead) -> io::Result<u64> {
     Ok(count)
 }
 
-/// Reads `<time> <stream> <tag> <text>`; what a crash left half is skipped.
-fn parse(record: &[u8]) -> Option<LogLine> {
+/// Reads `<time> <stream> <tags> <text>`; what a crash left half is skipped.
+fn parse(record: &[u8]) -> Option<Record> {
     let record = record.strip_suffix(b"\n").unwrap_or(record);
     let mut fields = record.splitn(4, |&b| b == b' ');
     let time: Timestamp = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -182,8 +246,10 @@ fn parse(record: &[u8]) -> Option<LogLine> {
         b"stderr" => true,
         _ => return None,
     };
-    let _tag = fields.next()?;
-    Some(LogLine { time, stderr, text: Bytes::copy_from_slice(fields.next()?) })
+    let tags = std::str::from_utf8(fields.next()?).ok()?;
+    let run = tags.split(':').nth(1).and_then(|run| run.parse().ok());
+    let line = LogLine { time, stderr, text: Bytes::copy_from_slice(fields.next()?) };
+    Some(Record { run, line })
 }
 
 #[cfg(test)]
@@ -191,26 +257,36 @@ fn parse(record: &[u8]) -> Option<LogLine> {
 mod tests {
     use super::super::{LogWriter, Rotation, Splitter};
     use super::*;
+    use crate::runtime::files;
 
     fn write(writer: &mut LogWriter, lines: std::ops::Range<u32>) {
-        let mut splitter = Splitter::new("stdout");
+        write_as(1, writer, lines);
+    }
+
+    /// Writes lines of a run, each of the second that is its number.
+    fn write_as(run: u32, writer: &mut LogWriter, lines: std::ops::Range<u32>) {
+        let mut splitter = Splitter::new("stdout", run);
         for n in lines {
             let mut out = Vec::new();
-            splitter.push(format!("line {n}\n").as_bytes(), Timestamp::UNIX_EPOCH, &mut out);
+            splitter.push(format!("line {n}\n").as_bytes(), Timestamp::from_second(n.into()).unwrap(), &mut out);
             writer.append(&out).unwrap();
         }
     }
 
     async fn texts(directory: &Path, tail: Option<u32>) -> Vec<String> {
-        let Some(stream) = stream(directory.to_owned(), tail, false).unwrap() else { return Vec::new() };
+        chosen(directory, &Selection { tail, ..Selection::default() }, None).await
+    }
+
+    async fn chosen(directory: &Path, wanted: &Selection, run: Option<u32>) -> Vec<String> {
+        let Some(stream) = stream(directory.to_owned(), wanted, run).unwrap() else { return Vec::new() };
         stream.map(|line| String::from_utf8(line.text.to_vec()).unwrap()).collect().await
     }
 
     #[tokio::test]
     async fn tail_goes_back_over_rotated_files() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(stream(directory.path().to_owned(), None, false).unwrap().is_none());
-        // Each line takes 47 bytes in the file: about ten in each, and three files.
+        assert!(stream(directory.path().to_owned(), &Selection::default(), None).unwrap().is_none());
+        // Each line takes some 50 bytes in the file: about ten in each, and three files.
         let rotation = Rotation { max_bytes: 500, max_files: 3 };
         write(&mut LogWriter::open(directory.path(), rotation).unwrap(), 0..25);
         assert_eq!(texts(directory.path(), Some(2)).await, ["line 23", "line 24"]);
@@ -225,11 +301,55 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_read_can_be_of_a_time_or_of_the_run_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let rotation = Rotation { max_bytes: 500, max_files: 5 };
+        let older = "1970-01-01T00:00:00.000000000Z stdout F from before runs were told apart\n";
+        fs::write(aside(path, 0), older).unwrap();
+        for (run, lines) in [(3, 0..15), (4, 15..17), (6, 17..20)] {
+            write_as(run, &mut LogWriter::open(path, rotation).unwrap(), lines);
+        }
+        let since = |second| Selection { since: Some(Timestamp::from_second(second).unwrap()), ..Selection::default() };
+        assert_eq!(chosen(path, &since(18), None).await, ["line 18", "line 19"]);
+        assert_eq!(chosen(path, &Selection { tail: Some(1), ..since(0) }, None).await, ["line 19"]);
+        assert_eq!(chosen(path, &Selection { tail: Some(1), ..since(20) }, None).await, [""; 0]);
+
+        let previous = Selection { previous: true, ..Selection::default() };
+        for newest in [None, Some(6)] {
+            assert_eq!(chosen(path, &previous, newest).await, ["line 15", "line 16"]);
+        }
+        let silent = Some(7);
+        assert_eq!(chosen(path, &previous, silent).await, ["line 17", "line 18", "line 19"], "it has said nothing yet");
+        let wanted = Selection { tail: Some(2), ..previous.clone() };
+        assert_eq!(chosen(path, &wanted, silent).await, ["line 18", "line 19"]);
+        let wanted = Selection { tail: Some(2), previous: true, ..since(19) };
+        assert_eq!(chosen(path, &wanted, silent).await, ["line 19"]);
+
+        let alone = tempfile::tempdir().unwrap();
+        write(&mut LogWriter::open(alone.path(), rotation).unwrap(), 0..3);
+        assert!(stream(alone.path().to_owned(), &previous, Some(1)).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_revision_that_keeps_fewer_files_removes_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let rotation = Rotation { max_bytes: 500, max_files: 6 };
+        write(&mut LogWriter::open(directory.path(), rotation).unwrap(), 0..60);
+        assert!(aside(directory.path(), 5).exists());
+        drop(LogWriter::open(directory.path(), Rotation { max_files: 2, ..rotation }).unwrap());
+        let left = files::names(directory.path()).unwrap();
+        assert_eq!(left, ["output.log", "output.log.1"]);
+    }
+
+    #[tokio::test]
     async fn a_follower_sees_every_line_across_rotations() {
         let directory = tempfile::tempdir().unwrap();
         let rotation = Rotation { max_bytes: 500, max_files: 4 };
         let mut writer = LogWriter::open(directory.path(), rotation).unwrap();
-        let mut stream = stream(directory.path().to_owned(), None, true).unwrap().unwrap();
+        let mut stream = stream(directory.path().to_owned(), &Selection { follow: true, ..Selection::default() }, None)
+            .unwrap()
+            .unwrap();
         for n in 0..10 {
             write(&mut writer, n * 12..(n + 1) * 12);
             for expected in n * 12..(n + 1) * 12 {
@@ -240,12 +360,12 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut_and_last_ones_ended() {
-        let mut splitter = Splitter::new("stderr");
+        let mut splitter = Splitter::new("stderr", 1);
         let mut out = Vec::new();
         splitter.push(&vec![b'x'; MAX_LINE + 3], Timestamp::UNIX_EPOCH, &mut out);
         splitter.push(b"\n\ntail", Timestamp::UNIX_EPOCH, &mut out);
         splitter.finish(Timestamp::UNIX_EPOCH, &mut out);
-        let lines: Vec<LogLine> = out.split_inclusive(|&b| b == b'\n').filter_map(parse).collect();
+        let lines: Vec<_> = out.split_inclusive(|&b| b == b'\n').filter_map(parse).map(|record| record.line).collect();
         let lengths: Vec<usize> = lines.iter().map(|line| line.text.len()).collect();
         assert_eq!(lengths, [MAX_LINE, 3, 0, 4]);
         assert!(lines.iter().all(|line| line.stderr));

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{MAX_LINE, Rotation, aside, current};
+use super::{CURRENT, MAX_LINE, Rotation, aside, current};
 use crate::runtime::LogLine;
+use crate::runtime::files;
 
 /// Appends lines and rotates.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ impl LogWriter {
     /// Goes on where an earlier run of the instance ended.
     pub(crate) fn open(directory: &Path, rotation: Rotation) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
+        remove_beyond(directory, rotation.max_files)?;
         let (file, size) = append_to(&current(directory))?;
         Ok(Self { directory: directory.to_owned(), rotation, file, size })
     }
@@ -49,6 +51,18 @@ impl LogWriter {
     }
 }
 
+/// Removes files that an earlier revision of the app has kept more of.
+fn remove_beyond(directory: &Path, max_files: u32) -> io::Result<()> {
+    for name in files::names(directory)? {
+        let age =
+            name.strip_prefix(CURRENT).and_then(|rest| rest.strip_prefix('.')).and_then(|age| age.parse::<u32>().ok());
+        if age.is_some_and(|age| age >= max_files) {
+            ignore_missing(fs::remove_file(directory.join(name)))?;
+        }
+    }
+    Ok(())
+}
+
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -72,10 +86,10 @@ fn append_to(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-/// Adds a line to `out` in the file's format.
-pub(crate) fn record(line: &LogLine, out: &mut Vec<u8>) {
+/// Adds a line of a run to `out` in the file's format.
+pub(crate) fn record(line: &LogLine, run: u32, out: &mut Vec<u8>) {
     let stream = if line.stderr { "stderr" } else { "stdout" };
-    out.extend_from_slice(format!("{:.9} {stream} F ", line.time).as_bytes());
+    out.extend_from_slice(format!("{:.9} {stream} F:{run} ", line.time).as_bytes());
     out.extend_from_slice(&line.text[..line.text.len().min(MAX_LINE)]);
     out.push(b'\n');
 }
@@ -84,13 +98,14 @@ pub(crate) fn record(line: &LogLine, out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub(crate) struct Splitter {
     name: &'static str,
+    run: u32,
     line: Vec<u8>,
 }
 
 impl Splitter {
-    /// For the stream of that name: `stdout` or `stderr`.
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, line: Vec::new() }
+    /// For the stream of that name, `stdout` or `stderr`, of this run.
+    pub(crate) fn new(name: &'static str, run: u32) -> Self {
+        Self { name, run, line: Vec::new() }
     }
 
     /// Takes what was read at `now`, and adds each line that it ends to `out`.
@@ -124,7 +139,7 @@ impl Splitter {
     }
 
     fn emit(&mut self, tag: char, now: Timestamp, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("{now:.9} {} {tag} ", self.name).as_bytes());
+        out.extend_from_slice(format!("{now:.9} {} {tag}:{} ", self.name, self.run).as_bytes());
         out.append(&mut self.line);
         out.push(b'\n');
         // A burst of long lines must not leave its buffer with an idle shim.

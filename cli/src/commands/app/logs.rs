@@ -1,5 +1,8 @@
 //! `longshore app logs`
 
+use std::time::Duration;
+
+use longshore_proto::convert;
 use longshore_proto::v1::{LogLine, ReadLogsRequest};
 
 use super::node_of;
@@ -26,6 +29,14 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     tail: Option<u32>,
 
+    /// Only lines of the last so much time, such as 10m, by the node's clock.
+    #[arg(long, value_name = "TIME", value_parser = longshore_model::quantity::duration::parse)]
+    since: Option<Duration>,
+
+    /// What the instance said before it was last started again.
+    #[arg(short, long, conflicts_with = "follow")]
+    previous: bool,
+
     /// Go on with new lines until Ctrl-C.
     #[arg(short, long)]
     follow: bool,
@@ -39,6 +50,8 @@ pub(super) async fn run(logs: Logs, context: &mut Context<'_>) -> Result<Exit, E
         instance: logs.instance,
         tail_lines: logs.tail.unwrap_or_default(),
         follow: logs.follow,
+        since: logs.since.map(convert::duration),
+        previous: logs.previous,
     };
     let mut pieces = context.client.apps.read_logs(request).await?.into_inner();
     while let Some(piece) = pieces.message().await? {

@@ -63,7 +63,7 @@ pub(super) async fn until_exit(
     let mut output = JoinSet::new();
     for (pipe, name) in [(made.stdout, "stdout"), (made.stderr, "stderr")] {
         let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe)).map_err(fail)?;
-        output.spawn(copy(pipe, Splitter::new(name), Arc::clone(&writer)));
+        output.spawn(copy(pipe, Splitter::new(name, launch.run), Arc::clone(&writer)));
     }
     let (requests, mut inbox) = mpsc::channel(COMMANDS);
     let (ended, _) = watch::channel(None);
