@@ -75,7 +75,10 @@ impl CapacityTable {
 /// What an app needs by what is remembered of it: for what was prepared, and for the revision before an update.
 fn held_by(entry: &Entry) -> Amounts {
     let is_prepared = entry.prepared.as_ref().is_some_and(|known| known.revision == entry.assignment.revision);
-    let assigned = if is_prepared { Amounts::of(&entry.assignment.spec) } else { Amounts::default() };
+    // An update that has failed is over, where there is something to go back to.
+    let has_failed = entry.outcome.as_ref().is_some_and(|outcome| !outcome.is_success());
+    let is_over = has_failed && entry.proven.is_some();
+    let assigned = if is_prepared && !is_over { Amounts::of(&entry.assignment.spec) } else { Amounts::default() };
     let proven = entry.proven.as_ref().map(|proven| Amounts::of(&proven.assignment.spec)).unwrap_or_default();
     if entry.wish == Wish::Gone { Amounts::default() } else { assigned.max(proven) }
 }

@@ -102,6 +102,8 @@ async fn an_update_that_fails_gives_back_what_it_was_for() {
     let retry = Assignment { attempt: 2, ..to("fake/app:2?create=fail", 900) };
     assert!(ends(&mut node, retry).await.is_some());
     assert!(has_room_for(&mut node, 400).await && !has_room_for(&mut node, 401).await);
+    node.restart().await;
+    assert!(has_room_for(&mut node, 400).await && !has_room_for(&mut node, 401).await, "nor after a restart");
 }
 
 #[tokio::test(start_paused = true)]

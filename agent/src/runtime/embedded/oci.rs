@@ -130,10 +130,13 @@ fn process(launch: &LaunchFile, identity: &Identity, machine: &Machine) -> Resul
         .inheritable(std::collections::HashSet::new())
         .ambient(std::collections::HashSet::new())
         .build()?;
+    // A hard limit that is lowered here could not be raised again to what the spec says.
+    let own = launch.ulimits.iter().find(|limit| limit.name == "nofile");
+    let hard = OPEN_FILES_HARD.max(own.map_or(0, |limit| limit.hard.cast_unsigned()));
     let files = PosixRlimitBuilder::default()
         .typ(PosixRlimitType::RlimitNofile)
         .soft(OPEN_FILES_SOFT.min(machine.open_files))
-        .hard(OPEN_FILES_HARD.min(machine.open_files))
+        .hard(hard.min(machine.open_files))
         .build()?;
     let mut process = ProcessBuilder::default()
         .terminal(false)
@@ -269,7 +272,7 @@ fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Result<Mo
 mod tests {
     use longshore_model::limits;
     use longshore_model::name::AppName;
-    use longshore_model::spec::{Capabilities, DnsConfig};
+    use longshore_model::spec::{Capabilities, DnsConfig, Ulimit};
     use serde_json::{Value, json};
 
     use super::super::cgroup::CgroupPath;
@@ -358,6 +361,16 @@ mod tests {
         assert_eq!(process["rlimits"], json!([{ "type": "RLIMIT_NOFILE", "hard": 20_000, "soft": 20_000 }]));
         assert_eq!(spec["root"]["path"], "rootfs");
         assert_eq!(spec["linux"]["cgroupsPath"], "/longshore/n/web-1-0-1");
+    }
+
+    #[test]
+    fn what_the_spec_says_of_open_files_is_not_barred_beforehand() {
+        let machine = Machine { open_files: 4_000_000, ..MACHINE };
+        for (hard, expected) in [(100, 1_048_576), (2_000_000, 2_000_000), (9_000_000, 4_000_000), (-1, 4_000_000)] {
+            let ulimits = vec![Ulimit { name: "nofile".to_owned(), soft: 50, hard }];
+            let spec = json_of(&LaunchFile { ulimits, ..launch() }, &machine);
+            assert_eq!(spec["process"]["rlimits"][0]["hard"], expected, "{hard}");
+        }
     }
 
     #[test]

@@ -50,8 +50,9 @@ pub(super) struct Made {
 ///
 /// `secret_env` reaches the program and nothing else: not config.json, and not the library.
 pub(super) fn container(launch: &LaunchFile, secret_env: &[(String, String)]) -> Result<Made, RuntimeError> {
-    let open_files = raise_open_files()?;
+    // First what the spec asks for: where the shim may raise its own limit, that is what there is.
     ulimits::raise(&launch.ulimits)?;
+    let open_files = raise_open_files()?;
     // The container library keeps the caller's groups unless the container has some of its own.
     setgroups(&[]).map_err(|e| failure::io("dropping groups", e))?;
     let ports = ports::bind(&launch.ports, !launch.waits_for_readiness)?;
