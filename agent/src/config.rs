@@ -15,6 +15,8 @@ use longshore_settings::{Origins, Program};
 use longshore_tls::EnrollmentToken;
 use longshore_traces::Collector;
 
+use crate::accelerators::described::Described;
+use crate::accelerators::{self, Sources};
 use crate::devices::DeviceRule;
 use crate::host_path::HostPaths;
 use crate::runtime::embedded::EgressChoice;
@@ -167,6 +169,16 @@ pub struct Run {
     /// alike, such as /dev/ttyUSB*. Given once or more often; apps have none without it.
     #[arg(long, value_name = "PATH", env = "LONGSHORE_DEVICE_ALLOW", action = ArgAction::Append)]
     pub device_allow: Vec<DeviceRule>,
+    /// YAML file that describes accelerators of this machine that are not found by themselves; goes before what is.
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_ACCELERATORS")]
+    pub accelerators: Option<PathBuf>,
+    /// Directory of specs of the Container Device Interface; given once or more often, a later one goes before an earlier
+    /// one [default: /etc/cdi and /var/run/cdi].
+    #[arg(long, value_name = "DIR", env = "LONGSHORE_CDI_DIR", action = ArgAction::Append)]
+    pub cdi_dir: Vec<PathBuf>,
+    /// Offer no accelerators but those that --accelerators describes.
+    #[arg(long, env = "LONGSHORE_NO_ACCELERATOR_DISCOVERY")]
+    pub no_accelerator_discovery: bool,
     /// CPU of this machine that is kept for the system: apps that ask for CPU are admitted to the rest.
     #[arg(long, value_name = "CPU", default_value = "100m", env = "LONGSHORE_RESERVE_CPU", value_parser = quantity::cpu::parse)]
     pub reserve_cpu: u32,
@@ -186,6 +198,23 @@ impl Run {
     #[must_use]
     pub fn host_paths(&self) -> HostPaths {
         HostPaths::new(&self.data.data_dir, self.host_path_allow.clone())
+    }
+
+    /// Everywhere that tells of this machine's accelerators. Reads the file that describes some.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about what is wrong with that file.
+    pub fn accelerator_sources(&self) -> Result<Sources, String> {
+        let described = match &self.accelerators {
+            Some(file) => Described::read(file).map_err(|why| format!("{:?}: {why}", file.display().to_string()))?,
+            None => Vec::new(),
+        };
+        if self.no_accelerator_discovery {
+            return Ok(Sources { described, ..Sources::default() });
+        }
+        let cdi = if self.cdi_dir.is_empty() { accelerators::default_cdi_dirs() } else { self.cdi_dir.clone() };
+        Ok(Sources { root: Some(PathBuf::from("/")), cdi, described })
     }
 
     /// What of this machine is kept for the system.
@@ -213,6 +242,9 @@ impl Run {
             && let Err(error) = std::fs::File::open(file)
         {
             found.push(format!("{} {:?}: {error}", origins.named("registry-ca"), file.display().to_string()));
+        }
+        if let Err(why) = self.accelerator_sources() {
+            found.push(format!("{} {why}", origins.named("accelerators")));
         }
         found
     }
@@ -306,7 +338,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.yaml").display().to_string();
         let text = "egress: 10.0.0.0/33\nregistry-ca: /nowhere/ca.pem\nhost-path-allow: [/srv, data, /etc/data]\n\
-                    capability-allow: [NET_ADMIN, net_raw]\ndevice-allow: [/dev/dri, /etc]\n";
+                    capability-allow: [NET_ADMIN, net_raw]\ndevice-allow: [/dev/dri, /etc]\naccelerators: /nowhere/accelerators.yaml\n";
         std::fs::write(&file, text).unwrap();
         let words = ["longshore-agent", "run", "--config", &file, "--runtime", "docked"].map(Into::into);
         let reading = program().read(words, |_| None).unwrap();
@@ -320,6 +352,7 @@ mod tests {
             ":2:1: registry-ca \"/nowhere",
             ":3:1: host-path-allow \"data\": must be an absolute path",
             ":4:1: capability-allow \"net_raw\": not a capability of Linux such as NET_ADMIN, nor ALL",
+            ":6:1: accelerators \"/nowhere/accelerators.yaml\": No such file",
             ":5:1: device-allow \"/etc\": not /dev or something below it",
             ":3:1: host-path-allow \"/etc/data\": nothing in the system directory /etc is ever mounted",
         ];

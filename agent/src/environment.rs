@@ -96,6 +96,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Sets variables, whatever was said of them before.
+    pub fn set_all(&mut self, variables: &[(String, String)]) {
+        variables.iter().for_each(|(name, value)| self.set(name.clone(), value.clone()));
+    }
+
     /// A later variable of a name takes the place of an earlier one.
     fn set(&mut self, name: String, value: String) {
         self.secret.retain(|(known, _)| *known != name);

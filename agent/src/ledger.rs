@@ -45,6 +45,9 @@ pub struct Entry {
     pub proven: Option<Proven>,
     /// Host ports, chosen ones included: they stay the same for the app's life.
     pub ports: Vec<BoundPort>,
+    /// Names of the accelerators that it holds, in the order of its instances: they stay the same for the app's life.
+    #[serde(default)]
+    pub accelerators: Vec<String>,
     /// The node's address when it was last known, for instances that start while no server can be reached.
     pub host_ip: Option<std::net::Ipv4Addr>,
     /// Each instance, by index; more than the revision has where an earlier one had more.
@@ -205,6 +208,7 @@ impl Entry {
             prepared: None,
             proven: None,
             ports: Vec::new(),
+            accelerators: Vec::new(),
             host_ip: None,
             instances,
             counted: None,

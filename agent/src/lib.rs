@@ -3,6 +3,7 @@
 //! [`session`] hears what the server wants, [`supervisor`] makes it so with a [`runtime`], [`ledger`] remembers it, and
 //! [`reporter`] says what came of it. The rules of the conversation are comments in `agent.proto`.
 
+pub mod accelerators;
 pub mod addresses;
 pub mod bandwidth;
 pub mod capability;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use jiff::Timestamp;
+use longshore_agent::accelerators::{self, AcceleratorTable};
 use longshore_agent::bandwidth::Bandwidth;
 use longshore_agent::capacity::CapacityTable;
 use longshore_agent::clock::Clock;
@@ -173,6 +174,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         reporter: reporter.clone(),
         host_paths: arguments.host_paths(),
         allowances: arguments.allowances(),
+        accelerators: AcceleratorTable::new(arguments.accelerator_sources().map_err(anyhow::Error::msg)?),
         capacity: CapacityTable::new(node::capacity()?.less(arguments.reserve())),
         ports: PortTable::default(),
         probes: Semaphore::new(MAX_PROBES_AT_ONCE),
@@ -204,9 +206,11 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         tokio::spawn(longshore_metrics::serve(listener, sources.into_scrape(), shutdown.clone()));
     }
     let renewing = renewal::run(&identity, link.live.subscribe());
+    let telling = accelerators::report::run(link.context.accelerators.changes(), link.live.subscribe());
     tokio::select! {
         () = session::run(&link, &mut supervisor, &shutdown) => {}
         never = renewing => match never {},
+        never = telling => match never {},
     }
     tracing::info!("ending; apps keep running");
     supervisor.shutdown().await;

@@ -28,6 +28,7 @@ pub fn info(runtime: &str, capabilities: Vec<String>, host_ip: Option<Ipv4Addr>)
         host_ip,
         allocatable: None,
         host_paths: None,
+        accelerators: Vec::new(),
     })
 }
 

@@ -13,8 +13,8 @@ use longshore_model::order::{JobOrder, Work};
 use longshore_model::probe::Probe;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, ImageSource, Logs, Network, Resources,
-    RestartPolicy, Startup, Ulimit, Volume,
+    AcceleratorQuota, AppSpec, Capabilities, Device, DnsConfig, EnvFrom, EnvVar, HostAlias, Image, ImageSource, Logs,
+    Network, Resources, RestartPolicy, Startup, Ulimit, Volume,
 };
 use longshore_model::targets::Targets;
 use longshore_model::validate::{Path as PathOf, Violation, Violations};
@@ -78,6 +78,8 @@ pub(crate) struct SpecText {
     #[serde(default)]
     env_from: Vec<EnvFrom>,
     resources: Option<Resources>,
+    #[serde(default)]
+    accelerators: Vec<AcceleratorQuota>,
     restart_policy: Option<RestartPolicy>,
     instances: Option<u32>,
     #[serde(default)]
@@ -164,6 +166,7 @@ impl SpecText {
             env: text.env,
             env_from: text.env_from,
             resources: text.resources.unwrap_or_default(),
+            accelerators: text.accelerators,
             restart_policy: text.restart_policy.unwrap_or_default(),
             instances: text.instances.unwrap_or(1),
             volumes: text.volumes,

@@ -43,6 +43,8 @@ pub const CONTAINER_WORKING_DIR: &str = "container.working-dir";
 pub const CONTAINER_STOP: &str = "container.stop";
 /// A root that can only be read.
 pub const CONTAINER_READ_ONLY_ROOT: &str = "container.read-only-root";
+/// Accelerators of the node, each one instance's at a time; whether it has some is another matter.
+pub const ACCELERATORS: &str = "accelerators";
 /// Devices of the node; the node's setting says which.
 pub const CONTAINER_DEVICES: &str = "container.devices";
 /// Devices that may be read only, or written to only.
@@ -89,7 +91,7 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 34] = [
+pub const ALL: [&str; 35] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     NETWORK_PORTS_RANGES,
@@ -98,6 +100,7 @@ pub const ALL: [&str; 34] = [
     RESOURCES_MEMORY,
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
+    ACCELERATORS,
     CONTAINER_ULIMITS,
     CONTAINER_SHM_SIZE,
     CONTAINER_USER,
@@ -128,11 +131,12 @@ pub const ALL: [&str; 34] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 25] = [
+pub const LATER: [&str; 26] = [
     NETWORK_PORTS_RANGES,
     NETWORK_PORTS_SHARED,
     RESOURCES_REQUESTS,
     RESOURCES_PIDS,
+    ACCELERATORS,
     CONFIG_MAPS,
     SECRETS_ENV,
     SECRETS_VOLUMES,
@@ -235,6 +239,7 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         CONTAINER_WORKING_DIR => spec.working_dir.is_some(),
         CONTAINER_STOP => spec.stop_signal.is_some() || spec.termination_grace_period.is_some(),
         CONTAINER_READ_ONLY_ROOT => spec.read_only_root_filesystem,
+        ACCELERATORS => !spec.accelerators.is_empty(),
         CONTAINER_DEVICES => !spec.devices.is_empty(),
         CONTAINER_DEVICES_PERMISSIONS => !spec.devices.iter().all(Device::is_for_use),
         CONTAINER_HOST_ALIASES => !spec.host_aliases.is_empty(),
@@ -275,6 +280,41 @@ mod tests {
         let mut whole = json!({ "name": "a", "image": { "reference": "a:1" } });
         whole.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
         serde_json::from_value(whole).unwrap()
+    }
+
+    /// Holds that a spec with these parts needs these words and no others.
+    fn needs(parts: Value, needed: Vec<&'static str>) {
+        let spec = spec(parts);
+        let offered: Vec<String> = needed.iter().map(|&word| word.to_owned()).collect();
+        assert_eq!(check(&spec, &offered), Ok(()));
+        assert_eq!(check(&spec, &[]), Err(Unsupported { missing: needed }));
+    }
+
+    #[test]
+    fn a_spec_needs_what_its_containers_find_around_them() {
+        let table = [
+            (
+                json!({ "accelerators": [{ "kind": "nvidia.com/gpu" }] }),
+                vec![NETWORK_PORTS, ACCELERATORS, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "devices": [{ "hostPath": "/dev/fuse" }] }),
+                vec![NETWORK_PORTS, CONTAINER_DEVICES, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "devices": [{ "hostPath": "/dev/fuse", "permissions": "r" }] }),
+                vec![NETWORK_PORTS, CONTAINER_DEVICES, CONTAINER_DEVICES_PERMISSIONS, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "hostAliases": [{ "ip": "192.0.2.7", "hostnames": ["db"] }] }),
+                vec![NETWORK_PORTS, CONTAINER_HOST_ALIASES, IMAGE_REGISTRY],
+            ),
+            (
+                json!({ "dnsConfig": { "searches": ["example.com"] } }),
+                vec![NETWORK_PORTS, CONTAINER_DNS, IMAGE_REGISTRY],
+            ),
+        ];
+        table.into_iter().for_each(|(parts, needed)| needs(parts, needed));
     }
 
     #[test]
@@ -328,22 +368,6 @@ mod tests {
             (json!({ "terminationGracePeriod": "1m" }), vec![NETWORK_PORTS, CONTAINER_STOP, IMAGE_REGISTRY]),
             (json!({ "readOnlyRootFilesystem": true }), vec![NETWORK_PORTS, CONTAINER_READ_ONLY_ROOT, IMAGE_REGISTRY]),
             (
-                json!({ "devices": [{ "hostPath": "/dev/fuse" }] }),
-                vec![NETWORK_PORTS, CONTAINER_DEVICES, IMAGE_REGISTRY],
-            ),
-            (
-                json!({ "devices": [{ "hostPath": "/dev/fuse", "permissions": "r" }] }),
-                vec![NETWORK_PORTS, CONTAINER_DEVICES, CONTAINER_DEVICES_PERMISSIONS, IMAGE_REGISTRY],
-            ),
-            (
-                json!({ "hostAliases": [{ "ip": "192.0.2.7", "hostnames": ["db"] }] }),
-                vec![NETWORK_PORTS, CONTAINER_HOST_ALIASES, IMAGE_REGISTRY],
-            ),
-            (
-                json!({ "dnsConfig": { "searches": ["example.com"] } }),
-                vec![NETWORK_PORTS, CONTAINER_DNS, IMAGE_REGISTRY],
-            ),
-            (
                 json!({ "capabilities": { "add": ["KILL"], "drop": ["ALL"] } }),
                 vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_CAPABILITIES],
             ),
@@ -363,12 +387,7 @@ mod tests {
             (json!({ "privileged": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_PRIVILEGED]),
             (json!({ "hostPID": true }), vec![NETWORK_PORTS, IMAGE_REGISTRY, SECURITY_HOST_PID]),
         ];
-        let offer = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        for (parts, needed) in table {
-            let spec = spec(parts);
-            assert_eq!(check(&spec, &offer(&needed)), Ok(()));
-            assert_eq!(check(&spec, &[]), Err(Unsupported { missing: needed }));
-        }
+        table.into_iter().for_each(|(parts, needed)| needs(parts, needed));
         let sentence = check(&spec(json!({})), &[]).unwrap_err().to_string();
         assert_eq!(sentence, "This node does not offer network.ports, image.registry.");
     }

@@ -58,11 +58,15 @@ pub enum FailureReason {
     ConfigurationUnusable,
     /// A device that the spec names is not on the node, or is none.
     DeviceUnavailable,
+    /// The node has no accelerator of the kind that the app asks for.
+    AcceleratorNotFound,
+    /// Too few of the node's accelerators of that kind are free.
+    InsufficientAccelerators,
 }
 
 impl FailureReason {
     /// All of them, in the order of the wire.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::ImageNotFound,
         Self::ImageAccessDenied,
         Self::RegistryUnreachable,
@@ -88,6 +92,8 @@ impl FailureReason {
         Self::ConfigurationMissing,
         Self::ConfigurationUnusable,
         Self::DeviceUnavailable,
+        Self::AcceleratorNotFound,
+        Self::InsufficientAccelerators,
     ];
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Read [`machine`] first: it is the one place where jobs and tasks change state.
 
+pub mod accelerator;
 pub mod admission;
 pub mod app;
 pub mod assignment;

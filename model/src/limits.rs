@@ -163,6 +163,12 @@ pub const MAX_LOG_FILES: u32 = 16;
 pub const MAX_APP_LOGS: u64 = 4 * 1024 * 1024 * 1024;
 /// Smallest directory in memory: one page.
 pub const MIN_MEMORY_DIR: u64 = 4096;
+/// Accelerators of an instance: more than fit into a machine.
+pub const MAX_ACCELERATORS: u32 = 64;
+/// Bytes of the kind of an accelerator.
+pub const MAX_ACCELERATOR_KIND: usize = 128;
+/// Kinds and models of accelerators kept of what an agent says of its machine: machines have one or two.
+pub const MAX_STOCKS: usize = 32;
 /// Devices of a spec: each one is a node in every instance.
 pub const MAX_DEVICES: usize = 64;
 /// Entries of `host_aliases` in a spec: whoever needs more runs a name server.

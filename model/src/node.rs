@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::accelerator::Stock;
 use crate::capacity::Amounts;
 use crate::fnv;
 use crate::host_path::NodeRules;
@@ -102,6 +103,9 @@ pub struct NodeInfo {
     /// What the node adds to the rules of host paths; `None` from older agents, and where it is more than can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_paths: Option<NodeRules>,
+    /// Accelerators, by kind and model.
+    #[serde(default)]
+    pub accelerators: Vec<Stock>,
 }
 
 /// One network interface of a node.

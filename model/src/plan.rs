@@ -1,8 +1,9 @@
 //! What a job would do on a node, and what stands in its way there, by what is known without doing anything.
 //!
 //! Each judgement is the one that server or agent makes when the job is really done: [`capability`], [`node_value`],
-//! [`host_path`], [`port`], [`capacity`]. All obstacles are named, not only the first, so that one look is enough.
+//! [`host_path`], [`port`], [`capacity`], [`accelerator`]. All obstacles are named, not only the first, so that one look is enough.
 
+use crate::accelerator::{self, Ask};
 use crate::app::{App, BoundPort, Desired};
 use crate::capability;
 use crate::capacity::{self, Amounts, Held};
@@ -145,6 +146,12 @@ fn look(wanted: Wanted<'_>, known: Known<'_>, info: &NodeInfo, obstacles: &mut V
         others().flat_map(|other| other.app.status.ports.iter().map(|port| (&other.app.name, port))).collect();
     for refusal in port::refusals(wanted.spec, &info.interfaces, &taken) {
         add(refusal.reason(), &refusal);
+    }
+    if let Some(ask) = Ask::of(wanted.spec)
+        && info.capabilities.iter().any(|word| word == capability::ACCELERATORS)
+        && let Err(error) = accelerator::foresee(&info.accelerators, ask, others().count() < known.residents.len())
+    {
+        add(error.reason(), &error);
     }
     if let Some(allocatable) = info.allocatable {
         let held: Held = known.residents.iter().map(|one| (one.app.name.clone(), one.holds)).collect();

@@ -14,7 +14,7 @@ mod options;
 mod ports;
 mod text;
 
-pub use options::{Capabilities, Device, DnsConfig, DnsOption, HostAlias, Logs, Ulimit};
+pub use options::{AcceleratorQuota, Capabilities, Device, DnsConfig, DnsOption, HostAlias, Logs, Ulimit};
 pub use ports::{Port, PortRange, Protocol, SinglePort};
 
 /// What to run on a node.
@@ -41,6 +41,9 @@ pub struct AppSpec {
     /// Limits of one instance.
     #[serde(default, skip_serializing_if = "Resources::is_unlimited")]
     pub resources: Resources,
+    /// Accelerators that each instance has for itself; of one kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accelerators: Vec<AcceleratorQuota>,
     /// What happens when an instance ends.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
@@ -121,6 +124,7 @@ impl AppSpec {
             env: Vec::new(),
             env_from: Vec::new(),
             resources: Resources::default(),
+            accelerators: Vec::new(),
             restart_policy: RestartPolicy::default(),
             instances: one(),
             volumes: Vec::new(),

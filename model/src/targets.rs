@@ -211,6 +211,7 @@ mod tests {
             host_ip: None,
             allocatable: None,
             host_paths: None,
+            accelerators: Vec::new(),
         };
         Node {
             name: NodeName::parse(name).unwrap(),

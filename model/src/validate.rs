@@ -75,6 +75,7 @@ pub fn app_spec(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     startup(spec.startup, path.field("startup"), bad);
     options::options(spec, path, bad);
     devices::devices(spec, path, bad);
+    devices::accelerators(&spec.accelerators, path.field("accelerators"), bad);
     names::host_aliases(&spec.host_aliases, path.field("host_aliases"), bad);
     names::dns_config(&spec.dns_config, path.field("dns_config"), bad);
     probe::probes(spec, path, bad);

@@ -85,6 +85,8 @@ spec:
     - { name: nofile, soft: 1024, hard: 2048 }
     - { name: core, soft: -1 }
   shmSize: 128Mi
+  accelerators:
+    - { kind: nvidia.com/gpu, count: 2 }
   devices:
     - { hostPath: /dev/ttyUSB0 }
     - { hostPath: /dev/serial/by-id/scale, containerPath: /dev/scale, permissions: r }
@@ -166,6 +168,7 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!((spec.logs.max_size, spec.logs.max_files), (Some(1 << 20), Some(2)));
     let limits: Vec<_> = spec.ulimits.iter().map(|limit| (limit.name.as_str(), limit.soft, limit.hard)).collect();
     assert_eq!(limits, [("nofile", 1024, 2048), ("core", -1, -1)]);
+    assert_eq!((spec.accelerators[0].kind.as_str(), spec.accelerators[0].count), ("nvidia.com/gpu", 2));
     let devices: Vec<_> = spec.devices.iter().map(|device| (device.target(), device.permissions.as_str())).collect();
     assert_eq!(devices, [("/dev/ttyUSB0", "rwm"), ("/dev/scale", "r")]);
     assert_eq!((spec.host_aliases[0].ip.as_str(), spec.host_aliases[0].hostnames.len()), ("192.0.2.7", 2));

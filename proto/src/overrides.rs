@@ -42,6 +42,8 @@ pub fn overridden(spec: v1::AppSpec, overrides: v1::AppSpec) -> v1::AppSpec {
         devices,
         host_aliases,
         dns_config,
+        logs,
+        accelerators,
     } = overrides;
     replace(&mut merged.name, name);
     replace(&mut merged.image, image);
@@ -68,6 +70,8 @@ pub fn overridden(spec: v1::AppSpec, overrides: v1::AppSpec) -> v1::AppSpec {
     replace(&mut merged.devices, devices);
     replace(&mut merged.host_aliases, host_aliases);
     replace(&mut merged.dns_config, dns_config);
+    replace(&mut merged.logs, logs);
+    replace(&mut merged.accelerators, accelerators);
     lay_over(&mut merged.env, env, |entry| &entry.name);
     lay_over(&mut merged.volumes, volumes, |entry| &entry.mount_path);
     lay_over(&mut merged.ulimits, ulimits, |entry| &entry.name);

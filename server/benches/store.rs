@@ -161,6 +161,7 @@ async fn open_sessions(store: &Arc<SqliteStore>, names: &[NodeName]) -> Result<(
         host_ip: None,
         allocatable: None,
         host_paths: None,
+        accelerators: Vec::new(),
     };
     let session = SessionId::parse(&"1".repeat(26))?;
     for_each_node(names, |name| {

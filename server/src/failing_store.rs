@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed};
@@ -190,6 +191,10 @@ impl Store for FailingStore {
     }
 
     async fn certified_node(&self, _: &NodeName, _: Timestamp) -> Result<(), StoreError> {
+        self.nothing()
+    }
+
+    async fn report_accelerators(&self, _: &NodeName, _: Vec<Stock>) -> Result<(), StoreError> {
         self.nothing()
     }
 

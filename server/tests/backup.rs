@@ -136,6 +136,7 @@ async fn a_restored_database_holds_removals_until_it_is_accepted() {
         host_ip: None,
         allocatable: None,
         host_paths: None,
+        accelerators: Vec::new(),
     };
     let session = longshore_model::name::SessionId::parse(&"0".repeat(26)).unwrap();
     let opened = async |data_dir: &Path| {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
 
 mod absence;
+mod accelerators;
 mod admins;
 mod admission;
 mod apps;

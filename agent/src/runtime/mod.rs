@@ -22,6 +22,7 @@ use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
+use crate::accelerators::Attached;
 use crate::configuration::Configuration;
 
 mod access;
@@ -85,6 +86,8 @@ pub struct Launch {
     pub configuration: Arc<Configuration>,
     /// Ports of the node that lead into this instance, each with its number.
     pub ports: Vec<BoundPort>,
+    /// What comes with its accelerators; their variables are in `env` as well.
+    pub attached: Attached,
 }
 
 /// A container that the runtime has, running or ended.

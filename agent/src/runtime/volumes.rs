@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::failure;
 use super::files;
 use super::layout::Layout;
+use crate::accelerators::Attached;
 use crate::configuration::Configuration;
+use crate::devices::DeviceNode;
 use crate::host_path::{FileId, HostPaths};
 use crate::mounts::{self, Mount};
 use crate::runtime::{InstanceKey, RuntimeError};
@@ -48,6 +50,24 @@ pub(super) struct VolumeMount {
     /// Whether its files are made for the container, and belong to whom that runs as.
     #[serde(default)]
     pub(super) is_projection: bool,
+}
+
+/// What comes with accelerators, as mounts.
+pub(super) fn attached(attached: &Attached) -> impl Iterator<Item = VolumeMount> + '_ {
+    attached.mounts.iter().map(|mount| VolumeMount {
+        source: mount.source.clone(),
+        id: None,
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        is_projection: false,
+    })
+}
+
+/// Devices of a spec, and those that come with accelerators.
+pub(super) fn with_attached(mut devices: Vec<DeviceNode>, attached: &Attached) -> Vec<DeviceNode> {
+    devices.retain(|device| attached.devices.iter().all(|other| other.target != device.target));
+    devices.extend(attached.devices.iter().cloned());
+    devices
 }
 
 /// Makes what is missing of an instance's volumes, and says where they are.

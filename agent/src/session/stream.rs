@@ -97,6 +97,7 @@ async fn facts(link: &Link) -> Result<NodeInfo, End> {
         Ok(NodeInfo {
             allocatable: Some(context.capacity.capacity()),
             host_paths: Some(context.host_paths.rules()),
+            accelerators: context.accelerators.look(),
             ..info
         })
     };

@@ -16,6 +16,7 @@ use longshore_model::report::AppReport;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::accelerators::AcceleratorTable;
 use crate::capacity::CapacityTable;
 use crate::clock::Clock;
 use crate::configuration;
@@ -51,6 +52,8 @@ pub struct Context {
     pub allowances: Allowances,
     /// Knows what of this node apps hold.
     pub capacity: CapacityTable,
+    /// Knows the accelerators of this node, and who holds them.
+    pub accelerators: AcceleratorTable,
     /// Knows who has which port.
     pub ports: PortTable,
     /// Places for probes, of all apps together.
@@ -132,6 +135,7 @@ impl Supervisor {
         // All ports, and shares of the node, are reserved before the first worker can ask for one.
         for entry in &loaded.entries {
             supervisor.context.capacity.adopt(entry);
+            supervisor.context.accelerators.adopt(entry);
             supervisor.context.ports.adopt(&entry.assignment.app, &entry.ports);
             let before = entry.proven.iter().flat_map(|proven| proven.ports.iter().cloned()).collect::<Vec<_>>();
             supervisor.context.ports.adopt(&entry.assignment.app, &before);

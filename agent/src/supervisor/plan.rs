@@ -539,6 +539,7 @@ impl App {
     /// Nothing of the app is here any more.
     pub fn torn_down(&mut self) {
         self.entry.ports.clear();
+        self.entry.accelerators.clear();
         self.entry.prepared = None;
         self.entry.proven = None;
         self.align();

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use longshore_model::accelerator::Ask;
 use longshore_model::app::{AppState, BoundPort};
 use longshore_model::assignment::Order;
 use longshore_model::backoff;
@@ -20,6 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::plan::{App, ContainerState, Ending, Next, Side};
 use super::{Context, Orders, status};
+use crate::accelerators::Attached;
 use crate::capacity;
 use crate::configuration::Configuration;
 use crate::environment;
@@ -147,6 +149,7 @@ impl Worker {
         if changed {
             // An update that came to nothing has no share any more.
             self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
+            self.trim_accelerators();
             self.persist().await;
         }
     }
@@ -170,6 +173,9 @@ impl Worker {
         if let Err(error) = prepare::admit(&self.context, app, Amounts::of(&self.app.target().spec)) {
             return self.stumbled(error);
         }
+        if let Err(error) = self.reserve_accelerators().await {
+            return self.stumbled(error);
+        }
         let run = self.app.creating(index);
         if !self.persist().await {
             return;
@@ -179,10 +185,11 @@ impl Worker {
             Some(Ok(configuration)) => configuration,
             Some(Err(error)) => return self.stumbled(error),
         };
-        let launch = match self.launch(index, run, configuration) {
-            Ok(launch) => launch,
-            Err(error) => return self.stumbled(error),
-        };
+        let launch =
+            match self.attached(index).await.and_then(|attached| self.launch(index, run, configuration, attached)) {
+                Ok(launch) => launch,
+                Err(error) => return self.stumbled(error),
+            };
         let runtime = Arc::clone(&self.context.runtime);
         match self.unless_overtaken(async move { runtime.create(&launch).await }).await {
             None => {}
@@ -233,6 +240,7 @@ impl Worker {
         self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
         let needed = Amounts::of(&self.app.target().spec);
         self.context.capacity.shrink(&self.app.entry.assignment.app, needed);
+        self.trim_accelerators();
         self.forget_configurations().await;
     }
 
@@ -266,6 +274,7 @@ impl Worker {
         if self.app.entry.outcome.is_some() {
             self.app.forget_proven();
             self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
+            self.trim_accelerators();
             self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
             self.forget_configurations().await;
         }
@@ -335,13 +344,28 @@ impl Worker {
         }
     }
 
-    fn launch(&mut self, index: u32, run: u32, configuration: Arc<Configuration>) -> Result<Launch, RuntimeError> {
+    /// What an instance gets with its accelerators.
+    async fn attached(&mut self, index: u32) -> Result<Attached, RuntimeError> {
+        let Some(ask) = Ask::of(&self.app.target().spec) else { return Ok(Attached::default()) };
+        let (context, ids) = (Arc::clone(&self.context), ask.of_instance(&self.app.entry.accelerators, index));
+        blocking(move || context.accelerators.attach(&ids)).await
+    }
+
+    fn launch(
+        &mut self,
+        index: u32,
+        run: u32,
+        configuration: Arc<Configuration>,
+        attached: Attached,
+    ) -> Result<Launch, RuntimeError> {
         let side = self.app.target_side();
         let assignment = self.app.assignment_of(side);
         let host_ip = self.host_ip();
         let spec = self.filled(side)?;
-        let environment = environment::resolve(&spec, &self.facts(side), &configuration)
+        let mut environment = environment::resolve(&spec, &self.facts(side), &configuration)
             .map_err(|error| refusal(error.reason(), error.to_string()))?;
+        // Which accelerators a container has is no choice of the spec's.
+        environment.set_all(&attached.env);
         let image = self.app.image().map(|prepared| prepared.image.clone());
         let image =
             image.ok_or_else(|| refusal(FailureReason::RuntimeError, "The image is not prepared.".to_owned()))?;
@@ -356,6 +380,7 @@ impl Worker {
             secret_env: environment.secret,
             configuration,
             ports,
+            attached,
         };
         self.app.entry.host_ip = host_ip;
         Ok(launch)

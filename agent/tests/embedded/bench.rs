@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use longshore_agent::accelerators::Attached;
 use longshore_agent::runtime::{
     Access, Allowances, InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError, Selection,
 };
@@ -137,6 +138,7 @@ impl<B: Backend> Node<B> {
             secret_env: vec![],
             configuration: Arc::default(),
             ports: vec![],
+            attached: Attached::default(),
         }
     }
 

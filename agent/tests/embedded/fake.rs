@@ -46,6 +46,7 @@ impl Bench for Fake {
             secret_env: vec![],
             configuration: Arc::default(),
             ports: vec![],
+            attached: longshore_agent::accelerators::Attached::default(),
         }
     }
 

@@ -1,5 +1,9 @@
 //! What a container finds around it: devices of the node, names, and where it asks for others.
 
+use std::path::Path;
+
+use longshore_agent::accelerators::{Attached, MountEdit};
+use longshore_agent::devices;
 use longshore_agent::runtime::{Allowances, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::failure::FailureReason;
@@ -37,6 +41,31 @@ async fn a_container_has_the_specs_devices_and_may_do_with_them_what_it_says() {
     let web = serve(&node, "read", json!({ "devices": of("r") })).await;
     let answer = http(web, "POST /write?path=/dev/mine").await;
     assert!(answer.contains("Operation not permitted"), "{answer}");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_comes_with_accelerators_needs_no_other_permission_of_the_node() {
+    let mut node = Node::new();
+    node.restart_allowing(Allowances::default());
+    let mut launch = node.launch("a", DemoImage::new(), json!({})).await;
+    let host_port = free_port();
+    launch.ports = vec![port(Protocol::Tcp, host_port, 8080)];
+    // A file of the system, as drivers are, which no app could mount.
+    let driver = Path::new("/etc/passwd").canonicalize().unwrap();
+    launch.attached = Attached {
+        devices: vec![devices::look(Path::new(DEVICE), "/dev/accelerator0", "rw").unwrap()],
+        mounts: vec![MountEdit { source: driver.clone(), target: "/opt/driver".to_owned(), read_only: true }],
+        env: Vec::new(),
+    };
+    node.run(&launch).await.unwrap();
+    let answer = http(host_port, "GET /read?path=/dev/accelerator0").await;
+    assert!(answer.contains("Invalid argument"), "{answer}");
+    assert_eq!(http(host_port, "POST /write?path=/dev/accelerator0").await, "written");
+    let read = http(host_port, "GET /read?path=/opt/driver").await;
+    assert_eq!(read, std::fs::read_to_string(driver).unwrap().trim_end());
+    let answer = http(host_port, "POST /write?path=/opt/driver").await;
+    assert!(answer.contains("Read-only file system"), "{answer}");
     node.end().await;
 }
 

@@ -50,6 +50,7 @@ impl Agent {
             reporter: Reporter::default(),
             host_paths: longshore_agent::host_path::HostPaths::default(),
             allowances: Allowances::all(),
+            accelerators: longshore_agent::accelerators::AcceleratorTable::new(Default::default()),
             capacity: longshore_agent::capacity::CapacityTable::default(),
             ports: PortTable::default(),
             probes: Semaphore::new(1),

@@ -111,6 +111,13 @@ impl AgentService for Service {
         Ok(tonic::Response::new(v1::FetchRegistryCredentialResponse::default()))
     }
 
+    async fn report_accelerators(
+        &self,
+        _: tonic::Request<v1::ReportAcceleratorsRequest>,
+    ) -> Result<tonic::Response<v1::ReportAcceleratorsResponse>, Status> {
+        Ok(tonic::Response::new(v1::ReportAcceleratorsResponse {}))
+    }
+
     async fn fetch_configuration(
         &self,
         _: tonic::Request<v1::FetchConfigurationRequest>,

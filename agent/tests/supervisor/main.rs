@@ -1,6 +1,7 @@
 //! The supervisor on the fake runtime, in virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a failed unwrap is a failed test")]
 
+mod accelerators;
 mod admission;
 mod crashes;
 mod node;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_agent::accelerators::{AcceleratorTable, Sources};
 use longshore_agent::capacity::CapacityTable;
 use longshore_agent::clock::Clock;
 use longshore_agent::ledger::Ledger;
@@ -151,6 +152,7 @@ fn context(ledger: PathBuf, machine: &Machine) -> Arc<Context> {
 }
 
 fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
+    let machine = ledger.parent().unwrap().join("machine");
     Arc::new(Context {
         keyring: Arc::new(longshore_agent::keyring::ServerKeyring::new(watch::Sender::new(None).subscribe())),
         configurations: Arc::new(longshore_agent::configuration::ServerSource::new(
@@ -165,6 +167,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         reporter: Reporter::default(),
         host_paths: longshore_agent::host_path::HostPaths::default(),
         allowances: Allowances::all(),
+        accelerators: AcceleratorTable::new(Sources { root: Some(machine), ..Sources::default() }),
         capacity: CapacityTable::new(Amounts { cpu: 1000, memory: 1 << 30 }),
         ports: PortTable::default(),
         probes: Semaphore::new(MAX_PROBES_AT_ONCE),

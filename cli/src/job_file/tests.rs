@@ -34,6 +34,7 @@ spec:
   pidsLimit: 100
   ulimits: [{name: core, soft: 0}]
   shmSize: 1Mi
+  accelerators: [{kind: nvidia.com/gpu, count: 2}]
   devices: [{hostPath: /dev/ttyUSB0, containerPath: /dev/scale, permissions: rw}]
   hostAliases: [{ip: 192.0.2.7, hostnames: [db, db.example.com]}]
   dnsConfig: {nameservers: [192.0.2.53], searches: [example.com], options: [{name: ndots, value: 2}, {name: rotate}]}

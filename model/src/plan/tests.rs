@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::accelerator::Stock;
 use crate::app::AppStatus;
 use crate::host_path::NodeRules;
 use crate::name::JobId;
@@ -39,6 +40,7 @@ fn node() -> Node {
         runtime: "fake".to_owned(),
         host_ip: Some([10, 0, 0, 7].into()),
         allocatable: Some(Amounts { cpu: 1500, memory: 500 * MI }),
+        accelerators: vec![Stock { kind: "nvidia.com/gpu".to_owned(), model: String::new(), count: 2, free: 1 }],
         host_paths: Some(NodeRules { guarded: vec!["/opt/longshore".to_owned()], allowed: Vec::new() }),
     };
     Node {
@@ -111,6 +113,19 @@ fn each_obstacle_is_named_by_what_the_task_would_fail_for() {
         (port(json!({ "hostPort": 8080 })), Some("PortInUse: Port 8080/tcp on 0.0.0.0 is taken by the app web-x1")),
         (port(json!({ "hostInterface": "eth9" })), Some("InterfaceNotFound: The node has no network interface")),
         (port(json!({ "hostInterface": "wwan0" })), Some("InterfaceWithoutIpv4: The network interface \"wwan0\"")),
+        (json!({ "accelerators": [{ "kind": "nvidia.com/gpu" }] }), None),
+        (
+            json!({ "accelerators": [{ "kind": "nvidia.com/gpu", "count": 2 }] }),
+            Some(
+                "InsufficientAccelerators: The app asks for 2 of nvidia.com/gpu, and of the 2 that this node has 1 is free.",
+            ),
+        ),
+        (
+            json!({ "accelerators": [{ "kind": "huawei.com/npu" }] }),
+            Some(
+                "AcceleratorNotFound: This node has no accelerator of the kind huawei.com/npu; it has nvidia.com/gpu.",
+            ),
+        ),
         (
             json!({ "resources": { "requests": { "cpu": 1 } } }),
             Some(

@@ -101,6 +101,21 @@ impl Ulimit {
     pub const UNLIMITED: i64 = -1;
 }
 
+/// Accelerators of the node, such as GPUs, of which each is one instance's at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcceleratorQuota {
+    /// Their kind in CDI's words, such as `nvidia.com/gpu`.
+    pub kind: String,
+    /// How many each instance has.
+    #[serde(default = "one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
 /// A device of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,9 +1,10 @@
-//! Rules of devices.
+//! Rules of devices and accelerators.
 
 use std::collections::HashMap;
 
-use super::{Path, Violations, at_most, no_references, quoted};
-use crate::spec::{AppSpec, Device};
+use super::{Path, Violations, at_most, no_references, quoted, within};
+use crate::accelerator::is_kind;
+use crate::spec::{AcceleratorQuota, AppSpec, Device};
 use crate::{host_path, limits};
 
 /// Where every device is.
@@ -53,6 +54,30 @@ pub(super) fn devices(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
             target_rules(&normal, &mut seen, index, entry.field(field), bad);
         }
         permissions(device, entry.field("permissions"), bad);
+    }
+}
+
+/// An app has accelerators of one kind: programs are made for one, and a node that has both is rare.
+pub(super) fn accelerators(quotas: &[AcceleratorQuota], path: Path<'_>, bad: &mut Violations) {
+    let Some(first) = quotas.first() else { return };
+    if quotas.len() > 1 {
+        let description = match quotas.iter().find(|quota| quota.kind != first.kind) {
+            Some(other) => format!(
+                "has two kinds, {} and {}; an app has accelerators of one kind",
+                quoted(&first.kind),
+                quoted(&other.kind)
+            ),
+            None => format!("has {} twice; say it once, with the count of all", quoted(&first.kind)),
+        };
+        bad.add(path, description);
+    }
+    for (index, quota) in quotas.iter().enumerate().take(2) {
+        let entry = path.index(index);
+        if !is_kind(&quota.kind) {
+            let description = format!("{} is no kind of accelerators such as nvidia.com/gpu", quoted(&quota.kind));
+            bad.add(entry.field("kind"), description);
+        }
+        within(quota.count, 1..=limits::MAX_ACCELERATORS, entry.field("count"), bad);
     }
 }
 

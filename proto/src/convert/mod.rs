@@ -29,7 +29,7 @@ mod user;
 pub use agent::task_report;
 pub use app::{LogLine, app};
 pub use configuration::{config_map, secret};
-pub use node::node;
+pub use node::{node, stocks};
 pub use plan::{node_plan, plan_summary};
 pub use registry::registry_credential;
 pub use spec::{decode_spec, encode_spec};

@@ -1,6 +1,7 @@
 //! Nodes.
 
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::admission::PendingNode;
 use longshore_model::capacity::Amounts;
 use longshore_model::host_path::NodeRules;
@@ -74,6 +75,7 @@ impl From<&NodeInfo> for v1::NodeInfo {
             host_ip: info.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
             allocatable: info.allocatable.map(v1::Allocatable::from),
             host_path_rules: info.host_paths.as_ref().map(v1::HostPathRules::from),
+            accelerators: info.accelerators.iter().map(v1::AcceleratorStock::from).collect(),
         }
     }
 }
@@ -131,8 +133,27 @@ impl FromWire<v1::NodeInfo> for NodeInfo {
             host_ip: host_ip?,
             allocatable: wire.allocatable.map(Amounts::from),
             host_paths: wire.host_path_rules.and_then(host_path_rules),
+            accelerators: stocks(wire.accelerators),
         })
     }
+}
+
+impl From<&Stock> for v1::AcceleratorStock {
+    fn from(stock: &Stock) -> Self {
+        Self { kind: stock.kind.clone(), model: stock.model.clone(), count: stock.count, free_count: stock.free }
+    }
+}
+
+/// What an agent says of its machine's accelerators. A list that is too long is cut.
+#[must_use]
+pub fn stocks(wire: Vec<v1::AcceleratorStock>) -> Vec<Stock> {
+    let stock = |stock: v1::AcceleratorStock| Stock {
+        kind: message(stock.kind),
+        model: message(stock.model),
+        count: stock.count,
+        free: stock.free_count.min(stock.count),
+    };
+    wire.into_iter().take(limits::MAX_STOCKS).map(stock).collect()
 }
 
 impl From<&NetworkInterface> for v1::NetworkInterface {

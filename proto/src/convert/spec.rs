@@ -4,9 +4,9 @@ use bytes::Bytes;
 use longshore_model::configuration::Kind;
 use longshore_model::limits;
 use longshore_model::spec::{
-    AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
-    Image, ImageSource, Item, KeyOf, Logs, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
-    Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    AcceleratorQuota, AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar,
+    HostAlias, HostPath, Image, ImageSource, Item, KeyOf, Logs, Medium, Network, NodeField, Port, PortRange,
+    Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::validate::{Path, Violations};
 use prost::Message;
@@ -59,6 +59,7 @@ impl From<&AppSpec> for v1::AppSpec {
             env: spec.env.iter().map(v1::EnvVar::from).collect(),
             env_from: spec.env_from.iter().map(v1::EnvFrom::from).collect(),
             resources: (!spec.resources.is_unlimited()).then(|| spec.resources.into()),
+            accelerators: spec.accelerators.iter().map(v1::AcceleratorQuota::from).collect(),
             restart_policy: v1::RestartPolicy::from(spec.restart_policy).into(),
             instances: spec.instances,
             volumes: spec.volumes.iter().map(v1::Volume::from).collect(),
@@ -99,6 +100,7 @@ impl FromWire<v1::AppSpec> for AppSpec {
             env: env.unwrap_or_default(),
             env_from: list(wire.env_from, path.field("env_from"), bad).unwrap_or_default(),
             resources: wire.resources.map(Resources::from).unwrap_or_default(),
+            accelerators: wire.accelerators.into_iter().map(AcceleratorQuota::from).collect(),
             restart_policy: restart_policy.unwrap_or_default(),
             instances: wire.instances.max(1),
             volumes: list(wire.volumes, path.field("volumes"), bad).unwrap_or_default(),
@@ -166,6 +168,18 @@ impl From<&Ulimit> for v1::Ulimit {
 impl From<v1::Ulimit> for Ulimit {
     fn from(wire: v1::Ulimit) -> Self {
         Self { name: wire.name, soft: wire.soft, hard: wire.hard.unwrap_or(wire.soft) }
+    }
+}
+
+impl From<&AcceleratorQuota> for v1::AcceleratorQuota {
+    fn from(quota: &AcceleratorQuota) -> Self {
+        Self { kind: quota.kind.clone(), count: quota.count }
+    }
+}
+
+impl From<v1::AcceleratorQuota> for AcceleratorQuota {
+    fn from(wire: v1::AcceleratorQuota) -> Self {
+        Self { kind: wire.kind, count: wire.count.max(1) }
     }
 }
 

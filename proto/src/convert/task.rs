@@ -48,6 +48,8 @@ mirrored!(FailureReason, FailureReason, none: None, {
     ConfigurationMissing => ConfigurationMissing,
     ConfigurationUnusable => ConfigurationUnusable,
     DeviceUnavailable => DeviceUnavailable,
+    AcceleratorNotFound => AcceleratorNotFound,
+    InsufficientAccelerators => InsufficientAccelerators,
 });
 
 impl From<&Task> for v1::Task {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::app::{AppState, AppStatus, BoundPort, InstanceExit, InstanceState, InstanceStatus};
 use longshore_model::assignment::{Assignment, ImageAccess, Order};
 use longshore_model::capacity::Amounts;
@@ -22,9 +23,9 @@ use longshore_model::probe::{Action, Exec, Header, HttpGet, Probe, Scheme, TcpSo
 use longshore_model::report::{AppReport, TaskReport};
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::{
-    AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar, HostAlias, HostPath,
-    Image, ImageSource, Item, KeyOf, Logs, Medium, Network, NodeField, Port, PortRange, Projection, Protocol, PullPolicy,
-    Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
+    AcceleratorQuota, AppSpec, Capabilities, Device, DnsConfig, DnsOption, EmptyDir, EnvFrom, EnvSource, EnvVar,
+    HostAlias, HostPath, Image, ImageSource, Item, KeyOf, Logs, Medium, Network, NodeField, Port, PortRange,
+    Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
 use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
@@ -223,29 +224,34 @@ fn options() -> impl Strategy<Value = AppSpec> {
     let rights = (text(), any::<bool>(), words(), words());
     let life = (text(), text(), option::of(span()));
     let limits = (nonzero(), vec(ulimit, 0..3), option::of(1..=u64::MAX));
+    let accelerator = (any::<String>(), 1..=u32::MAX).prop_map(|(kind, count)| AcceleratorQuota { kind, count });
+    let accelerators = vec(accelerator, 0..3);
     let logs = (option::of(1..=u64::MAX), nonzero()).prop_map(|(max_size, max_files)| Logs { max_size, max_files });
-    (rights, life, limits, surroundings(), logs).prop_map(|(rights, life, limits, surroundings, logs)| {
-        let (devices, host_aliases, dns_config) = surroundings;
-        let (user, read_only_root_filesystem, add, drop) = rights;
-        let (working_dir, stop_signal, termination_grace_period) = life;
-        let (pids_limit, ulimits, shm_size) = limits;
-        AppSpec {
-            user,
-            working_dir,
-            stop_signal,
-            termination_grace_period,
-            read_only_root_filesystem,
-            capabilities: Capabilities { add, drop },
-            pids_limit,
-            ulimits,
-            shm_size,
-            devices,
-            host_aliases,
-            dns_config,
-            logs,
-            ..AppSpec::new("", ImageSource::Reference(String::new()))
-        }
-    })
+    (rights, life, limits, surroundings(), accelerators, logs).prop_map(
+        |(rights, life, limits, surroundings, accelerators, logs)| {
+            let (devices, host_aliases, dns_config) = surroundings;
+            let (user, read_only_root_filesystem, add, drop) = rights;
+            let (working_dir, stop_signal, termination_grace_period) = life;
+            let (pids_limit, ulimits, shm_size) = limits;
+            AppSpec {
+                user,
+                working_dir,
+                stop_signal,
+                termination_grace_period,
+                read_only_root_filesystem,
+                capabilities: Capabilities { add, drop },
+                pids_limit,
+                ulimits,
+                shm_size,
+                accelerators,
+                devices,
+                host_aliases,
+                dns_config,
+                logs,
+                ..AppSpec::new("", ImageSource::Reference(String::new()))
+            }
+        },
+    )
 }
 
 pub(crate) fn order() -> impl Strategy<Value = JobOrder> {
@@ -311,6 +317,16 @@ fn interface() -> impl Strategy<Value = NetworkInterface> {
     (any::<String>(), ipv4, ipv6).prop_map(|(name, ipv4, ipv6)| NetworkInterface { name, ipv4, ipv6 })
 }
 
+/// Never more that are free than there are.
+fn stock() -> impl Strategy<Value = Stock> {
+    (any::<String>(), any::<String>(), any::<u32>(), any::<u32>()).prop_map(|(kind, model, count, free)| Stock {
+        kind,
+        model,
+        count,
+        free: free.min(count),
+    })
+}
+
 fn info() -> impl Strategy<Value = NodeInfo> {
     let machine = (any::<String>(), ".{1,20}", any::<String>(), any::<u32>(), any::<u64>());
     let host_ip = option::of(any::<u32>().prop_map(Ipv4Addr::from_bits));
@@ -318,12 +334,12 @@ fn info() -> impl Strategy<Value = NodeInfo> {
     let amounts = (any::<u64>(), any::<u64>()).prop_map(|(cpu, memory)| Amounts { cpu, memory });
     let paths = || vec("/[a-z]{1,20}", 0..3);
     let rules = (paths(), paths()).prop_map(|(guarded, allowed)| NodeRules { guarded, allowed });
-    let own = (option::of(amounts), option::of(rules));
+    let own = (option::of(amounts), option::of(rules), vec(stock(), 0..3));
     (machine, rest, own).prop_map(
         |(
             (agent_version, architecture, kernel_release, cpus, memory_bytes),
             (interfaces, capabilities, runtime, host_ip),
-            (allocatable, host_paths),
+            (allocatable, host_paths, accelerators),
         )| {
             NodeInfo {
                 agent_version,
@@ -337,6 +353,7 @@ fn info() -> impl Strategy<Value = NodeInfo> {
                 host_ip,
                 allocatable,
                 host_paths,
+                accelerators,
             }
         },
     )

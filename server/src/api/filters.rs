@@ -73,6 +73,8 @@ const FAILURE_REASON: Kind = Kind::Word {
         "CONFIGURATION_MISSING",
         "CONFIGURATION_UNUSABLE",
         "DEVICE_UNAVAILABLE",
+        "ACCELERATOR_NOT_FOUND",
+        "INSUFFICIENT_ACCELERATORS",
     ],
 };
 

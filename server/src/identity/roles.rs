@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 61] = [
+const TABLE: [(&str, Access); 62] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -27,6 +27,7 @@ const TABLE: [(&str, Access); 61] = [
     ("/longshore.v1.AgentService/FetchRegistryCredential", NODES),
     ("/longshore.v1.AgentService/OpenSession", NODES),
     ("/longshore.v1.AgentService/RenewCertificate", NODES),
+    ("/longshore.v1.AgentService/ReportAccelerators", NODES),
     ("/longshore.v1.AgentService/UploadLogs", NODES),
     ("/longshore.v1.AppService/GetApp", PEOPLE),
     ("/longshore.v1.AppService/ListApps", PEOPLE),

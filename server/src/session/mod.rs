@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use longshore_model::name::{AppName, NodeName};
 use longshore_model::node::{Node, NodeInfo};
 use longshore_model::validate::Violations;
-use longshore_proto::convert::FromWire;
+use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -130,6 +130,18 @@ impl AgentService for AgentApi {
         self.still_enrolled(&node, request.extensions().get::<Caller>()).await?;
         let app = AppName::read_field(request.into_inner().app_name, "app_name").map_err(status::invalid)?;
         Ok(Response::new(self.credential_for(&node, &app).await?))
+    }
+
+    async fn report_accelerators(
+        &self,
+        request: Request<v1::ReportAcceleratorsRequest>,
+    ) -> Result<Response<v1::ReportAcceleratorsResponse>, Status> {
+        let node = status::calling_node(&request)?;
+        // A connection may be older than its node's deletion.
+        self.still_enrolled(&node, request.extensions().get::<Caller>()).await?;
+        let stocks = convert::stocks(request.into_inner().accelerators);
+        self.store.report_accelerators(&node, stocks).await.map_err(|error| lost(error, &node))?;
+        Ok(Response::new(v1::ReportAcceleratorsResponse {}))
     }
 
     async fn fetch_configuration(

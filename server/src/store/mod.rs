@@ -18,6 +18,7 @@ pub use self::terms::{REQUEST_LIFETIME, RequestKey, Terms};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed, Head};
@@ -191,7 +192,7 @@ pub struct Enrolling {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enrolled {
     /// It is a node.
-    Node(Node),
+    Node(Box<Node>),
     /// It waits for approval.
     Waits(PendingNode),
 }
@@ -406,6 +407,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Records when the newest certificate of a node ends.
     async fn certified_node(&self, name: &NodeName, end: Timestamp) -> Result<(), StoreError>;
+
+    /// Records what accelerators a node has, in the place of what its last session began with.
+    async fn report_accelerators(&self, name: &NodeName, stocks: Vec<Stock>) -> Result<(), StoreError>;
 
     /// Records a new session, and counts the tasks again that were set aside for its node's absence; the observer gets
     /// [`Change::Opened`] in commit order with all other changes.

@@ -99,12 +99,13 @@ impl Containers {
         let host_paths = self.host_paths(&facts);
         let user = launch.spec.user.as_deref().or(image.user.as_deref()).unwrap_or_default();
         let numbers = request::numbers(user);
-        let allowances = self.settings.allowances.clone();
+        let (allowances, attached) = (self.settings.allowances.clone(), launch.attached.clone());
         let prepared = blocking(move || {
-            let devices = allowances.devices(&spec)?;
+            let devices = volumes::with_attached(allowances.devices(&spec)?, &attached);
             let marker = layout.removed_mark(instance.app.as_str());
             files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
-            let mounts = volumes::prepare(&layout, &instance, &spec.volumes, &configuration, &host_paths)?;
+            let mut mounts = volumes::prepare(&layout, &instance, &spec.volumes, &configuration, &host_paths)?;
+            mounts.extend(volumes::attached(&attached));
             if let Some((uid, gid)) = numbers {
                 for volume in mounts.iter().filter(|volume| volume.is_projection) {
                     volumes::hand_over(&volume.source, uid, gid)
@@ -146,7 +147,11 @@ impl Containers {
         let own = self.layout.all_volumes();
         let bound = container.mounts.iter().flatten().filter(|mount| mount.typ.as_deref() == Some("bind"));
         let sources = bound.filter_map(|mount| mount.source.clone().map(PathBuf::from));
-        let sources: Vec<PathBuf> = sources.filter(|source| !source.starts_with(&own)).collect();
+        // What comes with accelerators is the node's own word, and may well be of the system.
+        let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
+        let attached = labels.map(request::attached).unwrap_or_default();
+        let sources: Vec<PathBuf> =
+            sources.filter(|source| !source.starts_with(&own) && !attached.contains(source)).collect();
         let host_paths = self.host_paths(facts);
         blocking(move || {
             let checked = sources.iter().try_for_each(|source| host_paths.recheck(source));

@@ -231,6 +231,7 @@ impl Runtime for DockerRuntime {
             capability::CONTAINER_WORKING_DIR,
             capability::CONTAINER_STOP,
             capability::CONTAINER_READ_ONLY_ROOT,
+            capability::ACCELERATORS,
             capability::CONTAINER_DEVICES_PERMISSIONS,
             capability::CONTAINER_HOST_ALIASES,
             capability::CONTAINER_DNS,

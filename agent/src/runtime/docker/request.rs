@@ -1,6 +1,7 @@
 //! What is asked of the engine for a container, and what its labels say afterwards: pure functions.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
@@ -27,6 +28,14 @@ const REVISION: &str = "longshore.revision";
 const RUN: &str = "longshore.run";
 const PORTS: &str = "longshore.ports";
 const LOGS: &str = "longshore.logs";
+
+/// Label with the paths of the node that come with accelerators.
+const ATTACHED: &str = "longshore.attached";
+
+/// Paths of the node that a container has with its accelerators, by its labels.
+pub(super) fn attached(labels: &HashMap<String, String>) -> Vec<PathBuf> {
+    labels.get(ATTACHED).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
 
 /// Whoever the program runs as, it may serve port 80 of a network of its own.
 const LOW_PORTS: [(&str, &str); 1] = [("net.ipv4.ip_unprivileged_port_start", "0")];
@@ -62,6 +71,8 @@ impl Labels {
 
     fn write(launch: &Launch, node_uid: &str) -> HashMap<String, String> {
         let ports = serde_json::to_string(&launch.ports).unwrap_or_default();
+        let attached: Vec<&PathBuf> = launch.attached.mounts.iter().map(|mount| &mount.source).collect();
+        let attached = serde_json::to_string(&attached).unwrap_or_default();
         let labels = [
             (NODE, node_uid.to_owned()),
             (APP, launch.instance.app.to_string()),
@@ -70,6 +81,7 @@ impl Labels {
             (RUN, launch.run.to_string()),
             (PORTS, ports),
             (LOGS, serde_json::to_string(&launch.spec.logs).unwrap_or_default()),
+            (ATTACHED, attached),
         ];
         labels.map(|(name, value)| (name.to_owned(), value)).into()
     }
@@ -267,6 +279,7 @@ mod tests {
             env: vec![("A".to_owned(), "b=c".to_owned())],
             secret_env: vec![],
             configuration: Arc::default(),
+            attached: crate::accelerators::Attached::default(),
             ports: vec![port(80, 8080, Protocol::Tcp), port(81, 8080, Protocol::Tcp), port(80, 8080, Protocol::Udp)],
         }
     }

@@ -190,6 +190,7 @@ impl Containers {
         let instance = &launch.instance;
         let name = layout::container_name(instance, launch.run);
         let host_network = launch.spec.network == Network::Host;
+        let attached = &launch.attached;
         if directory.exists() {
             return Err(failure::other(format!("there is a container {name} already")));
         }
@@ -221,13 +222,13 @@ impl Containers {
             host_network,
             waits_for_readiness: spec.readiness_probe.is_some() && !host_network && !launch.ports.is_empty(),
             ports: if host_network { Vec::new() } else { launch.ports.clone() },
-            volumes: volumes::prepare(
-                &self.layout,
-                instance,
-                &launch.spec.volumes,
-                &launch.configuration,
-                &self.settings.host_paths,
-            )?,
+            volumes: {
+                let (own, configuration) = (&launch.spec.volumes, &launch.configuration);
+                let host_paths = &self.settings.host_paths;
+                let mut mounts = volumes::prepare(&self.layout, instance, own, configuration, host_paths)?;
+                mounts.extend(volumes::attached(attached));
+                mounts
+            },
             cpu_millis: launch.spec.resources.cpu,
             memory: launch.spec.resources.memory,
             cgroup: CgroupPath::new(&self.settings.node_uid, &name).map_err(|e| failure::other(e.to_string()))?,
@@ -242,7 +243,7 @@ impl Containers {
             pids_limit: spec.pids_limit,
             ulimits: spec.ulimits.clone(),
             shm_size: spec.shm_size.unwrap_or(limits::DEFAULT_SHM_SIZE),
-            devices: self.settings.allowances.devices(spec)?,
+            devices: volumes::with_attached(self.settings.allowances.devices(spec)?, attached),
             host_aliases: spec.host_aliases.clone(),
             dns: spec.dns_config.clone(),
             has_secret_env: !launch.secret_env.is_empty(),

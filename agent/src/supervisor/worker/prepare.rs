@@ -18,7 +18,7 @@ use super::{Worker, blocking, overtaken, refusal};
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 use crate::supervisor::Context;
 use crate::supervisor::plan::{Next, Side};
-use crate::{capability, node, ports};
+use crate::{accelerators, capability, node, ports};
 
 /// What became of something that takes long.
 pub(super) enum Way<T> {
@@ -58,11 +58,15 @@ impl Worker {
         let check = move || {
             check_rights(&checked, &context)?;
             admit(&context, &app, asked)?;
+            let accelerators = assign(&context, &app, &checked)?;
             // Last, for what is made stays.
-            context.host_paths.prepare(&checked).map_err(|error| refusal(error.reason(), error.to_string()))
+            context.host_paths.prepare(&checked).map_err(|error| refusal(error.reason(), error.to_string()))?;
+            Ok(accelerators)
         };
-        if let Err(error) = blocking(check).await {
-            return self.unprepared(error);
+        match blocking(check).await {
+            // Written down with what else comes of this check, and before there is a container.
+            Ok(accelerators) => self.app.entry.accelerators = accelerators,
+            Err(error) => return self.unprepared(error),
         }
         if let Err(error) = self.reserve_ports(side).await {
             return self.unprepared(error);
@@ -100,6 +104,21 @@ impl Worker {
         .await?;
         self.app.set_ports(side, ports);
         Ok(())
+    }
+
+    /// As at the check, for one that comes without: what the containers to be made shall have.
+    pub(super) async fn reserve_accelerators(&mut self) -> Result<(), RuntimeError> {
+        let (context, app) = (Arc::clone(&self.context), self.app.entry.assignment.app.clone());
+        let spec = Arc::clone(&self.app.target().spec);
+        self.app.entry.accelerators = blocking(move || assign(&context, &app, &spec)).await?;
+        Ok(())
+    }
+
+    /// Gives up the accelerators that the app does not need any more.
+    pub(super) fn trim_accelerators(&mut self) {
+        let needed = accelerators::needed_by(&self.app.entry);
+        self.context.accelerators.keep_only(&self.app.entry.assignment.app, &needed);
+        self.app.entry.accelerators = needed;
     }
 
     /// The app's way to what its image is read with.
@@ -235,6 +254,11 @@ fn check_rights(spec: &AppSpec, context: &Context) -> Result<(), RuntimeError> {
 pub(super) fn admit(context: &Context, app: &AppName, asked: Amounts) -> Result<(), RuntimeError> {
     let admitted = context.capacity.admit(app, asked);
     admitted.map_err(|error| refusal(FailureReason::InsufficientResources, error.to_string()))
+}
+
+/// Gives an app the accelerators that it asks for, if they are free; returns all that it holds.
+fn assign(context: &Context, app: &AppName, spec: &AppSpec) -> Result<Vec<String>, RuntimeError> {
+    context.accelerators.assign(app, spec).map_err(|error| refusal(error.reason(), error.to_string()))
 }
 
 fn interrupted(error: &tokio::task::JoinError) -> RuntimeError {

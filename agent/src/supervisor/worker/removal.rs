@@ -49,6 +49,7 @@ impl Worker {
         }
         self.context.ports.release(&app);
         self.context.capacity.release(&app);
+        self.context.accelerators.release(&app);
         self.app.torn_down();
         self.forget_configurations().await;
         match ending {

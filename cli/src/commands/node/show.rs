@@ -1,7 +1,7 @@
 //! `longshore node show`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{App, GetNodeRequest, GetNodeResponse, Node};
+use longshore_proto::v1::{AcceleratorStock, App, GetNodeRequest, GetNodeResponse, Node};
 
 use crate::client::call;
 use crate::commands::{Context, app};
@@ -54,11 +54,21 @@ fn text(node: &Node, apps: &[App], now: Timestamp) -> String {
         ("Kernel", info.kernel_release),
         ("CPUs", if info.cpus > 0 { info.cpus.to_string() } else { String::new() }),
         ("Memory", if info.memory_bytes > 0 { text::bytes(info.memory_bytes) } else { String::new() }),
+        ("Accelerators", accelerators(&info.accelerators)),
         ("Address", info.host_ip),
         ("Interfaces", interfaces.join("\n")),
         ("Can", info.capabilities.join(" ")),
     ]);
     if apps.is_empty() { facts } else { format!("{facts}\n\n{}", app::list::table(apps, now)) }
+}
+
+/// One line for each kind and model.
+fn accelerators(stocks: &[AcceleratorStock]) -> String {
+    let line = |stock: &AcceleratorStock| {
+        let AcceleratorStock { kind, model, count, free_count } = stock;
+        format!("{kind}  {free_count} of {count} free  {model}").trim_end().to_owned()
+    };
+    stocks.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Until when the node's certificate is good.
@@ -73,6 +83,19 @@ mod tests {
     use longshore_proto::v1::{NetworkInterface, NodeInfo};
 
     use super::*;
+
+    #[test]
+    fn accelerators_are_told_by_kind_and_model() {
+        let stock = |kind: &str, model: &str, count, free_count| AcceleratorStock {
+            kind: kind.to_owned(),
+            model: model.to_owned(),
+            count,
+            free_count,
+        };
+        let stocks = [stock("huawei.com/npu", "", 1, 1), stock("nvidia.com/gpu", "Tesla T4", 4, 0)];
+        assert_eq!(accelerators(&stocks), "huawei.com/npu  1 of 1 free\nnvidia.com/gpu  0 of 4 free  Tesla T4");
+        assert_eq!(accelerators(&[]), "");
+    }
 
     #[test]
     fn a_node_with_two_interfaces() {

@@ -1,7 +1,7 @@
 //! Devices, aliases and resolvers: what is right, and what nobody should get through.
 
 use super::*;
-use crate::spec::{Device, DnsConfig, DnsOption, HostAlias};
+use crate::spec::{AcceleratorQuota, Device, DnsConfig, DnsOption, HostAlias};
 
 fn device(host: &str, container: Option<&str>, permissions: &str) -> Device {
     let container_path = container.map(str::to_owned);
@@ -84,6 +84,27 @@ fn devices_have_permissions_and_places_of_their_own() {
     assert_eq!(of_devices(&vec![device("/dev/a", None, "rw"); 5000])[0], "");
     let privileged = |spec: &mut AppSpec| (spec.privileged, spec.devices) = (true, vec![device("/dev/a", None, "rw")]);
     assert_eq!(fields(privileged), ["spec.devices"]);
+}
+
+#[test]
+fn accelerators_are_of_one_kind() {
+    let quota = |kind: &str, count| AcceleratorQuota { kind: kind.to_owned(), count };
+    let found = |quotas: &[AcceleratorQuota]| fields(|spec| spec.accelerators = quotas.to_vec());
+    assert!(found(&[quota("nvidia.com/gpu", 1)]).is_empty());
+    assert!(found(&[quota("huawei.com/npu", 64)]).is_empty());
+    for wrong in
+        ["", "gpu", "nvidia.com/gpu=0", "nvidia.com/gpu\0", "nvidi\u{430}.com/gpu", "../gpu", "${node.name}/gpu"]
+    {
+        assert_eq!(found(&[quota(wrong, 1)]), ["spec.accelerators[0].kind"], "{wrong:?}");
+    }
+    for wrong in [0, 65, u32::MAX] {
+        assert_eq!(found(&[quota("nvidia.com/gpu", wrong)]), ["spec.accelerators[0].count"], "{wrong}");
+    }
+    let two = [quota("nvidia.com/gpu", 1), quota("huawei.com/npu", 1)];
+    let expected = "spec.accelerators: has two kinds, \"nvidia.com/gpu\" and \"huawei.com/npu\"; an app has accelerators of one \
+                    kind";
+    assert_eq!(wrong(|spec| spec.accelerators = two.to_vec()).to_string(), expected);
+    assert_eq!(found(&vec![quota("nvidia.com/gpu", 1); 5000]), ["spec.accelerators"]);
 }
 
 #[test]

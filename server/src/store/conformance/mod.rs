@@ -221,6 +221,7 @@ pub(super) fn info() -> NodeInfo {
         host_ip: None,
         allocatable: None,
         host_paths: None,
+        accelerators: Vec::new(),
     }
 }
 
@@ -243,7 +244,7 @@ pub(super) fn enrolling(token: &str, secret_hash: u8, node: &str) -> Enrolling {
 /// Enrols a machine that must not have to wait.
 pub(super) async fn enroll(store: &dyn Store, request: Enrolling, second: i64) -> Result<Node, StoreError> {
     match store.enroll(request, at(second)).await? {
-        Enrolled::Node(node) => Ok(node),
+        Enrolled::Node(node) => Ok(*node),
         Enrolled::Waits(machine) => panic!("has to wait: {machine:?}"),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use longshore_model::accelerator::Stock;
 use longshore_model::app::AppState;
 use longshore_model::assignment::Order;
 use longshore_model::failure::FailureReason;
 use longshore_model::job::JobState;
-use longshore_model::node::LabelChange;
+use longshore_model::node::{LabelChange, NodeInfo};
 use longshore_model::task::TaskState;
 
 use super::{
@@ -64,6 +65,12 @@ pub(crate) async fn sessions_are_recorded(factory: &dyn Factory) {
     bed.store.certified_node(&name, at(700)).await.unwrap();
     assert_eq!(bed.store.node(&name).await.unwrap().certificate_end, Some(at(700)));
     let unknown = bed.store.certified_node(&node_name("unknown"), at(700)).await.unwrap_err();
+    assert!(is_not_found(&unknown, "node"), "{unknown:?}");
+    let stocks = vec![Stock { kind: "a.b/c".to_owned(), model: String::new(), count: 2, free: 1 }];
+    bed.store.report_accelerators(&name, stocks.clone()).await.unwrap();
+    let told = bed.store.node(&name).await.unwrap().info;
+    assert_eq!(told, Some(NodeInfo { accelerators: stocks, ..info() }));
+    let unknown = bed.store.report_accelerators(&node_name("unknown"), Vec::new()).await.unwrap_err();
     assert!(is_not_found(&unknown, "node"), "{unknown:?}");
     bed.store.close_session(&name, at(9)).await.unwrap();
     assert_eq!(bed.store.node(&name).await.unwrap().last_seen, Some(at(9)));

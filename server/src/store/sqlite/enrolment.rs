@@ -121,7 +121,7 @@ impl Batch<'_> {
         if let Some(asked) = asked.as_ref().filter(|asked| asked.is_of(request)) {
             return match asked.state {
                 State::Waits => Ok(Enrolled::Waits(asked.machine.clone())),
-                State::Approved => Ok(Enrolled::Node(self.enrolled(&request.node)?)),
+                State::Approved => Ok(Enrolled::Node(Box::new(self.enrolled(&request.node)?))),
                 State::Denied => Err(StoreError::Denied(request.node.clone())),
             };
         }
@@ -136,7 +136,7 @@ impl Batch<'_> {
         }
         if !token.requires_approval {
             self.spend(&token)?;
-            return self.become_node(name, token.labels, for_name, now).map(Enrolled::Node);
+            return self.become_node(name, token.labels, for_name, now).map(|node| Enrolled::Node(Box::new(node)));
         }
         if asked.is_some_and(|asked| asked.state == State::Waits) {
             return Err(StoreError::AlreadyExists { kind: "pending node", name: name.to_string() });

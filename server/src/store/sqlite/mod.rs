@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed};
@@ -347,6 +348,11 @@ impl Store for SqliteStore {
     async fn certified_node(&self, name: &NodeName, end: Timestamp) -> Result<(), StoreError> {
         let name = name.clone();
         self.writer.write(move |batch| batch.certified_node(&name, end)).await
+    }
+
+    async fn report_accelerators(&self, name: &NodeName, stocks: Vec<Stock>) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.writer.write(move |batch| batch.report_accelerators(&name, &stocks)).await
     }
 
     async fn open_session(

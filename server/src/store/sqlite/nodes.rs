@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::assignment::{ImageAccess, Order};
 use longshore_model::machine;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
@@ -184,6 +185,16 @@ impl Batch<'_> {
             .prepare_cached("UPDATE node SET certificate_end = ?2 WHERE name = ?1")?
             .execute(params![name.as_str(), rows::micros(end)])?;
         if updated == 0 { Err(no_node(name)) } else { Ok(()) }
+    }
+
+    /// Records what accelerators a node has; before its first session nothing of it is known, and nothing kept.
+    pub(super) fn report_accelerators(&mut self, name: &NodeName, stocks: &[Stock]) -> Result<(), StoreError> {
+        let Some(mut info) = self.enrolled(name)?.info else { return Ok(()) };
+        info.accelerators = stocks.to_vec();
+        self.sql
+            .prepare_cached("UPDATE node SET info = ?2 WHERE name = ?1")?
+            .execute(params![name.as_str(), rows::to_json(&info)?])?;
+        Ok(())
     }
 
     /// Records when a node was last heard of; one that was deleted meanwhile needs no record.
