@@ -22,6 +22,7 @@ use crate::host_path::HostPaths;
 use crate::runtime::embedded::EgressChoice;
 use crate::runtime::image::Mirror;
 use crate::runtime::{Allowances, docker};
+use crate::session::channels::Openness;
 
 /// Shortest time without a byte after which a pull may be called stalled.
 const MIN_STALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -179,6 +180,9 @@ pub struct Run {
     /// Offer no accelerators but those that --accelerators describes.
     #[arg(long, env = "LONGSHORE_NO_ACCELERATOR_DISCOVERY")]
     pub no_accelerator_discovery: bool,
+    /// Let nobody run commands inside this node's apps by `longshore exec`; operators may, without it.
+    #[arg(long, env = "LONGSHORE_FORBID_EXEC")]
+    pub forbid_exec: bool,
     /// CPU of this machine that is kept for the system: apps that ask for CPU are admitted to the rest.
     #[arg(long, value_name = "CPU", default_value = "100m", env = "LONGSHORE_RESERVE_CPU", value_parser = quantity::cpu::parse)]
     pub reserve_cpu: u32,
@@ -232,6 +236,12 @@ impl Run {
             capabilities: self.capability_allow.iter().copied().collect(),
             devices: self.device_allow.clone(),
         }
+    }
+
+    /// What people may do inside this node's apps.
+    #[must_use]
+    pub fn openness(&self) -> Openness {
+        Openness { exec: !self.forbid_exec }
     }
 
     /// What is wrong with values that are right one by one.

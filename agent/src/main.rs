@@ -198,6 +198,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         host_ip: Arc::new(move || node::address_towards(&address)),
         live,
         log_bandwidth: Arc::new(Bandwidth::per_second(arguments.log_bandwidth)),
+        openness: arguments.openness(),
         context,
     };
     if let Some(listener) = metrics_listener {

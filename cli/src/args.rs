@@ -87,6 +87,8 @@ pub(crate) enum Command {
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),
+    /// Run a command inside an instance of an app.
+    Exec(commands::exec::Exec),
     /// Check credentials, the way to the server, the server and its nodes.
     Doctor(commands::doctor::Doctor),
     /// Start a server and three agents on this machine and deploy to them; needs root.

@@ -9,34 +9,53 @@ use tonic::Code;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// All is well.
-    Ok = 0,
+    Ok,
     /// An error without a code of its own, and a job that was STOPPED while it was waited for.
-    Error = 1,
+    Error,
     /// The command line is wrong.
-    Usage = 2,
+    Usage,
     /// The job ended PARTIALLY_SUCCEEDED.
-    Partial = 3,
+    Partial,
     /// The job FAILED.
-    Failed = 4,
+    Failed,
     /// The job TIMED_OUT.
-    TimedOut = 5,
+    TimedOut,
     /// There is no such thing.
-    NotFound = 6,
+    NotFound,
     /// The server refuses this identity, or this request from it.
-    Denied = 7,
+    Denied,
     /// The server cannot be reached, or not in time.
-    Unreachable = 8,
+    Unreachable,
     /// Interrupted by Ctrl-C: 128 + SIGINT, as shells do.
-    Interrupted = 130,
+    Interrupted,
+    /// A command inside an app ended with this code.
+    Command(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
 impl Exit {
+    /// What the program says.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Error => 1,
+            Self::Usage => 2,
+            Self::Partial => 3,
+            Self::Failed => 4,
+            Self::TimedOut => 5,
+            Self::NotFound => 6,
+            Self::Denied => 7,
+            Self::Unreachable => 8,
+            Self::Interrupted => 130,
+            Self::Command(code) => code,
+        }
+    }
+
     /// The code for a job that was waited for.
     pub(crate) fn of_job(state: JobState) -> Self {
         match state {
@@ -75,7 +94,7 @@ mod tests {
             (JobState::TimedOut, 5),
         ];
         for (state, code) in codes {
-            assert_eq!(Exit::of_job(state) as u8, code, "{state:?}");
+            assert_eq!(Exit::of_job(state).code(), code, "{state:?}");
         }
     }
 
@@ -92,7 +111,7 @@ mod tests {
             (Code::Internal, 1),
         ];
         for (status, code) in codes {
-            assert_eq!(Exit::of_status(status) as u8, code, "{status:?}");
+            assert_eq!(Exit::of_status(status).code(), code, "{status:?}");
         }
     }
 }

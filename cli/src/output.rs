@@ -99,6 +99,18 @@ impl Output {
         self.write(line.as_bytes())
     }
 
+    /// Passes on what a command inside an app has written to its standard output, as it is.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Error::Output)
+    }
+
+    /// The same for its standard error.
+    pub(crate) fn raw_error(&mut self, bytes: &[u8]) {
+        // Where standard error is closed nobody wants it.
+        let _ = io::stderr().lock().write_all(bytes);
+    }
+
     fn write(&mut self, line: &[u8]) -> Result<(), Error> {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(line).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());

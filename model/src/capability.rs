@@ -87,6 +87,8 @@ pub const SECURITY_PRIVILEGED: &str = "security.privileged";
 pub const SECURITY_HOST_PID: &str = "security.host-pid";
 /// Updates, with the way back to the last healthy revision. No spec asks for it; [`crate::kind::JobKind::capability`] does.
 pub const JOBS_UPDATE: &str = "jobs.update";
+/// Commands of people inside instances, which the node's configuration may forbid. No spec asks for it.
+pub const APPS_EXEC: &str = "apps.exec";
 /// References to the node's name, address and labels are filled in.
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 

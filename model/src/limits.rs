@@ -96,6 +96,10 @@ pub const MAX_PROBE_HEADER_NAME: usize = 128;
 pub const MAX_PROBE_COMMAND_WORDS: usize = 64;
 /// Bytes of a probe's command: room for a script in one of its words, and not for a program.
 pub const MAX_PROBE_COMMAND: usize = 16 * 1024;
+/// Bytes of the command line of a person's command, with an end for each word: the audit log has all of it.
+pub const MAX_EXEC_COMMAND: usize = 4096;
+/// Bytes of a piece of what a person's command writes, as an agent sends it.
+pub const MAX_CHANNEL_PIECE: usize = 16 * 1024;
 /// Bytes of the value of a probe's header.
 pub const MAX_PROBE_HEADER_VALUE: usize = 4096;
 

@@ -190,8 +190,21 @@ impl Fleet {
     ///
     /// [`FleetError::NotConnected`] when it has no live session, or just lost it because its outbox was full.
     pub fn ask_for_logs(&self, node: &NodeName, request: v1::LogRequest) -> Result<(), FleetError> {
+        self.ask(node, Message::Logs(request))
+    }
+
+    /// Asks a node's agent for a channel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::ask_for_logs`].
+    pub fn ask_for_channel(&self, node: &NodeName, request: v1::ChannelRequest) -> Result<(), FleetError> {
+        self.ask(node, Message::Channel(request))
+    }
+
+    fn ask(&self, node: &NodeName, message: Message) -> Result<(), FleetError> {
         let outbox = self.live(node).ok_or(FleetError::NotConnected)?;
-        match outbox.push(Message::Logs(request)) {
+        match outbox.push(message) {
             Offer::Taken => return Ok(()),
             Offer::NotOpen => {}
             Offer::Full => self.overflowed(node, &outbox),

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use crate::fleet::Fleet;
 use crate::hub::Hub;
 use crate::identity::users::Users;
+use crate::session::channels::ChannelDesk;
 use crate::session::logs::LogDesk;
 use crate::store::{Change, Observer};
 
@@ -19,6 +20,8 @@ pub struct Live {
     pub hub: Arc<Hub>,
     /// Readers of logs.
     pub logs: Arc<LogDesk>,
+    /// People who work inside instances.
+    pub channels: Arc<ChannelDesk>,
     /// Who of the users may call.
     pub users: Arc<Users>,
     /// Wakes the controller.
@@ -40,6 +43,7 @@ impl Observer for Live {
                 Change::NodeDeleted { node } => {
                     self.fleet.node_deleted(&node);
                     self.logs.node_deleted(&node);
+                    self.channels.node_deleted(&node);
                 }
                 Change::Reenrolled { node } => self.fleet.reenrolled(&node),
                 Change::User(user) => self.users.changed(user),

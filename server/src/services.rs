@@ -99,6 +99,7 @@ impl Services {
             store: Arc::clone(&store),
             fleet: Arc::clone(&live.fleet),
             logs: Arc::clone(&live.logs),
+            channels: Arc::clone(&live.channels),
             ids: Arc::clone(&context.ids),
             authority: Arc::clone(&authority),
             vault: Arc::clone(&vault),
@@ -161,10 +162,12 @@ impl Backstage {
         health::not_serving(&self.health).await;
         self.live.hub.close();
         self.live.logs.close();
+        self.live.channels.close();
         let ended = async {
             self.live.fleet.drain().await;
             self.closing.close();
             self.closing.wait().await;
+            self.live.channels.ended().await;
         };
         let in_time = tokio::time::timeout(limit, ended).await.is_ok();
         if !in_time {

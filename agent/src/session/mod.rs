@@ -1,5 +1,6 @@
 //! The agent's one conversation with its server: dial, talk, and dial again.
 
+pub mod channels;
 mod inbound;
 mod logs;
 mod stream;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use self::channels::Openness;
 use crate::bandwidth::Bandwidth;
 use crate::supervisor::{Context, Supervisor};
 
@@ -42,6 +44,8 @@ pub struct Link {
     pub live: watch::Sender<Option<Channel>>,
     /// How fast lines of logs may leave this node.
     pub log_bandwidth: Arc<Bandwidth>,
+    /// What this node lets people do inside its instances.
+    pub openness: Openness,
     /// What the workers use too.
     pub context: Arc<Context>,
 }

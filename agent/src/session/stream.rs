@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::channels::Channels;
 use super::inbound::{self, Revision};
 use super::logs::Uploads;
 use super::{End, Link};
@@ -54,6 +55,7 @@ struct Session {
     revision: Revision,
     max_unacknowledged: usize,
     uploads: Uploads,
+    channels: Channels,
 }
 
 async fn open(link: &Link) -> Result<Session, End> {
@@ -87,13 +89,17 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
         revision: Revision::default(),
         max_unacknowledged: max_unacknowledged as usize,
         uploads: Uploads::new(link),
+        channels: Channels::new(Arc::clone(&link.connect), Arc::clone(&link.context.runtime), link.openness),
     })
 }
 
 async fn facts(link: &Link) -> Result<NodeInfo, End> {
     let (find, context) = (Arc::clone(&link.host_ip), Arc::clone(&link.context));
+    let openness = link.openness.capabilities();
     let gather = move || {
-        let info = node::info(context.runtime.name(), capability::all(&*context.runtime), find())?;
+        let mut words = capability::all(&*context.runtime);
+        words.extend(openness.into_iter().map(str::to_owned));
+        let info = node::info(context.runtime.name(), words, find())?;
         Ok(NodeInfo {
             allocatable: Some(context.capacity.capacity()),
             host_paths: Some(context.host_paths.rules()),
@@ -167,6 +173,7 @@ impl Session {
                 }
             }
             Response::Logs(request) => self.uploads.begin(request),
+            Response::Channel(request) => self.channels.begin(request),
             Response::Drain(drain) => {
                 let within = drain.reconnect_within.and_then(|within| FromWire::read(within).ok());
                 return Err(End::Drained(within.unwrap_or_default()));

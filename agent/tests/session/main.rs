@@ -65,6 +65,7 @@ impl Agent {
             host_ip: Arc::new(|| None),
             live: watch::Sender::new(None),
             log_bandwidth: Arc::new(Bandwidth::per_second(0)),
+            openness: session::channels::Openness::default(),
             context,
         };
         let shutdown = CancellationToken::new();

@@ -81,6 +81,7 @@ struct Service {
 
 #[tonic::async_trait]
 impl AgentService for Service {
+    type OpenChannelStream = Pin<Box<dyn Stream<Item = Result<v1::OpenChannelResponse, Status>> + Send>>;
     type OpenSessionStream = Pin<Box<dyn Stream<Item = Result<v1::OpenSessionResponse, Status>> + Send>>;
 
     async fn open_session(
@@ -91,6 +92,13 @@ impl AgentService for Service {
         let peer = Peer { inbound: request.into_inner(), outbound };
         self.peers.send(peer).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(tonic::Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+
+    async fn open_channel(
+        &self,
+        _: tonic::Request<Streaming<v1::OpenChannelRequest>>,
+    ) -> Result<tonic::Response<Self::OpenChannelStream>, Status> {
+        Err(Status::unimplemented("no test of sessions opens channels"))
     }
 
     async fn upload_logs(

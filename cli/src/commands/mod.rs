@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod exec;
 mod help;
 pub(crate) mod job;
 pub(crate) mod node;
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Template(template) => template::run(template, context(connection, output).await?).await,
         Command::User(user) => user::run(user, context(connection, output).await?).await,
         Command::Audit(audit) => audit::run(audit, context(connection, output).await?).await,
+        Command::Exec(exec) => exec::run(exec, &mut context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,
     }
 }

@@ -14,9 +14,10 @@ use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::{self, FromWire};
 use longshore_proto::v1;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use v1::app_service_server::AppService;
 
+use super::exec::{self, ExecStream};
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
 use super::{Context, filters, node_and_app, optional_name, status};
@@ -31,6 +32,7 @@ pub struct AppApi(pub Context);
 
 #[async_trait]
 impl AppService for AppApi {
+    type ExecAppStream = ExecStream;
     type ReadLogsStream = BoxStream<'static, Result<v1::ReadLogsResponse, Status>>;
 
     async fn list_apps(&self, request: Request<v1::ListAppsRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {
@@ -115,6 +117,13 @@ impl AppService for AppApi {
             }
         };
         Ok(Response::new(lines(reader, node, name)))
+    }
+
+    async fn exec_app(
+        &self,
+        request: Request<Streaming<v1::ExecAppRequest>>,
+    ) -> Result<Response<Self::ExecAppStream>, Status> {
+        exec::begin(&self.0, request).await
     }
 }
 

@@ -14,6 +14,7 @@ pub mod config_maps;
 pub(crate) mod configurations;
 pub mod credentials;
 mod enrolment;
+mod exec;
 mod filters;
 pub mod health;
 pub mod jobs;

@@ -56,6 +56,37 @@ pub fn about(target: impl Into<String>, validate_only: bool) {
     let _ = NOTE.try_with(|place| *place.lock().unwrap_or_else(PoisonError::into_inner) = note);
 }
 
+/// As [`about`], for a command line: all of it, whose length was checked.
+pub(super) fn about_command(target: String) {
+    let note = Note { target, validate_only: false };
+    let _ = NOTE.try_with(|place| *place.lock().unwrap_or_else(PoisonError::into_inner) = note);
+}
+
+/// The end of what a call has begun and what goes on behind its answer, as an entry of its own: it bears the call's own
+/// identifier.
+pub(super) struct Sequel {
+    peer: Option<Peer>,
+    method: &'static str,
+    request_id: String,
+}
+
+impl Sequel {
+    /// That of this call.
+    pub(super) fn of<T>(request: &tonic::Request<T>, method: &'static str) -> Self {
+        let peer = request.extensions().get::<Peer>().cloned();
+        Self { peer, method, request_id: request_id::current().unwrap_or_default() }
+    }
+
+    /// Writes it.
+    pub(super) async fn write(self, store: &dyn Store, target: String, code: Code, reason: &str) {
+        let note = Note { target, validate_only: false };
+        let deed = deed_of(self.method.to_owned(), self.peer.as_ref(), note, code, reason.to_owned());
+        if let Some(deed) = deed {
+            write(store, Deed { request_id: self.request_id, ..deed }).await;
+        }
+    }
+}
+
 /// Whether the call with this path (`/package.Service/Method`) is one that the audit log has.
 fn is_recorded(path: &str) -> bool {
     let Some((service, method)) = path.trim_start_matches('/').split_once('/') else { return false };
@@ -128,14 +159,18 @@ where
 
 /// What is to be recorded of a call; nothing of strangers who were turned away, who could fill the log with what they like.
 fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Body>) -> Option<Deed> {
+    let status = response.extensions().get::<Status>();
+    let code = status.map_or(Code::Ok, Status::code);
+    let reason = status.and_then(|status| status.get_details_error_info()).map(|info| info.reason);
+    deed_of(method, peer, note, code, reason.unwrap_or_default())
+}
+
+fn deed_of(method: String, peer: Option<&Peer>, note: Note, code: Code, reason: String) -> Option<Deed> {
     let caller = match peer.map(|peer| &peer.credentials) {
         Some(PeerCredentials::Known(caller)) => Some(caller),
         _ if note.target.is_empty() => return None,
         _ => None,
     };
-    let status = response.extensions().get::<Status>();
-    let code = status.map_or(Code::Ok, Status::code);
-    let reason = status.and_then(|status| status.get_details_error_info()).map(|info| info.reason);
     Some(Deed {
         time: Timestamp::now(),
         caller: caller.map(|caller| caller.identity().to_string()).unwrap_or_default(),
@@ -145,7 +180,7 @@ fn deed(method: String, peer: Option<&Peer>, note: Note, response: &Response<Bod
         target: note.target,
         validate_only: note.validate_only,
         code: name_of(code).to_owned(),
-        reason: reason.unwrap_or_default(),
+        reason,
         request_id: request_id::current().unwrap_or_default(),
     })
 }

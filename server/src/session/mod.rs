@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use longshore_model::name::{AppName, NodeName};
 use longshore_model::node::{Node, NodeInfo};
@@ -23,12 +24,14 @@ use crate::ids::Ids;
 use crate::store::{Store, StoreError};
 use crate::vault::Vault;
 
+pub mod channels;
 mod configurations;
 mod credentials;
 pub mod logs;
 mod reports;
 mod stream;
 
+use channels::ChannelDesk;
 use logs::LogDesk;
 use stream::Session;
 
@@ -42,6 +45,7 @@ pub struct AgentApi {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) logs: Arc<LogDesk>,
+    pub(crate) channels: Arc<ChannelDesk>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) vault: Arc<Vault>,
@@ -52,6 +56,7 @@ pub struct AgentApi {
 #[async_trait]
 impl AgentService for AgentApi {
     type OpenSessionStream = Session;
+    type OpenChannelStream = BoxStream<'static, Result<v1::OpenChannelResponse, Status>>;
 
     async fn open_session(
         &self,
@@ -85,6 +90,22 @@ impl AgentService for AgentApi {
         self.store.open_session(&node, &session, info, Timestamp::now()).await.map_err(|error| lost(error, &node))?;
         tracing::info!(%node, %session, protocol, "session opened");
         Ok(Response::new(Session::new(entry, inbound, Arc::clone(&self.store), self.closing.clone())))
+    }
+
+    async fn open_channel(
+        &self,
+        request: Request<Streaming<v1::OpenChannelRequest>>,
+    ) -> Result<Response<Self::OpenChannelStream>, Status> {
+        let node = status::calling_node(&request)?;
+        let mut inbound = request.into_inner();
+        let first = first(&mut inbound).await?.message;
+        let Some(v1::open_channel_request::Message::RequestId(id)) = first else {
+            return Err(out_of_order("the first message of a channel must say which request it answers"));
+        };
+        let Some(end) = self.channels.arrive(&node, &id) else {
+            return Err(status::plain(Code::NotFound, "NO_CALLER", "nobody waits for this channel any more"));
+        };
+        Ok(Response::new(end.run(inbound).boxed()))
     }
 
     async fn upload_logs(

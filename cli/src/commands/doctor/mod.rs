@@ -160,7 +160,7 @@ mod tests {
         let shared = serde_json::to_value(longshore_doctor::Report::of(&findings)).unwrap_or_default();
         assert_eq!(ours, shared);
         for verdict in [Verdict::Fine, Verdict::Degraded, Verdict::Broken] {
-            assert_eq!(Exit::from(verdict) as u8, verdict.exit_code());
+            assert_eq!(Exit::from(verdict).code(), verdict.exit_code());
         }
     }
 }

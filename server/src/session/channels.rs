@@ -1,0 +1,291 @@
+//! Where people who work inside instances meet the agents that have them.
+//!
+//! A caller takes a place, its request goes out through the node's session, and the agent dials a connection of its own and
+//! calls OpenChannel with the request's identifier. What either side says passes through short queues: who is slow slows
+//! the other side down, and nothing else, since no two channels share a connection of an agent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use longshore_model::name::NodeName;
+use longshore_proto::v1;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status, Streaming};
+
+use crate::api::status;
+
+/// Channels of all nodes together: each holds two calls and their queues.
+pub const MAX_CHANNELS: usize = 256;
+/// Channels to one node: people at work, and connections that they forward.
+pub const MAX_CHANNELS_PER_NODE: usize = 16;
+/// Messages in each direction that wait: enough to keep both sides busy.
+const QUEUE: usize = 4;
+
+/// What an agent says on a channel.
+pub type FromAgent = v1::open_channel_request::Message;
+/// What an agent is told on a channel.
+pub type ToAgent = v1::open_channel_response::Message;
+
+/// Why a channel is not there, or not any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// All places are taken.
+    #[error("{MAX_CHANNELS} channels to nodes are open already, which is the limit")]
+    Full,
+    /// All places of the node are taken.
+    #[error("{MAX_CHANNELS_PER_NODE} channels to this node are open already, which is the limit")]
+    NodeFull,
+    /// The server is going away.
+    #[error("the server is shutting down")]
+    Closed,
+    /// The agent's call broke off, or the node was deleted.
+    #[error("the node broke off")]
+    BrokenOff,
+}
+
+/// The channels that are open or wait for their agent.
+#[derive(Debug, Default)]
+pub struct ChannelDesk {
+    inner: Mutex<Inner>,
+    /// What goes on behind the answers of calls: it has to be over before the store is.
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    places: HashMap<String, Place>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    node: NodeName,
+    /// Taken by the agent's call.
+    ends: Option<(mpsc::Sender<FromAgent>, mpsc::Receiver<ToAgent>)>,
+    given_up: CancellationToken,
+}
+
+impl ChannelDesk {
+    /// Takes a place for a channel to the node, under a fresh identifier.
+    ///
+    /// # Errors
+    ///
+    /// No place is free, or the desk is closed.
+    pub fn wait(self: &Arc<Self>, node: &NodeName, request_id: String) -> Result<Channel, ChannelError> {
+        let (to_caller, from_agent) = mpsc::channel(QUEUE);
+        let (to_agent, from_caller) = mpsc::channel(QUEUE);
+        let given_up = CancellationToken::new();
+        let mut inner = self.inner();
+        if inner.closed {
+            return Err(ChannelError::Closed);
+        }
+        if inner.places.len() >= MAX_CHANNELS {
+            return Err(ChannelError::Full);
+        }
+        if inner.places.values().filter(|place| place.node == *node).count() >= MAX_CHANNELS_PER_NODE {
+            return Err(ChannelError::NodeFull);
+        }
+        let place = Place { node: node.clone(), ends: Some((to_caller, from_caller)), given_up: given_up.clone() };
+        inner.places.insert(request_id.clone(), place);
+        let place = Taken { desk: Arc::clone(self), request_id, given_up };
+        Ok(Channel { place, from_agent, to_agent })
+    }
+
+    /// Brings an agent's call to whoever waits for it; `None` if nobody does.
+    #[must_use]
+    pub fn arrive(&self, node: &NodeName, request_id: &str) -> Option<AgentEnd> {
+        let mut inner = self.inner();
+        let place = inner.places.get_mut(request_id).filter(|place| place.node == *node)?;
+        let (to_caller, from_caller) = place.ends.take()?;
+        Some(AgentEnd { to_caller, from_caller, given_up: place.given_up.clone() })
+    }
+
+    /// Breaks off every channel of a node.
+    pub fn node_deleted(&self, node: &NodeName) {
+        for place in self.inner().places.values().filter(|place| place.node == *node) {
+            place.given_up.cancel();
+        }
+    }
+
+    /// Breaks off all channels, and lets none begin.
+    pub fn close(&self) {
+        let mut inner = self.inner();
+        inner.closed = true;
+        for place in inner.places.values() {
+            place.given_up.cancel();
+        }
+    }
+
+    /// Lets something go on behind the answer of a call.
+    pub fn track(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Waits for all of that; call it once the desk is closed.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A caller's place; dropping it ends the agent's call.
+#[derive(Debug)]
+struct Taken {
+    desk: Arc<ChannelDesk>,
+    request_id: String,
+    given_up: CancellationToken,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.given_up.cancel();
+        self.desk.inner().places.remove(&self.request_id);
+    }
+}
+
+/// A channel, as the caller has it; dropping it makes the agent end what it does.
+#[derive(Debug)]
+pub struct Channel {
+    place: Taken,
+    from_agent: mpsc::Receiver<FromAgent>,
+    to_agent: mpsc::Sender<ToAgent>,
+}
+
+impl Channel {
+    /// The identifier under which the agent shall come.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.place.request_id
+    }
+
+    /// What the agent says next; `None` when it has said all. Loses nothing when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::BrokenOff`] when the node was deleted or the server goes away.
+    pub async fn next(&mut self) -> Result<Option<FromAgent>, ChannelError> {
+        tokio::select! {
+            biased;
+            () = self.place.given_up.cancelled() => Err(ChannelError::BrokenOff),
+            message = self.from_agent.recv() => Ok(message),
+        }
+    }
+
+    /// Where the agent is told things; a handle of its own, so that both directions go on at once.
+    #[must_use]
+    pub fn to_agent(&self) -> mpsc::Sender<ToAgent> {
+        self.to_agent.clone()
+    }
+}
+
+/// An agent's call that has found its caller.
+#[derive(Debug)]
+pub struct AgentEnd {
+    to_caller: mpsc::Sender<FromAgent>,
+    from_caller: mpsc::Receiver<ToAgent>,
+    given_up: CancellationToken,
+}
+
+impl AgentEnd {
+    /// Passes everything on in both directions until the agent has said all or the caller has hung up; the stream is what
+    /// the agent is answered.
+    pub fn run(
+        self,
+        mut inbound: Streaming<v1::OpenChannelRequest>,
+    ) -> impl futures::Stream<Item = Result<v1::OpenChannelResponse, Status>> + Send + 'static {
+        let Self { to_caller, from_caller, given_up } = self;
+        let over = CancellationToken::new();
+        let (read, ended) = (given_up.clone(), over.clone());
+        tokio::spawn(async move {
+            let _over = ended.drop_guard();
+            loop {
+                let message = tokio::select! {
+                    () = read.cancelled() => return,
+                    message = inbound.message() => message,
+                };
+                // A message of an unknown kind is of a newer agent.
+                let Ok(Some(v1::OpenChannelRequest { message })) = message else { return };
+                if let Some(message) = message
+                    && to_caller.send(message).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let step = |(mut from_caller, given_up, over): (
+            mpsc::Receiver<ToAgent>,
+            CancellationToken,
+            CancellationToken,
+        )| async move {
+            let message = tokio::select! {
+                biased;
+                () = given_up.cancelled() => return Some((Err(hung_up()), None)),
+                // The agent has said all: so have we.
+                () = over.cancelled() => return None,
+                message = from_caller.recv() => message,
+            };
+            match message {
+                Some(message) => {
+                    let response = v1::OpenChannelResponse { message: Some(message) };
+                    Some((Ok(response), Some((from_caller, given_up, over))))
+                }
+                // The caller has no more to say, and still listens.
+                None => {
+                    tokio::select! {
+                        () = given_up.cancelled() => Some((Err(hung_up()), None)),
+                        () = over.cancelled() => None,
+                    }
+                }
+            }
+        };
+        futures::stream::unfold(Some((from_caller, given_up, over)), move |state| async move { step(state?).await })
+    }
+}
+
+fn hung_up() -> Status {
+    status::plain(Code::Cancelled, "CALLER_GONE", "whoever opened this channel has hung up")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::parse(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_channel_is_met_once_by_its_node_and_its_end_ends_both() {
+        let desk = Arc::new(ChannelDesk::default());
+        let mut channel = desk.wait(&node("a"), "1".to_owned()).unwrap();
+        assert!(desk.arrive(&node("b"), "1").is_none() && desk.arrive(&node("a"), "2").is_none());
+        let agent = desk.arrive(&node("a"), "1").unwrap();
+        assert!(desk.arrive(&node("a"), "1").is_none(), "only once");
+        agent.to_caller.send(FromAgent::Stdout(b"x".to_vec())).await.unwrap();
+        assert_eq!(channel.next().await, Ok(Some(FromAgent::Stdout(b"x".to_vec()))));
+        drop(channel);
+        assert!(agent.given_up.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn places_are_limited_and_given_back() {
+        let desk = Arc::new(ChannelDesk::default());
+        let place = |name: &str, id: usize| desk.wait(&node(name), format!("{name}{id}"));
+        let held: Vec<_> = (0..MAX_CHANNELS_PER_NODE).map(|id| place("a", id).unwrap()).collect();
+        assert_eq!(place("a", 1000).unwrap_err(), ChannelError::NodeFull);
+        let mut other = place("b", 0).unwrap();
+        drop(held);
+        place("a", 1000).unwrap();
+        desk.node_deleted(&node("b"));
+        assert_eq!(other.next().await, Err(ChannelError::BrokenOff));
+        desk.close();
+        assert_eq!(place("c", 0).unwrap_err(), ChannelError::Closed);
+    }
+}
