@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Apply(commands::apply::Apply),
     /// Show what a job would do on each node and what stands in its way, without doing it.
     Plan(commands::plan::Plan),
+    /// Change an app that is deployed, by a job, and wait for it.
+    Update(Box<commands::update::Update>),
     /// Remove an app from its nodes by a job, and wait for it.
     Remove(commands::remove::Remove),
     /// Jobs: each does one thing on many nodes.

@@ -6,6 +6,7 @@ use longshore_proto::v1;
 use longshore_tests::client::{Client, seconds};
 use longshore_tests::cluster::Cluster;
 use longshore_tests::http;
+use longshore_tests::process::{output, succeed};
 use longshore_tests::spec::{app, tcp, with_ports};
 use longshore_tests::wait;
 use v1::{AppState, FailureReason, JobKind, JobState, TaskState};
@@ -269,4 +270,38 @@ async fn an_update_is_paced_stopped_resumed_and_retried() {
     for node in ["a", "b", "c"] {
         answers(address(&running(&client, node, &name, 4).await), "third").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_change_an_app_by_flags_or_by_its_job_file() {
+    let cluster = Cluster::start().await;
+    let _nodes = [cluster.node("one").await, cluster.node("two").await];
+    let client = cluster.client().await;
+    let name = deployed(&cluster, &client, &["one", "two"]).await;
+    let ports = [address(&running(&client, "one", &name, 1).await), address(&running(&client, "two", &name, 1).await)];
+
+    succeed(&mut cluster.cli(&["update", &name, "--env", "WORD=second", "--node", "one"]));
+    answers(ports[0], "second").await;
+    assert_eq!(get(ports[1], "/env/WORD").await, "first");
+
+    // What each of them runs is another spec now: which is meant?
+    let told = output(&mut cluster.cli(&["update", &name, "--env", "WORD=third"]));
+    assert_eq!(told.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("2 different specs") && told.contains("--from JOB"), "{told}");
+    let newest = client.app("one", &name).await.job_id;
+    succeed(&mut cluster.cli(&["update", &name, "--env", "WORD=third", "--from", &newest]));
+    for port in ports {
+        answers(port, "third").await;
+    }
+
+    let file = succeed(&mut cluster.cli(&["update", &name, "--print", "--node", "two"]));
+    assert!(file.contains("third"), "{file}");
+    let file = cluster.file("edited.yaml", file.replace("third", "fourth"));
+    succeed(&mut cluster.cli(&["apply", "-f", &file]));
+    answers(ports[1], "fourth").await;
+    assert_eq!(get(ports[0], "/env/WORD").await, "third");
+
+    let shown = succeed(&mut cluster.cli(&["app", "show", &name, "--node", "two"]));
+    assert!(shown.starts_with("Nothing is wrong: 1 instance runs."), "{shown}");
 }

@@ -16,6 +16,7 @@ pub(crate) mod remove;
 pub(crate) mod secret;
 mod submit;
 pub(crate) mod template;
+pub(crate) mod update;
 pub(crate) mod user;
 mod values;
 mod version;
@@ -48,6 +49,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Demo(demo) => demo::run(demo, output).await,
         Command::Apply(apply) => apply::run(apply, connection, output).await,
         Command::Plan(plan) => plan::run(plan, connection, output).await,
+        Command::Update(update) => update::run(*update, connection, output).await,
         Command::Remove(remove) => remove::run(remove, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,

@@ -45,6 +45,11 @@ pub(crate) struct Pace {
 }
 
 impl Where {
+    /// The nodes that were named, if any were.
+    pub(crate) fn nodes(&self) -> &[String] {
+        &self.nodes
+    }
+
     /// The same as a job says it.
     pub(crate) fn targets(self) -> Targets {
         Targets { node_names: self.nodes, selector: self.selector, mixed_architectures: false }

@@ -4,6 +4,7 @@ pub(crate) mod list;
 mod logs;
 pub(crate) mod remove;
 mod show;
+mod summary;
 
 use clap::Subcommand;
 

@@ -1,9 +1,9 @@
 //! `longshore app show`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{App, AppStatus, GetAppRequest, InstanceState, InstanceStatus};
+use longshore_proto::v1::{App, AppStatus, GetAppRequest, GetNodeRequest, InstanceState, InstanceStatus, Node};
 
-use super::node_of;
+use super::{node_of, summary};
 use crate::client::call;
 use crate::commands::Context;
 use crate::error::Error;
@@ -23,14 +23,20 @@ pub(crate) struct Show {
 
 pub(super) async fn run(show: Show, context: &mut Context<'_>) -> Result<Exit, Error> {
     let node_name = node_of(context, &show.name, show.node).await?;
-    let request = GetAppRequest { node_name, app_name: show.name };
+    let request = GetAppRequest { node_name: node_name.clone(), app_name: show.name };
     let answer = context.client.apps.get_app(call(request)).await?.into_inner();
     let app = answer.app.clone().unwrap_or_default();
-    context.output.show(|| json::of("GetAppResponse", &answer), || text(&app, Timestamp::now()))?;
+    let node = if context.output.is_for_people() {
+        let request = GetNodeRequest { name: node_name };
+        context.client.nodes.get_node(call(request)).await?.into_inner().node.unwrap_or_default()
+    } else {
+        Node::default()
+    };
+    context.output.show(|| json::of("GetAppResponse", &answer), || text(&app, &node, Timestamp::now()))?;
     Ok(Exit::Ok)
 }
 
-fn text(app: &App, now: Timestamp) -> String {
+fn text(app: &App, node: &Node, now: Timestamp) -> String {
     let status = app.status.clone().unwrap_or_default();
     let facts = text::pairs(&[
         ("App", app.app_name.clone()),
@@ -43,6 +49,7 @@ fn text(app: &App, now: Timestamp) -> String {
         ("Revision", app.revision.to_string()),
         ("Since", text::moment(app.update_time.as_ref(), now)),
     ]);
+    let facts = format!("{}\n\n{facts}", summary::sentence(app, node, now));
     if status.instances.is_empty() { facts } else { format!("{facts}\n\n{}", instances(app, &status, now)) }
 }
 
@@ -72,7 +79,8 @@ fn ready(instance: &InstanceStatus, now: Timestamp) -> String {
     }
 }
 
-fn last_exit(instance: &InstanceStatus, now: Timestamp) -> String {
+/// How it last ended: `code 137, out of memory, 12s ago`.
+pub(super) fn last_exit(instance: &InstanceStatus, now: Timestamp) -> String {
     let Some(exit) = &instance.last_exit else { return "-".to_owned() };
     let memory = if exit.out_of_memory { ", out of memory" } else { "" };
     let reason = &instance.last_exit_reason;
@@ -116,7 +124,10 @@ mod tests {
             }),
             ..Default::default()
         };
+        let node = Node { connected: true, ..Default::default() };
         let expected = "\
+Instance 0 waits for start 3; it ended with code 137, out of memory, 30s ago.
+
 App:       till-x1
 Node:      store-1
 State:     BACK_OFF
@@ -127,6 +138,6 @@ Revision:  3
 INSTANCE   STATE     READY              STARTS  STARTED  LAST EXIT
 till-x1-0  BACK_OFF  -                  2       60s      code 137, out of memory, 30s ago
 till-x1-1  RUNNING   no, 10s: HTTP 503  3       10s      code 143, liveness probe failed: HTTP 500, 11s ago";
-        assert_eq!(text(&app, Timestamp::from_second(160).unwrap_or_default()), expected);
+        assert_eq!(text(&app, &node, Timestamp::from_second(160).unwrap_or_default()), expected);
     }
 }
