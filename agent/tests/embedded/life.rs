@@ -8,7 +8,7 @@ use longshore_model::failure::FailureReason;
 use longshore_model::spec::Protocol;
 use serde_json::json;
 
-use super::node::{Node, free_port, http, port};
+use super::node::{Node, PATIENCE, free_port, http, port};
 
 #[tokio::test]
 async fn a_container_runs_and_its_exit_code_is_told() {
@@ -42,8 +42,11 @@ async fn nothing_of_the_app_runs_before_start() {
 #[tokio::test]
 async fn stop_asks_first_and_kills_after_the_grace() {
     let node = Node::new();
-    let launch = node.launch("polite", DemoImage::new().cmd(&["sleep"]), json!({})).await;
+    let launch = node.launch("polite", DemoImage::new().cmd(&["serve"]), json!({})).await;
     let key = node.run(&launch).await.unwrap();
+    // Before it has said what shall come of SIGTERM, the kernel keeps that from a first process.
+    let listens = async { while node.texts(&key).await.is_empty() {} };
+    tokio::time::timeout(PATIENCE, listens).await.unwrap();
     let before = std::time::Instant::now();
     node.runtime().stop(&key, Duration::from_secs(60)).await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(30), "the demo program ends at SIGTERM");
