@@ -55,6 +55,8 @@ pub const CONTAINER_HOST_ALIASES: &str = "container.host-aliases";
 pub const CONTAINER_DNS: &str = "container.dns";
 /// How much output is kept as the spec says, and what is read of it can be of a time or of the run before.
 pub const LOGS: &str = "logs";
+/// A directory of the node for files of logs that an app writes by itself.
+pub const LOGS_DIRECTORY: &str = "logs.directory";
 /// Paths of the node as volumes.
 pub const VOLUMES_HOST_PATH: &str = "volumes.host-path";
 /// Empty directories on disk as volumes.
@@ -93,7 +95,7 @@ pub const APPS_EXEC: &str = "apps.exec";
 pub const SPEC_NODE_VALUES: &str = "spec.node-values";
 
 /// Everything that a spec can need.
-pub const ALL: [&str; 35] = [
+pub const ALL: [&str; 36] = [
     NETWORK_HOST,
     NETWORK_PORTS,
     NETWORK_PORTS_RANGES,
@@ -114,6 +116,7 @@ pub const ALL: [&str; 35] = [
     CONTAINER_HOST_ALIASES,
     CONTAINER_DNS,
     LOGS,
+    LOGS_DIRECTORY,
     VOLUMES_HOST_PATH,
     VOLUMES_EMPTY_DIR,
     VOLUMES_EMPTY_DIR_MEMORY,
@@ -133,7 +136,7 @@ pub const ALL: [&str; 35] = [
 
 /// Those of [`ALL`] that are younger than the first agents: one that does not know a field of a spec would run the app
 /// without it, and call that a success.
-pub const LATER: [&str; 26] = [
+pub const LATER: [&str; 27] = [
     NETWORK_PORTS_RANGES,
     NETWORK_PORTS_SHARED,
     RESOURCES_REQUESTS,
@@ -153,6 +156,7 @@ pub const LATER: [&str; 26] = [
     CONTAINER_HOST_ALIASES,
     CONTAINER_DNS,
     LOGS,
+    LOGS_DIRECTORY,
     PROBES,
     PROBES_EXEC,
     SPEC_NODE_VALUES,
@@ -247,6 +251,7 @@ fn is_needed(spec: &AppSpec, word: &str) -> bool {
         CONTAINER_HOST_ALIASES => !spec.host_aliases.is_empty(),
         CONTAINER_DNS => !spec.dns_config.is_nodes(),
         LOGS => !spec.logs.is_ordinary(),
+        LOGS_DIRECTORY => spec.logs.directory.is_some(),
         SECURITY_CAPABILITIES => !spec.capabilities.is_ordinary(),
         SECURITY_CAPABILITIES_ADD => !spec.capabilities.extraordinary().is_empty(),
         VOLUMES_HOST_PATH => has_volume(|source| matches!(source, VolumeSource::HostPath(_))),
@@ -398,6 +403,7 @@ mod tests {
     fn what_a_spec_says_of_its_logs_is_needed_too() {
         let needed = |logs: Value| check(&spec(json!({ "logs": logs })), &[]).unwrap_err().missing;
         assert_eq!(needed(json!({ "maxFiles": 2 })), [NETWORK_PORTS, LOGS, IMAGE_REGISTRY]);
+        assert_eq!(needed(json!({ "directory": "/l" })), [NETWORK_PORTS, LOGS, LOGS_DIRECTORY, IMAGE_REGISTRY]);
     }
 
     #[test]

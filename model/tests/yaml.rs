@@ -96,7 +96,7 @@ spec:
     nameservers: [192.0.2.53]
     searches: [example.com]
     options: [{ name: ndots, value: 2 }, { name: rotate }]
-  logs: { maxSize: 1Mi, maxFiles: 2 }
+  logs: { maxSize: 1Mi, maxFiles: 2, directory: /var/log/till }
 targets:
   selector: role=till, site in (north, south)
   mixedArchitectures: true
@@ -166,6 +166,7 @@ fn everything_is_read_as_it_is_meant() {
     assert_eq!(spec.capabilities.granted().to_string(), "NET_ADMIN");
     assert_eq!((spec.pids_limit, spec.shm_size), (Some(100), Some(128 << 20)));
     assert_eq!((spec.logs.max_size, spec.logs.max_files), (Some(1 << 20), Some(2)));
+    assert_eq!(spec.logs.directory.as_deref(), Some("/var/log/till"));
     let limits: Vec<_> = spec.ulimits.iter().map(|limit| (limit.name.as_str(), limit.soft, limit.hard)).collect();
     assert_eq!(limits, [("nofile", 1024, 2048), ("core", -1, -1)]);
     assert_eq!((spec.accelerators[0].kind.as_str(), spec.accelerators[0].count), ("nvidia.com/gpu", 2));

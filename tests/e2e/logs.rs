@@ -6,6 +6,7 @@ use longshore_proto::v1;
 use longshore_tests::cluster::Cluster;
 use longshore_tests::process::output;
 use longshore_tests::spec::{app, restart};
+use longshore_tests::wait;
 use v1::JobState;
 
 /// Deploys to the node `node` and returns the job when it is over.
@@ -64,7 +65,7 @@ async fn an_instance_that_is_gone_can_be_read_run_by_run() {
 async fn no_more_is_kept_than_the_spec_says_also_while_nobody_reads() {
     let cluster = Cluster::start().await;
     let _node = cluster.node("node").await;
-    let kept = v1::Logs { max_size_bytes: 64 * 1024, max_files: 3 };
+    let kept = v1::Logs { max_size_bytes: 64 * 1024, max_files: 3, ..Default::default() };
     let spec =
         v1::AppSpec { logs: Some(kept), ..once(&cluster, &["print", "20000", "a line of thirty bytes or so.."]) };
     let job = deploy(&cluster, spec).await;
@@ -104,4 +105,38 @@ async fn a_flood_that_nobody_reads_on_holds_up_neither_tasks_nor_other_readers()
         assert_eq!(logs(&cluster, &[&job.app_name]), (0, format!("round {round}\n")));
         assert!(client.is_connected("node").await);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_log_directory_are_bounded_listed_and_read_and_links_in_it_lead_nowhere() {
+    let cluster = Cluster::start().await;
+    let _node = cluster.node("node").await;
+    let kept = v1::Logs { max_size_bytes: 64 * 1024, max_files: 2, directory: "/var/log/app".to_owned() };
+    let args = ["fill", "/var/log/app/whole.log", "1000000"];
+    let job = deploy(&cluster, v1::AppSpec { logs: Some(kept), ..once(&cluster, &args) }).await;
+    assert_eq!(job.state(), JobState::Succeeded);
+    let name = job.app_name.as_str();
+    let directory = cluster.directory().join("node/runtime/logs").join(name).join("0/files");
+    wait::until("the file is shortened", || async {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(directory.join("whole.log")).unwrap().blocks() * 512 <= 68 * 1024
+    })
+    .await;
+    std::fs::write(directory.join("lines.trace"), "one\ntwo\nthree\n").unwrap();
+    std::fs::write(directory.join("other.txt"), "no log").unwrap();
+    // As an app would that wants to see what only root sees.
+    std::os::unix::fs::symlink(cluster.server_dir().join("longshore.db"), directory.join("stolen.log")).unwrap();
+    let (status, files) = logs(&cluster, &[name, "--files", "-o", "json"]);
+    let files: serde_json::Value = serde_json::from_str(&files).unwrap();
+    let names: Vec<_> = files["files"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    assert_eq!((status, names), (0, vec!["lines.trace", "whole.log"]), "{files}");
+    assert_eq!(logs(&cluster, &[name, "--file", "lines.trace", "--tail", "2"]), (0, "two\nthree\n".to_owned()));
+    for file in ["stolen.log", "other.txt", "none.log"] {
+        let (status, message) = logs(&cluster, &[name, "--file", file]);
+        assert_eq!(status, 6, "{file}: {message}");
+    }
+    assert_eq!(logs(&cluster, &[name, "--file", "../../output.log"]).0, 1);
+
+    let plain = deploy(&cluster, once(&cluster, &["print", "1", "x"])).await;
+    assert_eq!(logs(&cluster, &[&plain.app_name, "--files"]).0, 6, "it has no log directory");
 }

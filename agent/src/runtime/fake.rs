@@ -45,8 +45,8 @@ use longshore_model::task::PullProgress;
 use tokio::sync::watch;
 
 use super::{
-    Access, Command, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
-    Runtime, RuntimeError, command,
+    Access, Command, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage,
+    Running, Runtime, RuntimeError, command,
 };
 use crate::clock::{Clock, until};
 use crate::{node, probe};
@@ -425,6 +425,11 @@ impl Runtime for FakeRuntime {
     /// Its containers hold no ports.
     async fn relocate(&self, _: &InstanceKey, _: &BTreeMap<String, Ipv4Addr>) -> Result<(), RuntimeError> {
         Ok(())
+    }
+
+    /// Its containers write nothing but output.
+    async fn log_files(&self, _: &InstanceKey) -> Result<Option<Vec<LogFile>>, RuntimeError> {
+        Ok(None)
     }
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {

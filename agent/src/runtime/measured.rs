@@ -23,8 +23,8 @@ use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
 
 use super::{
-    Access, Command, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running, Runtime,
-    RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
+    Runtime, RuntimeError,
 };
 
 type Operation = [(&'static str, &'static str); 2];
@@ -172,5 +172,9 @@ impl Runtime for Measured {
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
         self.metrics.time("logs", self.inner.logs(query)).await
+    }
+
+    async fn log_files(&self, instance: &InstanceKey) -> Result<Option<Vec<LogFile>>, RuntimeError> {
+        self.metrics.time("log_files", self.inner.log_files(instance)).await
     }
 }

@@ -45,7 +45,7 @@ mod volumes;
 pub use access::{Access, Keyring, RegistryCredential};
 pub use allowances::Allowances;
 pub use command::{Command, Input, Output, Resize, Running, WindowSize};
-pub use logs::{Rotation, Selection};
+pub use logs::{LogFile, Rotation, Selection};
 
 /// One instance of an app on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -219,4 +219,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Streams an instance's output, whether it is still there or not; `None` where nothing of what is wanted is kept.
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError>;
+
+    /// Files of logs that an instance has written by itself; `None` where it has no directory for them.
+    async fn log_files(&self, instance: &InstanceKey) -> Result<Option<Vec<LogFile>>, RuntimeError>;
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use longshore_model::configuration::Content;
 use longshore_model::failure::FailureReason;
 use longshore_model::secret::SecretBytes;
-use longshore_model::spec::{EmptyDir, HostPath, Item, Medium, Projection, Volume, VolumeSource};
+use longshore_model::spec::{EmptyDir, HostPath, Item, Logs, Medium, Projection, Volume, VolumeSource};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ use crate::configuration::Configuration;
 use crate::devices::DeviceNode;
 use crate::host_path::{FileId, HostPaths};
 use crate::mounts::{self, Mount};
-use crate::runtime::{InstanceKey, RuntimeError};
+use crate::runtime::{InstanceKey, Rotation, RuntimeError};
 
 /// Size of an empty directory in memory that names none: as a tmpfs has by default.
 const MEMORY_DEFAULT_SIZE: &str = "50%";
@@ -106,6 +106,19 @@ pub(super) fn prepare(
             Ok(VolumeMount { source, id, target: volume.mount_path.clone(), read_only, is_projection })
         })
         .collect()
+}
+
+/// The directory for an instance's own files of logs, where its spec has one.
+pub(super) fn log_directory(
+    layout: &Layout,
+    instance: &InstanceKey,
+    logs: &Logs,
+    kept: Rotation,
+) -> Result<Option<VolumeMount>, RuntimeError> {
+    let Some(target) = logs.directory.clone() else { return Ok(None) };
+    let made = super::logs::make_directory(&layout.logs(instance), kept);
+    let source = made.map_err(|e| failure::io(format!("making the log directory for {target}"), e))?;
+    Ok(Some(VolumeMount { source, id: None, target, read_only: false, is_projection: false }))
 }
 
 /// The canonical path and what is there now: the rules are applied once more, since links may have changed since the

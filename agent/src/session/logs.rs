@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use super::{Connector, Link};
 use crate::bandwidth::Bandwidth;
-use crate::runtime::{InstanceKey, LogLine, LogQuery, Runtime, Selection};
+use crate::runtime::{InstanceKey, LogFile, LogLine, LogQuery, Runtime, Selection};
 
 /// Uploads at once: a follower costs a stream and a task as long as it stays, and the server's limit on the streams of
 /// one agent is near.
@@ -76,6 +76,9 @@ async fn upload(shared: Arc<Shared>, line: Arc<Line>, request: v1::LogRequest) {
             return;
         }
     };
+    if request.list_files {
+        return list(&shared, AgentServiceClient::new(channel), request).await;
+    }
     let lines = match AppName::parse(&request.app_name) {
         Ok(app) => open(&shared.runtime, app, &request).await,
         Err(_) => None,
@@ -87,11 +90,12 @@ async fn upload(shared: Arc<Shared>, line: Arc<Line>, request: v1::LogRequest) {
     };
     let last = v1::UploadLogsRequest { complete: true, ..Default::default() };
     let bandwidth = Arc::clone(&shared.bandwidth);
+    let is_file = !request.file.is_empty();
     let pieces = lines.unwrap_or_else(|| stream::empty().boxed()).ready_chunks(MAX_LINES).then(move |lines| {
         let bandwidth = Arc::clone(&bandwidth);
         async move {
             bandwidth.spend(lines.iter().map(|line| line.text.len() as u64 + LINE_OVERHEAD).sum()).await;
-            piece(lines)
+            piece(lines, is_file)
         }
     });
     let messages: BoxStream<'static, v1::UploadLogsRequest> =
@@ -102,6 +106,34 @@ async fn upload(shared: Arc<Shared>, line: Arc<Line>, request: v1::LogRequest) {
     if let Err(status) = call.await {
         // Mostly a reader who has seen enough.
         tracing::debug!(app = request.app_name, code = ?status.code(), "an upload of logs ended early");
+    }
+}
+
+/// Answers which files of logs there are.
+async fn list(shared: &Shared, mut client: AgentServiceClient<Channel>, request: v1::LogRequest) {
+    let found = match AppName::parse(&request.app_name) {
+        Ok(app) => {
+            shared.runtime.log_files(&InstanceKey { app, index: request.instance }).await.unwrap_or_else(|error| {
+                tracing::warn!(app = request.app_name, %error, "cannot look for files of logs");
+                None
+            })
+        }
+        Err(_) => None,
+    };
+    let file = |file: LogFile| v1::LogFile {
+        name: file.name,
+        size_bytes: file.bytes,
+        update_time: Some(convert::timestamp(file.modified)),
+    };
+    let answer = v1::UploadLogsRequest {
+        request_id: request.request_id,
+        not_found: found.is_none(),
+        files: found.into_iter().flatten().map(file).collect(),
+        complete: true,
+        ..Default::default()
+    };
+    if let Err(status) = client.upload_logs(stream::once(std::future::ready(answer))).await {
+        tracing::debug!(code = ?status.code(), "nobody waits for files of logs any more");
     }
 }
 
@@ -117,6 +149,7 @@ async fn open(
         since: since.and_then(|since: Duration| Timestamp::now().checked_sub(since).ok()),
         previous: request.previous,
         follow: request.follow,
+        file: Some(request.file.clone()).filter(|name| !name.is_empty()),
     };
     let instance = InstanceKey { app, index: request.instance };
     match runtime.logs(LogQuery { instance, wanted }).await {
@@ -128,11 +161,14 @@ async fn open(
     }
 }
 
-fn piece(lines: Vec<LogLine>) -> v1::UploadLogsRequest {
-    let lines = lines.into_iter().map(wire).collect();
+fn piece(lines: Vec<LogLine>, is_file: bool) -> v1::UploadLogsRequest {
+    let lines = lines.into_iter().map(|line| wire(line, is_file)).collect();
     v1::UploadLogsRequest { lines, ..Default::default() }
 }
 
-fn wire(line: LogLine) -> v1::LogLine {
+fn wire(line: LogLine, is_file: bool) -> v1::LogLine {
+    if is_file {
+        return v1::LogLine { time: None, stream: v1::LogStream::File.into(), text: line.text };
+    }
     convert::LogLine { time: line.time, stderr: line.stderr, text: line.text }.into()
 }

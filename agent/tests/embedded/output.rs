@@ -85,3 +85,25 @@ async fn each_run_can_be_told_from_the_one_before_and_the_spec_says_how_much_is_
     assert!(kept < 2 * 64 * 1024, "{kept}");
     node.end().await;
 }
+
+#[tokio::test]
+async fn a_log_directory_is_the_instances_own_and_outlives_its_container() {
+    let mut node = Node::new();
+    let key = node.key("a");
+    assert_eq!(node.runtime().log_files(&key).await.unwrap(), None);
+    let spec = || json!({ "logs": { "directory": "/var/log/app" } });
+    for file in ["one.log", "two.trace"] {
+        let path = format!("/var/log/app/{file}");
+        assert_eq!(node.outcome("a", &["fill", &path, "40000"], spec()).await.code, 0);
+        node.runtime().delete(&key).await.unwrap();
+    }
+    node.restart();
+    let files = node.runtime().log_files(&key).await.unwrap().unwrap();
+    let found: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+    assert_eq!(found, [("one.log", 40_000), ("two.trace", 40_000)]);
+    let wanted = Selection { file: Some("one.log".to_owned()), ..Selection::default() };
+    let lines = node.runtime().logs(LogQuery { instance: key, wanted }).await.unwrap().unwrap();
+    let read: usize = lines.map(|line| line.text.len()).fold(0, |sum, length| async move { sum + length }).await;
+    assert_eq!(read, 40_000);
+    node.end().await;
+}

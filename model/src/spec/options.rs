@@ -67,6 +67,10 @@ pub struct Logs {
     /// Files kept of each instance, the one that is written included. `None` means [`limits::DEFAULT_LOG_FILES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_files: Option<u32>,
+    /// Absolute path inside the container of the directory in which the program writes files of logs by itself. A directory
+    /// of the node is mounted there, which may take as much as the output does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }
 
 impl Logs {
@@ -76,11 +80,12 @@ impl Logs {
         *self == Self::default()
     }
 
-    /// Bytes that the output of one instance may take on a node.
+    /// Bytes that one instance may take on a node: its output, and its own files of logs.
     #[must_use]
     pub fn bytes_of_an_instance(&self) -> u64 {
         let files = u64::from(self.max_files.unwrap_or(limits::DEFAULT_LOG_FILES));
-        self.max_size.unwrap_or(limits::DEFAULT_LOG_SIZE).saturating_mul(files)
+        let output = self.max_size.unwrap_or(limits::DEFAULT_LOG_SIZE).saturating_mul(files);
+        output.saturating_mul(if self.directory.is_some() { 2 } else { 1 })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Path, Violations, at_most, quoted, span, within};
+use super::{Path, Violations, at_most, mount_path, quoted, span, within};
 use crate::linux::{CapabilitySet, SIGNALS, ULIMITS};
 use crate::spec::{AppSpec, Capabilities, Ulimit, Volume};
 use crate::{host_path, limits, quantity};
@@ -43,6 +43,19 @@ fn logs(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
     }
     if let Some(files) = spec.logs.max_files {
         within(files, 1..=limits::MAX_LOG_FILES, path.field("max_files"), bad);
+    }
+    if let Some(directory) = &spec.logs.directory
+        && let Some(normal) = mount_path(directory, path.field("directory"), bad)
+    {
+        let is_within = |volume: &Volume| {
+            host_path::normalise(&volume.mount_path).is_ok_and(|mount| host_path::is_within(&mount, &normal))
+        };
+        if let Some(at) = spec.volumes.iter().position(is_within) {
+            bad.add(
+                path.field("directory"),
+                format!("is {normal}, where volumes[{at}] is mounted; leave one of the two out"),
+            );
+        }
     }
     // Nothing is to be learned from a product of which a factor is wrong.
     let instances = spec.instances.min(limits::MAX_INSTANCES);

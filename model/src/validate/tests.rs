@@ -498,6 +498,22 @@ fn options_have_rules() {
     assert_eq!(kept(u64::MAX, u32::MAX, 1), ["spec.logs.max_size_bytes", "spec.logs.max_files"]);
     assert!(kept(limits::MAX_LOG_SIZE, limits::MAX_LOG_FILES, 1).is_empty());
     assert_eq!(kept(limits::MAX_LOG_SIZE, limits::MAX_LOG_FILES, 2), ["spec.logs"], "together they are too many");
+    for directory in ["", "logs", "/", "/proc/x", "/a/../b", "/etc/hosts"] {
+        assert_eq!(
+            fields(|spec| spec.logs.directory = Some(directory.to_owned())),
+            ["spec.logs.directory"],
+            "{directory}"
+        );
+    }
+    let mounted = |at: &str| {
+        fields(|spec| {
+            spec.logs.directory = Some("/var/log/app".to_owned());
+            spec.volumes = vec![empty_dir(at, Medium::Disk, None)];
+        })
+    };
+    assert_eq!(mounted("/var/log//app"), ["spec.logs.directory"]);
+    assert_eq!(mounted("/var/log/app/below"), ["spec.logs.directory"], "it would be hidden");
+    assert!(mounted("/var/log").is_empty());
     let shared = |spec: &mut AppSpec| {
         spec.shm_size = Some(1 << 20);
         spec.volumes = vec![empty_dir("/dev//shm", Medium::Memory, Some(1 << 20))];

@@ -189,7 +189,7 @@ impl FromWire<v1::LogLine> for LogLine {
         let stderr = match v1::LogStream::try_from(wire.stream) {
             Ok(v1::LogStream::Stdout) => Some(false),
             Ok(v1::LogStream::Stderr) => Some(true),
-            Ok(v1::LogStream::Unspecified) | Err(_) => {
+            Ok(v1::LogStream::Unspecified | v1::LogStream::File) | Err(_) => {
                 bad.add(path.field("stream"), format!("has the value {}, which is no output stream", wire.stream));
                 None
             }

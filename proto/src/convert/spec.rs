@@ -146,7 +146,11 @@ impl From<v1::Capabilities> for Capabilities {
 
 impl From<&Logs> for v1::Logs {
     fn from(logs: &Logs) -> Self {
-        Self { max_size_bytes: logs.max_size.unwrap_or(0), max_files: logs.max_files.unwrap_or(0) }
+        Self {
+            max_size_bytes: logs.max_size.unwrap_or(0),
+            max_files: logs.max_files.unwrap_or(0),
+            directory: logs.directory.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -155,6 +159,7 @@ impl From<v1::Logs> for Logs {
         Self {
             max_size: (wire.max_size_bytes != 0).then_some(wire.max_size_bytes),
             max_files: (wire.max_files != 0).then_some(wire.max_files),
+            directory: said(wire.directory),
         }
     }
 }

@@ -226,7 +226,8 @@ fn options() -> impl Strategy<Value = AppSpec> {
     let limits = (nonzero(), vec(ulimit, 0..3), option::of(1..=u64::MAX));
     let accelerator = (any::<String>(), 1..=u32::MAX).prop_map(|(kind, count)| AcceleratorQuota { kind, count });
     let accelerators = vec(accelerator, 0..3);
-    let logs = (option::of(1..=u64::MAX), nonzero()).prop_map(|(max_size, max_files)| Logs { max_size, max_files });
+    let logs = (option::of(1..=u64::MAX), nonzero(), text());
+    let logs = logs.prop_map(|(max_size, max_files, directory)| Logs { max_size, max_files, directory });
     (rights, life, limits, surroundings(), accelerators, logs).prop_map(
         |(rights, life, limits, surroundings, accelerators, logs)| {
             let (devices, host_aliases, dns_config) = surroundings;

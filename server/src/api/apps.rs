@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 use longshore_model::capability;
 use longshore_model::job::Job;
-use longshore_model::limits::MAX_PAGE;
+use longshore_model::limits::{self, MAX_PAGE};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::{self, FromWire};
@@ -96,27 +96,32 @@ impl AppService for AppApi {
 
     async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Result<Response<Self::ReadLogsStream>, Status> {
         let wanted = Wanted::read(request.into_inner())?;
-        let node = wanted.node.clone();
-        let known = self.0.store.node(&node).await.map_err(status::store)?;
-        let told = known.info.map(|info| info.capabilities).unwrap_or_default();
-        if wanted.needs_choice() && !told.iter().any(|word| word == capability::LOGS) {
-            let message = format!("the agent of node {node} is too old to choose among logs by time or run");
-            return Err(status::plain(Code::FailedPrecondition, "NODE_TOO_OLD", message));
-        }
-        let name = wanted.name();
-        let live = &self.0.live;
-        let mut reader = live.logs.wait(&node, self.0.ids.text()).map_err(|error| desk(error, &node))?;
-        let ask = wanted.ask(reader.request_id().to_owned());
-        live.fleet.ask_for_logs(&node, ask).map_err(|error| status::fleet(error, &node))?;
-        // Nothing but `Arrived` comes first.
-        match tokio::time::timeout(AGENT_TIMEOUT, reader.next()).await {
-            Ok(arrived) => arrived.map_err(|error| desk(error, &node))?,
-            Err(_) => {
-                let message = format!("the agent of node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs());
-                return Err(status::later(Code::Unavailable, "NODE_NOT_ANSWERING", message));
+        let reader = self.reader(&wanted).await?;
+        Ok(Response::new(lines(reader, wanted.node.clone(), wanted.name())))
+    }
+
+    async fn get_log_files(
+        &self,
+        request: Request<v1::GetLogFilesRequest>,
+    ) -> Result<Response<v1::GetLogFilesResponse>, Status> {
+        let v1::GetLogFilesRequest { node_name, app_name, instance } = request.into_inner();
+        let (node, app) = node_and_app(node_name, app_name)?;
+        let request = v1::ReadLogsRequest { instance, ..Default::default() };
+        let wanted = Wanted { node, app, request, since: None, list_files: true };
+        let mut reader = self.reader(&wanted).await?;
+        let mut files = Vec::new();
+        loop {
+            match tokio::time::timeout(AGENT_TIMEOUT, reader.next()).await {
+                Ok(Ok(Event::Files(more))) => files.extend(more),
+                Ok(Ok(Event::Done)) => return Ok(Response::new(v1::GetLogFilesResponse { files })),
+                Ok(Ok(Event::NotFound)) => {
+                    return Err(status::store(StoreError::NotFound { kind: "log", name: wanted.name() }));
+                }
+                Ok(Ok(Event::Arrived | Event::Lines(_))) => {}
+                Ok(Err(error)) => return Err(desk(error, &wanted.node)),
+                Err(_) => return Err(silent(&wanted.node)),
             }
-        };
-        Ok(Response::new(lines(reader, node, name)))
+        }
     }
 
     async fn exec_app(
@@ -127,12 +132,42 @@ impl AppService for AppApi {
     }
 }
 
+impl AppApi {
+    /// Asks the node, and waits until its agent has come.
+    async fn reader(&self, wanted: &Wanted) -> Result<Reader, Status> {
+        let node = &wanted.node;
+        let known = self.0.store.node(node).await.map_err(status::store)?;
+        let told = known.info.map(|info| info.capabilities).unwrap_or_default();
+        if let Some(word) = wanted.needs().filter(|word| !told.iter().any(|said| said == word)) {
+            let message = format!("the agent of node {node} does not offer {word}, which this needs");
+            return Err(status::plain(Code::FailedPrecondition, "NODE_TOO_OLD", message));
+        }
+        let live = &self.0.live;
+        let mut reader = live.logs.wait(node, self.0.ids.text()).map_err(|error| desk(error, node))?;
+        let ask = wanted.ask(reader.request_id().to_owned());
+        live.fleet.ask_for_logs(node, ask).map_err(|error| status::fleet(error, node))?;
+        // Nothing but `Arrived` comes first.
+        match tokio::time::timeout(AGENT_TIMEOUT, reader.next()).await {
+            Ok(arrived) => arrived.map(|_| reader).map_err(|error| desk(error, node)),
+            Err(_) => Err(silent(node)),
+        }
+    }
+}
+
+/// The error of a node whose agent does not come.
+fn silent(node: &NodeName) -> Status {
+    let message = format!("the agent of node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs());
+    status::later(Code::Unavailable, "NODE_NOT_ANSWERING", message)
+}
+
 /// Which logs a caller asks for.
 struct Wanted {
     node: NodeName,
     app: AppName,
     request: v1::ReadLogsRequest,
     since: Option<Duration>,
+    /// Not lines are asked for, but which files there are.
+    list_files: bool,
 }
 
 impl Wanted {
@@ -147,27 +182,46 @@ impl Wanted {
                 "is not for a previous run, which says nothing more; leave one of the two out",
             );
         }
+        if !request.file.is_empty() && (request.previous || since.is_some()) {
+            let description =
+                "is not for the lines of a file, which have neither time nor run; leave one of the two out";
+            bad.add(Path::Root.field("file"), description);
+        }
+        if request.file.len() > limits::MAX_PATH_SEGMENT || request.file.contains(['/', '\0']) {
+            bad.add(Path::Root.field("file"), "must be the name of a file, as GetLogFiles has it");
+        }
         match node.zip(app).filter(|_| bad.0.is_empty()) {
-            Some((node, app)) => Ok(Self { node, app, request, since: since.flatten() }),
+            Some((node, app)) => Ok(Self { node, app, request, since: since.flatten(), list_files: false }),
             None => Err(status::invalid(bad)),
         }
     }
 
-    /// Whether the first agents would not understand it.
-    fn needs_choice(&self) -> bool {
-        self.request.previous || self.since.is_some()
+    /// What the node has to be able to do for it, if not every agent is.
+    fn needs(&self) -> Option<&'static str> {
+        if self.list_files || !self.request.file.is_empty() {
+            Some(capability::LOGS_DIRECTORY)
+        } else {
+            (self.request.previous || self.since.is_some()).then_some(capability::LOGS)
+        }
     }
 
     /// What it is called where it cannot be found.
     fn name(&self) -> String {
-        let run = if self.request.previous { " (previous run)" } else { "" };
-        format!("{}-{}{run}", self.app, self.request.instance)
+        let v1::ReadLogsRequest { instance, previous, file, .. } = &self.request;
+        let instance = format!("{}-{instance}", self.app);
+        match (self.list_files, previous) {
+            (true, _) => format!("{instance} (log directory)"),
+            (_, true) => format!("{instance} (previous run)"),
+            _ if file.is_empty() => instance,
+            _ => format!("{instance} ({file})"),
+        }
     }
 
     fn ask(&self, request_id: String) -> v1::LogRequest {
-        let v1::ReadLogsRequest { instance, tail_lines, follow, previous, .. } = self.request;
+        let v1::ReadLogsRequest { instance, tail_lines, follow, previous, ref file, .. } = self.request;
         let (app_name, since) = (self.app.to_string(), self.since.map(convert::duration));
-        v1::LogRequest { request_id, app_name, instance, tail_lines, follow, since, previous }
+        let (file, list_files) = (file.clone(), self.list_files);
+        v1::LogRequest { request_id, app_name, instance, tail_lines, follow, since, previous, file, list_files }
     }
 }
 
@@ -177,7 +231,7 @@ fn lines(reader: Reader, node: NodeName, instance: String) -> BoxStream<'static,
         let (mut reader, node, instance) = place?;
         loop {
             return match reader.next().await {
-                Ok(Event::Arrived) => continue,
+                Ok(Event::Arrived | Event::Files(_)) => continue,
                 Ok(Event::Lines(lines)) => Some((Ok(v1::ReadLogsResponse { lines }), Some((reader, node, instance)))),
                 Ok(Event::Done) => None,
                 Ok(Event::NotFound) => {

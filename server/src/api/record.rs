@@ -273,6 +273,7 @@ mod tests {
             "GetApp",
             "GetConfigMap",
             "GetJob",
+            "GetLogFiles",
             "GetNode",
             "GetRegistryCredential",
             "GetSecret",

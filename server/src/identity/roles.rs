@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 64] = [
+const TABLE: [(&str, Access); 65] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -33,6 +33,7 @@ const TABLE: [(&str, Access); 64] = [
     // Who deploys an app may run what they like in one anyway.
     ("/longshore.v1.AppService/ExecApp", OPERATORS),
     ("/longshore.v1.AppService/GetApp", PEOPLE),
+    ("/longshore.v1.AppService/GetLogFiles", PEOPLE),
     ("/longshore.v1.AppService/ListApps", PEOPLE),
     ("/longshore.v1.AppService/ReadLogs", PEOPLE),
     ("/longshore.v1.AppService/RemoveApp", OPERATORS),

@@ -28,6 +28,8 @@ pub enum Event {
     Arrived,
     /// Some lines.
     Lines(Vec<v1::LogLine>),
+    /// Which files there are.
+    Files(Vec<v1::LogFile>),
     /// The node has no such log.
     NotFound,
     /// There is nothing more.
@@ -181,12 +183,15 @@ impl Upload {
     ) -> Result<(), Status> {
         self.pass(Event::Arrived).await?;
         let mut message = Some(first);
-        while let Some(v1::UploadLogsRequest { lines, not_found, complete, .. }) = message {
+        while let Some(v1::UploadLogsRequest { lines, files, not_found, complete, .. }) = message {
             if not_found {
                 return self.pass(Event::NotFound).await;
             }
             if !lines.is_empty() {
                 self.pass(Event::Lines(lines)).await?;
+            }
+            if !files.is_empty() {
+                self.pass(Event::Files(files)).await?;
             }
             if complete {
                 return self.pass(Event::Done).await;

@@ -100,12 +100,14 @@ impl Containers {
         let user = launch.spec.user.as_deref().or(image.user.as_deref()).unwrap_or_default();
         let numbers = request::numbers(user);
         let (allowances, attached) = (self.settings.allowances.clone(), launch.attached.clone());
+        let kept = self.settings.rotation.as_said(&launch.spec.logs);
         let prepared = blocking(move || {
             let devices = volumes::with_attached(allowances.devices(&spec)?, &attached);
             let marker = layout.removed_mark(instance.app.as_str());
             files::remove_file(&marker).map_err(|e| failure::io("keeping the output", e))?;
             let mut mounts = volumes::prepare(&layout, &instance, &spec.volumes, &configuration, &host_paths)?;
             mounts.extend(volumes::attached(&attached));
+            mounts.extend(volumes::log_directory(&layout, &instance, &spec.logs, kept)?);
             if let Some((uid, gid)) = numbers {
                 for volume in mounts.iter().filter(|volume| volume.is_projection) {
                     volumes::hand_over(&volume.source, uid, gid)
@@ -121,7 +123,7 @@ impl Containers {
             argv,
             volumes,
             devices,
-            rotation: engines_rotation(self.settings.rotation.as_said(&launch.spec.logs), &facts),
+            rotation: engines_rotation(kept, &facts),
             limits_swap: facts.limits_swap,
             own_limits: if facts.arms_users { own_limits() } else { Vec::new() },
             capabilities: !facts.arms_users || request::is_root(user),
@@ -144,14 +146,15 @@ impl Containers {
     /// Looks at a container's host paths once more: the engine follows links in them when it starts the container, and
     /// only then.
     async fn recheck(&self, container: &ContainerInspectResponse, facts: &Facts) -> Result<(), RuntimeError> {
-        let own = self.layout.all_volumes();
+        let own = [self.layout.all_volumes(), self.layout.all_logs()];
         let bound = container.mounts.iter().flatten().filter(|mount| mount.typ.as_deref() == Some("bind"));
         let sources = bound.filter_map(|mount| mount.source.clone().map(PathBuf::from));
         // What comes with accelerators is the node's own word, and may well be of the system.
         let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
         let attached = labels.map(request::attached).unwrap_or_default();
-        let sources: Vec<PathBuf> =
-            sources.filter(|source| !source.starts_with(&own) && !attached.contains(source)).collect();
+        let sources: Vec<PathBuf> = sources
+            .filter(|source| !own.iter().any(|own| source.starts_with(own)) && !attached.contains(source))
+            .collect();
         let host_paths = self.host_paths(facts);
         blocking(move || {
             let checked = sources.iter().try_for_each(|source| host_paths.recheck(source));

@@ -27,8 +27,8 @@ use super::image::{ImageStore, RegistryConfig};
 use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
-    Access, Allowances, Command, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
-    Runtime, RuntimeError, failure, files, owner, removed, volumes,
+    Access, Allowances, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage,
+    Running, Runtime, RuntimeError, failure, files, owner, removed, volumes,
 };
 use crate::durable;
 use crate::host_path::HostPaths;
@@ -73,7 +73,7 @@ pub struct Settings {
 /// Runs containers in an engine.
 pub struct DockerRuntime {
     containers: Arc<Containers>,
-    sweeper: AbortHandle,
+    tasks: [AbortHandle; 2],
 }
 
 impl DockerRuntime {
@@ -129,7 +129,8 @@ impl DockerRuntime {
                 }
             }
         });
-        Ok(Self { containers, sweeper: sweeper.abort_handle() })
+        let bounding = tokio::spawn(logs::keep_bounded(containers.layout.clone()));
+        Ok(Self { containers, tasks: [sweeper.abort_handle(), bounding.abort_handle()] })
     }
 
     /// Waits until the engine is there, and returns its name and version in words. An engine that comes up after the
@@ -199,7 +200,7 @@ impl AsyncChange<()> for Delete {
 
 impl Drop for DockerRuntime {
     fn drop(&mut self) {
-        self.sweeper.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -236,6 +237,7 @@ impl Runtime for DockerRuntime {
             capability::CONTAINER_HOST_ALIASES,
             capability::CONTAINER_DNS,
             capability::LOGS,
+            capability::LOGS_DIRECTORY,
             capability::SECURITY_CAPABILITIES,
             capability::PROBES,
             capability::PROBES_EXEC,
@@ -331,6 +333,14 @@ impl Runtime for DockerRuntime {
         match opened {
             Ok(stream) => stream.map_err(|e| failure::io("reading output", e)),
             Err(_) => Err(failure::other("reading output was given up")),
+        }
+    }
+
+    async fn log_files(&self, instance: &InstanceKey) -> Result<Option<Vec<LogFile>>, RuntimeError> {
+        let directory = self.containers.layout.logs(instance);
+        match tokio::task::spawn_blocking(move || logs::list_files(&directory)).await {
+            Ok(files) => files.map_err(|e| failure::io("looking for files of logs", e)),
+            Err(_) => Err(failure::other("looking for files of logs was given up")),
         }
     }
 }

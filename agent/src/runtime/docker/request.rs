@@ -305,7 +305,7 @@ mod tests {
         let labels = request(&launch).labels.unwrap();
         assert_eq!(labels[NODE], "n1");
         let (instance, ports) = (launch.instance.clone(), launch.ports.clone());
-        let logs = Logs { max_size: None, max_files: Some(2) };
+        let logs = Logs { max_files: Some(2), ..Logs::default() };
         let expected = Labels { instance, revision: 7, run: 3, ports, logs };
         assert_eq!(Labels::read(&labels), Some(expected));
         assert_eq!(Labels::read(&HashMap::new()), None);

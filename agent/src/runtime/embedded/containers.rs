@@ -34,7 +34,7 @@ use super::{exec, failure, files, owner, removed, sweep, volumes};
 use crate::host_path::HostPaths;
 use crate::probe;
 use crate::runtime::{
-    Allowances, Found, FoundState, InstanceKey, Launch, LogLine, LogQuery, Running, RuntimeError, command,
+    Allowances, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, Running, RuntimeError, command,
 };
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
@@ -204,6 +204,11 @@ impl Containers {
         let mut env = environment(program.env, &launch.env, &hostname);
         env.retain(|(name, _)| launch.secret_env.iter().all(|(secret, _)| secret != name));
         let spec = &launch.spec;
+        let rotation = self.settings.rotation.as_said(&spec.logs);
+        let mut volumes =
+            volumes::prepare(&self.layout, instance, &spec.volumes, &launch.configuration, &self.settings.host_paths)?;
+        volumes.extend(volumes::log_directory(&self.layout, instance, &spec.logs, rotation)?);
+        volumes.extend(volumes::attached(attached));
         let cwd = spec.working_dir.clone().unwrap_or(program.cwd);
         let stop_signal = spec.stop_signal.as_deref().or(program.stop_signal.as_deref());
         Ok(LaunchFile {
@@ -222,18 +227,12 @@ impl Containers {
             host_network,
             waits_for_readiness: spec.readiness_probe.is_some() && !host_network && !launch.ports.is_empty(),
             ports: if host_network { Vec::new() } else { launch.ports.clone() },
-            volumes: {
-                let (own, configuration) = (&launch.spec.volumes, &launch.configuration);
-                let host_paths = &self.settings.host_paths;
-                let mut mounts = volumes::prepare(&self.layout, instance, own, configuration, host_paths)?;
-                mounts.extend(volumes::attached(attached));
-                mounts
-            },
+            volumes,
             cpu_millis: launch.spec.resources.cpu,
             memory: launch.spec.resources.memory,
             cgroup: CgroupPath::new(&self.settings.node_uid, &name).map_err(|e| failure::other(e.to_string()))?,
             logs: self.layout.logs(instance),
-            rotation: self.settings.rotation.as_said(&spec.logs),
+            rotation,
             volumes_root: self.layout.all_volumes(),
             egress: self.egress.clone().filter(|_| !host_network),
             privileged: launch.spec.privileged,
@@ -454,6 +453,17 @@ impl Containers {
         }
         let run = newest.and_then(|container| Label::read(&container).ok()).map(|label| label.run);
         blocking(move || logs::stream(directory, &query.wanted, run), "reading output").await
+    }
+
+    /// As [`crate::runtime::Runtime::log_files`].
+    pub(super) async fn log_files(&self, instance: &InstanceKey) -> Result<Option<Vec<LogFile>>, RuntimeError> {
+        let directory = self.layout.logs(instance);
+        blocking(move || logs::list_files(&directory), "looking for files of logs").await
+    }
+
+    /// Keeps the log directories of apps within their bounds, for ever.
+    pub(super) async fn keep_logs_bounded(self: std::sync::Arc<Self>) {
+        logs::keep_bounded(self.layout.clone()).await;
     }
 
     /// Where the images of this data directory are.

@@ -22,8 +22,8 @@ use tokio::task::AbortHandle;
 
 use super::image::{ImageStore, RegistryConfig};
 use super::{
-    Access, Command, Found, InstanceKey, Launch, LogLine, LogQuery, ProgressSink, ResolvedImage, Running, Runtime,
-    RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
+    Runtime, RuntimeError,
 };
 use super::{failure, files, layout, logs, owner, privileges, removed, volumes};
 
@@ -68,7 +68,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(300);
 pub struct EmbeddedRuntime {
     images: ImageStore,
     containers: std::sync::Arc<Containers>,
-    sweeper: AbortHandle,
+    tasks: [AbortHandle; 2],
 }
 
 impl EmbeddedRuntime {
@@ -90,7 +90,8 @@ impl EmbeddedRuntime {
                 std::sync::Arc::clone(&swept).sweep().await;
             }
         });
-        Ok(Self { images, containers, sweeper: sweeper.abort_handle() })
+        let bounding = tokio::spawn(std::sync::Arc::clone(&containers).keep_logs_bounded());
+        Ok(Self { images, containers, tasks: [sweeper.abort_handle(), bounding.abort_handle()] })
     }
 
     /// What the launch's image says of its containers.
@@ -116,7 +117,7 @@ impl EmbeddedRuntime {
 
 impl Drop for EmbeddedRuntime {
     fn drop(&mut self) {
-        self.sweeper.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -210,5 +211,9 @@ impl Runtime for EmbeddedRuntime {
 
     async fn logs(&self, query: LogQuery) -> Result<Option<BoxStream<'static, LogLine>>, RuntimeError> {
         self.containers.logs(query).await
+    }
+
+    async fn log_files(&self, instance: &InstanceKey) -> Result<Option<Vec<LogFile>>, RuntimeError> {
+        self.containers.log_files(instance).await
     }
 }

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 
-use super::{MAX_LINE, Selection, aside};
+use super::{FILES, MAX_LINE, Selection, aside, file};
 use crate::runtime::LogLine;
 
 /// Lines read at once: bounds what one reader holds, at [`MAX_LINE`] bytes each.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// Longest line of a file: text, time, stream and tag.
 const MAX_RECORD: u64 = MAX_LINE as u64 + 128;
 /// How often a follower looks for more.
@@ -28,6 +28,9 @@ pub(crate) fn stream(
     run: Option<u32>,
 ) -> io::Result<Option<BoxStream<'static, LogLine>>> {
     let follow = wanted.follow;
+    if let Some(name) = &wanted.file {
+        return file::stream(directory.join(FILES), name.clone(), wanted.tail, follow);
+    }
     if !follow && !aside(&directory, 0).exists() {
         return Ok(None);
     }
@@ -39,12 +42,23 @@ pub(crate) fn stream(
         Reader::open(directory, wanted.tail)?
     };
     reader.since = wanted.since;
+    Ok(Some(stream_of(reader, follow)))
+}
+
+/// What can be read a few lines at a time.
+pub(super) trait Batches: Send + 'static {
+    /// The next lines; none if there are no more at the moment. Blocks.
+    fn batch(&mut self) -> io::Result<Vec<LogLine>>;
+}
+
+/// Streams what a reader reads, to its end or for ever.
+pub(super) fn stream_of(reader: impl Batches, follow: bool) -> BoxStream<'static, LogLine> {
     let batches = stream::unfold(Some(reader), move |state| async move {
         let mut reader = state?;
         loop {
-            let read = tokio::task::spawn_blocking(move || reader.batch().map(|records| (records, reader))).await;
+            let read = tokio::task::spawn_blocking(move || reader.batch().map(|lines| (lines, reader))).await;
             match read {
-                Ok(Ok((records, next))) if !records.is_empty() => return Some((records, Some(next))),
+                Ok(Ok((lines, next))) if !lines.is_empty() => return Some((lines, Some(next))),
                 Ok(Ok((_, next))) if follow => {
                     reader = next;
                     tokio::time::sleep(FOLLOW_POLL).await;
@@ -58,8 +72,7 @@ pub(crate) fn stream(
             }
         }
     });
-    let lines = batches.flat_map(|records| stream::iter(records.into_iter().map(|record| record.line)));
-    Ok(Some(lines.boxed()))
+    batches.flat_map(stream::iter).boxed()
 }
 
 /// Lines of one run, which follow each other.
@@ -75,7 +88,7 @@ fn previous(directory: &Path, newest: Option<u32>) -> io::Result<Option<Stretch>
     let mut reader = Reader::open(directory.to_owned(), None)?;
     let (mut before, mut last): (Option<Stretch>, Option<Stretch>) = (None, None);
     loop {
-        let records = reader.batch()?;
+        let records = reader.records()?;
         if records.is_empty() {
             break;
         }
@@ -111,6 +124,12 @@ struct Reader {
     skip: u64,
     /// Lines that are older are passed over.
     since: Option<Timestamp>,
+}
+
+impl Batches for Reader {
+    fn batch(&mut self) -> io::Result<Vec<LogLine>> {
+        Ok(self.records()?.into_iter().map(|record| record.line).collect())
+    }
 }
 
 impl Reader {
@@ -165,7 +184,7 @@ impl Reader {
     }
 
     /// The next records; none if there are no more at the moment.
-    fn batch(&mut self) -> io::Result<Vec<Record>> {
+    fn records(&mut self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         while records.len() < BATCH {
             let Some((file, _)) = &mut self.open else {

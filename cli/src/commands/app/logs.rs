@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use longshore_model::quantity::{bytes, duration};
 use longshore_proto::convert;
-use longshore_proto::v1::{LogLine, ReadLogsRequest};
+use longshore_proto::v1::{GetLogFilesRequest, GetLogFilesResponse, LogFile, LogLine, ReadLogsRequest};
 
 use super::node_of;
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::json;
+use crate::{json, text};
 
 /// Show an app's output.
 #[derive(Debug, clap::Args)]
@@ -30,12 +32,20 @@ pub(crate) struct Logs {
     tail: Option<u32>,
 
     /// Only lines of the last so much time, such as 10m, by the node's clock.
-    #[arg(long, value_name = "TIME", value_parser = longshore_model::quantity::duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     since: Option<Duration>,
 
     /// What the instance said before it was last started again.
     #[arg(short, long, conflicts_with = "follow")]
     previous: bool,
+
+    /// A file of the app's log directory instead of its output.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["since", "previous"])]
+    file: Option<String>,
+
+    /// Which files are in the app's log directory.
+    #[arg(long, conflicts_with_all = ["file", "since", "previous", "follow", "tail"])]
+    files: bool,
 
     /// Go on with new lines until Ctrl-C.
     #[arg(short, long)]
@@ -44,6 +54,9 @@ pub(crate) struct Logs {
 
 pub(super) async fn run(logs: Logs, context: &mut Context<'_>) -> Result<Exit, Error> {
     let node_name = node_of(context, &logs.name, logs.node).await?;
+    if logs.files {
+        return list(context, GetLogFilesRequest { node_name, app_name: logs.name, instance: logs.instance }).await;
+    }
     let request = ReadLogsRequest {
         node_name,
         app_name: logs.name,
@@ -52,6 +65,7 @@ pub(super) async fn run(logs: Logs, context: &mut Context<'_>) -> Result<Exit, E
         follow: logs.follow,
         since: logs.since.map(convert::duration),
         previous: logs.previous,
+        file: logs.file.unwrap_or_default(),
     };
     let mut pieces = context.client.apps.read_logs(request).await?.into_inner();
     while let Some(piece) = pieces.message().await? {
@@ -65,4 +79,16 @@ pub(super) async fn run(logs: Logs, context: &mut Context<'_>) -> Result<Exit, E
 /// The line as the container wrote it: output may hold colours, and may go into a file.
 fn show(context: &mut Context<'_>, line: &LogLine) -> Result<(), Error> {
     context.output.show_item(|| json::of("LogLine", line), || line.text.to_vec())
+}
+
+async fn list(context: &mut Context<'_>, request: GetLogFilesRequest) -> Result<Exit, Error> {
+    let found: GetLogFilesResponse = context.client.apps.get_log_files(request).await?.into_inner();
+    context.output.show(|| json::of("GetLogFilesResponse", &found), || table(&found.files, Timestamp::now()))?;
+    Ok(Exit::Ok)
+}
+
+fn table(files: &[LogFile], now: Timestamp) -> String {
+    let row =
+        |file: &LogFile| [file.name.clone(), bytes::format(file.size_bytes), text::age(file.update_time.as_ref(), now)];
+    text::table(["NAME", "SIZE", "CHANGED"], files.iter().map(row))
 }
