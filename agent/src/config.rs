@@ -20,7 +20,7 @@ use crate::accelerators::{self, Sources};
 use crate::devices::DeviceRule;
 use crate::host_path::HostPaths;
 use crate::runtime::embedded::EgressChoice;
-use crate::runtime::image::Mirror;
+use crate::runtime::image::{Collection, Mirror};
 use crate::runtime::{Allowances, docker};
 use crate::session::channels::Openness;
 
@@ -149,6 +149,19 @@ pub struct Run {
     /// How long nothing of a layer may come before its pull fails; a slow one does not, as long as anything comes.
     #[arg(long, value_name = "TIME", default_value = "60s", env = "LONGSHORE_PULL_STALL_TIMEOUT", value_parser = stall)]
     pub pull_stall_timeout: Duration,
+    /// Bytes a second that pulls of images may take of the line, all together; 0 for no limit.
+    #[arg(long, value_name = "BYTES", default_value = "0", env = "LONGSHORE_PULL_BANDWIDTH", value_parser = quantity::bytes::parse)]
+    pub pull_bandwidth: u64,
+    /// Per cent of the disk in use from which on images that no app needs are removed, those first that were not used for
+    /// longest; 101 for never.
+    #[arg(long, value_name = "PERCENT", default_value_t = Collection::HIGH, env = "LONGSHORE_IMAGE_GC_HIGH", value_parser = clap::value_parser!(u8).range(1..=101))]
+    pub image_gc_high: u8,
+    /// Per cent of the disk that may be in use when enough of them are removed.
+    #[arg(long, value_name = "PERCENT", default_value_t = Collection::LOW, env = "LONGSHORE_IMAGE_GC_LOW", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_low: u8,
+    /// How long ago an image must have been used at least to be removed.
+    #[arg(long, value_name = "TIME", default_value = "2m", env = "LONGSHORE_IMAGE_GC_MIN_AGE", value_parser = duration::parse)]
+    pub image_gc_min_age: Duration,
     /// How apps with mapped ports reach the outside: not at all, from a private range that is chosen, or from this one.
     #[arg(long, value_name = "off|auto|CIDR", default_value = "auto", env = "LONGSHORE_EGRESS")]
     pub egress: EgressChoice,
@@ -244,6 +257,12 @@ impl Run {
         Openness { exec: !self.forbid_exec }
     }
 
+    /// When images are removed to make room.
+    #[must_use]
+    pub fn collection(&self) -> Collection {
+        Collection { high: self.image_gc_high, low: self.image_gc_low, min_age: self.image_gc_min_age }
+    }
+
     /// What is wrong with values that are right one by one.
     #[must_use]
     pub fn contradictions(&self, origins: &Origins) -> Vec<String> {
@@ -255,6 +274,10 @@ impl Run {
         }
         if let Err(why) = self.accelerator_sources() {
             found.push(format!("{} {why}", origins.named("accelerators")));
+        }
+        if self.image_gc_low > self.image_gc_high {
+            let (name, low, high) = (origins.named("image-gc-low"), self.image_gc_low, self.image_gc_high);
+            found.push(format!("{name} \"{low}\": more than image-gc-high, which is {high}"));
         }
         found
     }

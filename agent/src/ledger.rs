@@ -3,6 +3,7 @@
 //! A file is written by the worker of its app alone. It is versioned JSON, replaced as a whole; one that cannot be read
 //! is set aside under another name and does not keep the other apps from coming up.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -196,6 +197,12 @@ pub struct Ledger {
 }
 
 impl Entry {
+    /// Digests of the images that the app's containers are made of, and of those that it could go back to.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        let proven = self.proven.iter().filter_map(|proven| proven.prepared.as_ref());
+        self.prepared.iter().chain(proven).map(|prepared| prepared.image.digest.as_str())
+    }
+
     /// The entry of an app that was never here before.
     #[must_use]
     pub fn new(assignment: Assignment) -> Self {
@@ -264,6 +271,28 @@ impl Ledger {
         damaged.sort();
         damaged.dedup();
         Ok(Loaded { damaged, entries: loaded.entries })
+    }
+
+    /// Digests of the images that apps have or could go back to. Apps whose files were set aside are not among those that ask.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Something cannot be read.
+    pub fn images(&self) -> Result<BTreeSet<String>, LedgerError> {
+        let mut images = BTreeSet::new();
+        for item in std::fs::read_dir(&self.directory).map_err(at("read", &self.directory))? {
+            let path = item.map_err(at("read", &self.directory))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some(app) = app_of(name) else { continue };
+            match read(&path, &app) {
+                Ok(entry) => images.extend(entry.images().map(str::to_owned)),
+                // Forgotten in this moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at("read", &path)(error)),
+            }
+        }
+        Ok(images)
     }
 
     /// Writes an app's file durably. Blocks.

@@ -9,6 +9,7 @@ pub mod bandwidth;
 pub mod capability;
 pub mod capacity;
 pub mod clock;
+pub mod collection;
 pub mod config;
 pub mod configuration;
 pub mod data_dir;

@@ -28,7 +28,7 @@ use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
 use longshore_agent::runtime::{Rotation, Runtime};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, MAX_PROBES_AT_ONCE, Supervisor};
-use longshore_agent::{addresses, doctor, enroll, metrics, node, renewal};
+use longshore_agent::{addresses, collection, doctor, enroll, metrics, node, renewal};
 use longshore_doctor::Report;
 use longshore_model::capability;
 use longshore_model::name::NodeName;
@@ -206,12 +206,15 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         let sources = metrics::Sources { reporter, runtime: measures, live, identity };
         tokio::spawn(longshore_metrics::serve(listener, sources.into_scrape(), shutdown.clone()));
     }
+    let collecting = Arc::clone(&link.context);
+    let collecting = collection::run(&collecting, arguments.collection());
     let renewing = renewal::run(&identity, link.live.subscribe());
     let telling = accelerators::report::run(link.context.accelerators.changes(), link.live.subscribe());
     tokio::select! {
         () = session::run(&link, &mut supervisor, &shutdown) => {}
         never = renewing => match never {},
         never = telling => match never {},
+        never = collecting => match never {},
     }
     tracing::info!("ending; apps keep running");
     supervisor.shutdown().await;
@@ -258,7 +261,8 @@ async fn runtime(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Arc<dyn Runtime>>> {
     let (mirrors, stall_timeout) = (arguments.registry_mirror.clone(), arguments.pull_stall_timeout);
-    let mut registry = RegistryConfig { ca_pems: Vec::new(), mirrors, stall_timeout };
+    let bandwidth = arguments.pull_bandwidth;
+    let mut registry = RegistryConfig { ca_pems: Vec::new(), mirrors, stall_timeout, bandwidth };
     if let Some(file) = &arguments.registry_ca {
         let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         registry.ca_pems.push(pem);

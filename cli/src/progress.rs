@@ -4,9 +4,11 @@
 //! place; elsewhere [`View::take`] tells what changed, one line each.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use longshore_proto::v1::{Job, JobState, Task, TaskCounts, TaskState, WatchJobResponse};
+use longshore_model::quantity::duration;
+use longshore_proto::v1::{Job, JobState, PullProgress, Task, TaskCounts, TaskState, WatchJobResponse};
 
 use crate::text;
 
@@ -31,6 +33,8 @@ pub(crate) struct View {
     pub(crate) cursor: String,
     /// How far a large job was when that was told last.
     told_step: u32,
+    /// Where the pulls that are under way stood when they were first heard of, by node name.
+    pulls: BTreeMap<String, Task>,
 }
 
 impl View {
@@ -40,8 +44,9 @@ impl View {
         let mut lines = Vec::new();
         self.cursor = message.cursor;
         for task in message.tasks {
+            self.follow_pull(&task);
             if tells(self.tasks.get(&task.node_name), &task, each) {
-                lines.push(format!("{}: {}", task.node_name, describe(&task)));
+                lines.push(format!("{}: {}", task.node_name, describe_with(&task, self.pace(&task))));
             }
             self.tasks.insert(task.node_name.clone(), task);
         }
@@ -56,6 +61,32 @@ impl View {
         self.told_step = step;
         self.job = Some(job);
         lines
+    }
+
+    /// Remembers where a pull began, as long as it goes on without losing anything.
+    fn follow_pull(&mut self, task: &Task) {
+        let Some(pull) = pull_of(task) else {
+            self.pulls.remove(&task.node_name);
+            return;
+        };
+        let is_its = |last: &Task| {
+            last.attempt == task.attempt && pull_of(last).is_some_and(|last| last.done_bytes <= pull.done_bytes)
+        };
+        if !self.tasks.get(&task.node_name).is_some_and(is_its) {
+            self.pulls.insert(task.node_name.clone(), task.clone());
+        }
+    }
+
+    /// How fast a task's pull has been since it was first heard of, by the server's clock.
+    fn pace(&self, task: &Task) -> Option<Pace> {
+        let first = self.pulls.get(&task.node_name).filter(|first| first.attempt == task.attempt)?;
+        let (before, pull) = (pull_of(first)?, pull_of(task)?);
+        let time = |task: &Task| text::time(task.update_time.as_ref());
+        let milliseconds = time(task)?.duration_since(time(first)?).as_millis();
+        let came = pull.done_bytes.checked_sub(before.done_bytes)?;
+        let rate = u128::from(came) * 1000 / u128::try_from(milliseconds).ok().filter(|passed| *passed > 0)?;
+        let rate = u64::try_from(rate).ok().filter(|rate| *rate > 0)?;
+        Some(Pace { rate, seconds_left: pull.total_bytes.saturating_sub(pull.done_bytes).div_ceil(rate) })
     }
 
     /// The job's state; unspecified before the first message.
@@ -88,13 +119,28 @@ impl View {
             tasks.truncate(room.saturating_sub(1));
         }
         let width = tasks.iter().map(|task| task.node_name.len()).max().unwrap_or_default();
-        lines.extend(tasks.iter().map(|task| format!("  {:width$}  {}", task.node_name, describe(task))));
+        lines.extend(
+            tasks.iter().map(|task| format!("  {:width$}  {}", task.node_name, describe_with(task, self.pace(task)))),
+        );
         if hidden > 0 && room > 0 {
             let more = u32::try_from(self.tasks.len() - tasks.len()).unwrap_or(u32::MAX);
             lines.push(format!("  … and {}", text::count(more, "more node")));
         }
         lines
     }
+}
+
+/// How a pull goes on.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Bytes a second.
+    rate: u64,
+    /// At that rate.
+    seconds_left: u64,
+}
+
+fn pull_of(task: &Task) -> Option<&PullProgress> {
+    task.pull.as_ref().filter(|_| task.state() == TaskState::Pulling)
 }
 
 /// Whether a job in this state waits for somebody: final, or STOPPED.
@@ -136,6 +182,11 @@ pub(crate) fn headline(job: &Job) -> String {
 
 /// One line about a task, without its node.
 pub(crate) fn describe(task: &Task) -> String {
+    describe_with(task, None)
+}
+
+/// The same, with how its pull goes on where that is known.
+fn describe_with(task: &Task, pace: Option<Pace>) -> String {
     let mut line = text::task_state(task.state());
     if let Some(failure) = &task.failure {
         line = match task.state() {
@@ -149,6 +200,13 @@ pub(crate) fn describe(task: &Task) -> String {
             0 => text::bytes(pull.done_bytes),
             total => format!("{} of {}", text::bytes(pull.done_bytes), text::bytes(total)),
         });
+        if let Some(pace) = pace {
+            line.push_str(&format!(", {}/s", text::bytes(pace.rate)));
+            if pace.seconds_left > 0 {
+                let left = duration::format(Duration::from_secs(pace.seconds_left));
+                line.push_str(&format!(", {left} left"));
+            }
+        }
     }
     if let Some(since) = text::time(task.absent_time.as_ref()) {
         line.push_str(&format!(" (waits for its node, away since {})", text::second(since)));

@@ -7,6 +7,7 @@ use longshore_proto::v1;
 use longshore_tests::client::Client;
 use longshore_tests::cluster::{Cluster, Node};
 use longshore_tests::spec::{app, restart, tcp, with_ports};
+use longshore_tests::tmpfs::Tmpfs;
 use longshore_tests::wait;
 use v1::{FailureReason, JobState, TaskState};
 
@@ -183,31 +184,6 @@ async fn an_agent_that_starts_on_a_full_disk_keeps_what_runs() {
     std::fs::remove_file(filler).unwrap();
     assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
     drop(node);
-}
-
-/// A tmpfs that is unmounted when dropped.
-struct Tmpfs(std::path::PathBuf);
-
-impl Tmpfs {
-    fn mount(path: std::path::PathBuf, size: &str) -> Self {
-        use nix::mount::{MsFlags, mount};
-        std::fs::create_dir_all(&path).unwrap();
-        let options = format!("size={size}");
-        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
-        Self(path)
-    }
-
-    fn resize(&self, size: &str) {
-        use nix::mount::{MsFlags, mount};
-        let options = format!("size={size}");
-        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options.as_str())).unwrap();
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Images from a registry, all the way.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use longshore_demo_image::DemoImage;
@@ -9,6 +10,7 @@ use longshore_tests::http;
 use longshore_tests::process::succeed;
 use longshore_tests::registry::{PASSWORD, Registry, USERNAME};
 use longshore_tests::spec::{app, tcp, with_ports};
+use longshore_tests::tmpfs::Tmpfs;
 use longshore_tests::wait;
 use v1::{FailureReason, JobState, TaskState};
 
@@ -110,4 +112,76 @@ async fn lost_images_are_fetched_again_without_a_server_unless_a_password_is_nee
     assert_eq!(wait::for_value("the app that needs a password", || version(addresses[2])).await, "1");
     node.kill();
     wait::until("the machine to be off", || async { node.shims().is_empty() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_loses_images_that_nothing_needs_the_least_recently_used_first() {
+    const LAYER: usize = 12 << 20;
+    let cluster = Cluster::start().await;
+    let _disk = Tmpfs::mount(cluster.directory().join("small"), "64m");
+    // Three images fill more than half of it, two less.
+    let settings = ["--image-gc-high", "55", "--image-gc-low", "50", "--image-gc-min-age", "1s"];
+    let node = cluster.node_with("small", &[], None, &settings).await;
+    let client = cluster.client().await;
+    let store = node.directory().join("runtime/images");
+    let records = || {
+        let names = std::fs::read_dir(store.join("images")).unwrap();
+        names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    let mut images = Vec::new();
+    let mut apps = Vec::new();
+    for (name, content) in [("kept", b'k'), ("old", b'o'), ("young", b'y')] {
+        let before = records();
+        let content = vec![content; LAYER];
+        let archive =
+            cluster.file(&format!("{name}.tar"), DemoImage::new().layer(&[("content", &content)]).oci_archive());
+        let job = client.create(app(&archive, &["sleep"]), &["small"]).await;
+        assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded, "{name}");
+        images.push(records().difference(&before).next().unwrap().clone());
+        apps.push(job.app_name);
+        // Two of them fit below the mark.
+        assert!(images.len() == 3 || records().len() == images.len());
+        if name != "kept" {
+            let app_name = apps.last().unwrap().clone();
+            let remove = v1::RemoveAppRequest { app_name, node_name: "small".to_owned(), ..Default::default() };
+            client.apps.clone().remove_app(remove).await.unwrap();
+            wait::until("the app is gone", || async { client.apps_of("small").await.len() == 1 }).await;
+        }
+    }
+    wait::until("an image is removed", || async { records().len() < 3 }).await;
+    assert_eq!(records(), BTreeSet::from([images[0].clone(), images[2].clone()]), "the one used longest ago has gone");
+    let status = client.app("small", &apps[0]).await.status.unwrap();
+    assert_eq!(status.state(), v1::AppState::Running);
+    assert!(node.log().contains("removed an image that nothing needs"), "{}", node.log());
+    // What is gone can come again.
+    let archive = cluster.directory().join("old.tar").display().to_string();
+    let job = client.create(app(&archive, &["sleep"]), &["small"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    drop(node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_take_no_more_of_the_line_than_the_node_allows() {
+    const LAYER: usize = 3 << 20;
+    let registry = Registry::start(false);
+    // What does not compress.
+    let mut state: u32 = 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    let content: Vec<u8> = (0..LAYER).map(|_| next()).collect();
+    registry.push("shop/till:1", &DemoImage::new().layer(&[("content", &content)])).await;
+    let cluster = Cluster::start().await;
+    let authority = cluster.file("registry.crt", registry.authority());
+    let settings = ["--registry-ca", authority.as_str(), "--pull-bandwidth", "1Mi"];
+    let _node = cluster.node_with("node", &[], None, &settings).await;
+    let client = cluster.client().await;
+    let begun = std::time::Instant::now();
+    let job = client.create(from_registry(registry.reference("shop/till:1")), &["node"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded);
+    // A second's worth is free; a machine that is slow only makes it longer.
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -22,6 +22,7 @@ pub mod https;
 pub mod process;
 pub mod registry;
 pub mod spec;
+pub mod tmpfs;
 pub mod tokens;
 pub mod usage;
 pub mod wait;

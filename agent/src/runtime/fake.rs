@@ -44,6 +44,7 @@ use longshore_model::spec::{Image, ImageSource};
 use longshore_model::task::PullProgress;
 use tokio::sync::watch;
 
+use super::image::{Collected, Collection};
 use super::{
     Access, Command, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage,
     Running, Runtime, RuntimeError, command,
@@ -278,6 +279,11 @@ impl Runtime for FakeRuntime {
             }
         }
         script.fails_at("pull")
+    }
+
+    /// Its images take no room.
+    async fn collect_images(&self, _: Collection, _: BTreeSet<String>) -> Result<Collected, RuntimeError> {
+        Ok(Collected::default())
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -22,6 +22,7 @@ use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
 
+use super::image::{Collected, Collection};
 use super::{
     Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
     Runtime, RuntimeError,
@@ -35,6 +36,8 @@ pub struct RuntimeMetrics {
     operations: Family<Operation, Histogram, fn() -> Histogram>,
     pulled: Counter,
     restarts: Counter,
+    collected_images: Counter,
+    collected: Counter,
 }
 
 impl Default for RuntimeMetrics {
@@ -44,6 +47,8 @@ impl Default for RuntimeMetrics {
             operations: Family::new_with_constructor(histogram),
             pulled: Counter::default(),
             restarts: Counter::default(),
+            collected_images: Counter::default(),
+            collected: Counter::default(),
         }
     }
 }
@@ -55,6 +60,10 @@ impl RuntimeMetrics {
         registry.register_with_unit("runtime_operation_duration", help, Unit::Seconds, self.operations.clone());
         let help = "Bytes of images that pulls got through, layers that were on the node already included";
         registry.register_with_unit("pulled", help, Unit::Bytes, self.pulled.clone());
+        let help = "Images removed to make room on the disk";
+        registry.register("collected_images", help, self.collected_images.clone());
+        let help = "Bytes of disk that were free after that";
+        registry.register_with_unit("collected_image", help, Unit::Bytes, self.collected.clone());
         registry.register("restarts", "Containers made for instances that had one before", self.restarts.clone());
     }
 
@@ -112,6 +121,13 @@ impl Runtime for Measured {
 
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
         self.metrics.time("pull", self.inner.pull(image, access, self.metrics.counting(progress))).await
+    }
+
+    async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError> {
+        let collected = self.metrics.time("collect_images", self.inner.collect_images(policy, needed)).await?;
+        self.metrics.collected_images.inc_by(collected.images);
+        self.metrics.collected.inc_by(collected.bytes);
+        Ok(collected)
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -22,6 +22,7 @@ use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
 
+use self::image::{Collected, Collection};
 use crate::accelerators::Attached;
 use crate::configuration::Configuration;
 
@@ -168,6 +169,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Fetches and unpacks what is missing of the image.
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError>;
+
+    /// Removes images to make room, where the disk is fuller than it shall be: those first that were not used for longest, never
+    /// one of which a container is, nor one of `needed`, which are digests.
+    async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError>;
 
     /// Makes the container; nothing of the app runs yet. One that the instance has already is not touched, and an error.
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError>;

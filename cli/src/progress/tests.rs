@@ -1,4 +1,4 @@
-use longshore_proto::v1::{Failure, FailureReason, PullProgress};
+use longshore_proto::v1::{Failure, FailureReason};
 
 use super::*;
 
@@ -148,4 +148,23 @@ fn who_is_waited_for_is_said() {
     let first = "RUNNING ░░░░░░░░░░░░░░░░░░░░ 2 active, 1 pending, 1 node away  12s";
     assert_eq!(view.screen(3, now()), [first.to_owned(), format!("  a  {sentence}"), "  b  SETTLING".to_owned()]);
     assert_eq!(view.take(message(running(0), vec![starting])), ["a: STARTING"]);
+}
+
+#[test]
+fn a_pull_is_told_with_its_pace_since_it_was_first_heard_of() {
+    let at = |seconds, done: u64| {
+        let update_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+        Task { update_time, ..pulling("a", done << 20, 100 << 20) }
+    };
+    let running = || job(JobState::Running, TaskCounts { active: 1, ..Default::default() });
+    let mut view = View::default();
+    let mut told = |task: Task| view.take(message(running(), vec![task])).pop().unwrap_or_default();
+    assert!(told(at(0, 0)).ends_with("a: PULLING 0 B of 100.0 MiB"));
+    assert_eq!(told(at(10, 50)), "a: PULLING 50.0 MiB of 100.0 MiB, 5.0 MiB/s, 10s left");
+    assert_eq!(told(at(100, 75)), "a: PULLING 75.0 MiB of 100.0 MiB, 768.0 KiB/s, 34s left");
+    // A layer came damaged, and has to come again.
+    assert_eq!(told(at(110, 25)), "a: PULLING 25.0 MiB of 100.0 MiB");
+    assert_eq!(told(at(120, 50)), "a: PULLING 50.0 MiB of 100.0 MiB, 2.5 MiB/s, 20s left");
+    let next = Task { attempt: 2, ..at(130, 75) };
+    assert_eq!(told(next), "a: PULLING 75.0 MiB of 100.0 MiB (attempt 2)");
 }

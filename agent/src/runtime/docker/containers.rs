@@ -90,6 +90,7 @@ impl Containers {
             let message = format!("the container engine does not have the image {} any more", launch.image.digest);
             failure::because(FailureReason::ImageNotFound, message)
         })?;
+        self.images.note_use(&launch.image.digest).await?;
         let (entrypoint, cmd) = (image.entrypoint.unwrap_or_default(), image.cmd.unwrap_or_default());
         let argv = commands::argv(&launch.spec.command, &launch.spec.args, &entrypoint, &cmd)
             .map_err(|error| failure::because(FailureReason::CommandNotFound, error.to_string()))?;

@@ -3,14 +3,18 @@
 //! The engine is never asked to pull: the agent checks the architecture before a layer is fetched, knows the registries'
 //! authorities, and has the engine learn no password.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::models::ImageConfig;
-use bollard::query_parameters::{ImportImageOptions, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{
+    ImportImageOptions, ListImagesOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use longshore_model::failure::FailureReason;
@@ -18,7 +22,7 @@ use longshore_model::spec::{Image, PullPolicy};
 use longshore_model::task::PullProgress;
 
 use super::engine::{self, Engine};
-use crate::runtime::image::{Digest, ImageStore};
+use crate::runtime::image::{Collected, Collection, Digest, Fill, ImageStore};
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError, failure};
 
 /// Longest time until an engine has taken in an image: a large one on a slow disk.
@@ -83,7 +87,55 @@ impl Images {
             let total = *totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             progress(PullProgress { done: total, total });
         }
+        self.store.note_use(&image.digest).await?;
         self.store.remember(image).await
+    }
+
+    /// As [`crate::runtime::Runtime::collect_images`], of the disk that the engine says it keeps its things on. It removes no
+    /// image that a container is made of, and leaves to others what they have under another name.
+    pub(super) async fn collect(
+        &self,
+        policy: Collection,
+        needed: &BTreeSet<String>,
+    ) -> Result<Collected, RuntimeError> {
+        let (docker, facts) = self.engine.connect().await?;
+        let mut collected = Collected::default();
+        let Some(root) = facts.root.clone() else { return Ok(collected) };
+        let fill = || Fill::of(&root).map_err(|e| failure::io("seeing how full the engine's disk is", e));
+        let before = fill()?;
+        if !before.is_above(policy.high) {
+            return Ok(collected);
+        }
+        let mut images = Vec::new();
+        for name in names(&self.engine, &docker, &self.repository).await? {
+            let digest = name.rsplit_once(':').map(|(_, hex)| format!("sha256:{hex}")).unwrap_or_default();
+            if !needed.contains(&digest) {
+                images.push((self.store.last_used(&digest).await?, digest, name));
+            }
+        }
+        images.sort();
+        for (used, image, name) in images {
+            let is_young = used.is_some_and(|used| used.elapsed().is_ok_and(|age| age < policy.min_age));
+            if is_young || !fill()?.is_above(policy.low) {
+                continue;
+            }
+            let before = fill()?;
+            match docker.remove_image(&name, None::<RemoveImageOptions>, None).await {
+                Ok(_) => {
+                    let freed = fill()?.freed_since(before);
+                    tracing::info!(image, freed, "removed an image that nothing needs from the engine, to make room");
+                    collected.images += 1;
+                }
+                Err(error) => tracing::debug!(image, %error, "the engine keeps an image"),
+            }
+        }
+        collected.bytes = fill()?.freed_since(before);
+        Ok(collected)
+    }
+
+    /// Notes that an image is used.
+    pub(super) async fn note_use(&self, digest: &str) -> Result<(), RuntimeError> {
+        self.store.note_use(digest).await
     }
 
     /// Name of an image in the engine.
@@ -154,16 +206,21 @@ fn repository(node_uid: &str) -> String {
 pub(super) async fn remove_all(engine: &Engine, node_uid: &str) -> Result<(), RuntimeError> {
     let docker = engine.client().await?;
     let wanted = repository(node_uid);
-    let filters = [("reference".to_owned(), vec![wanted.clone()])].into();
-    let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-    let images = docker.list_images(Some(options)).await.map_err(|e| engine.failed("listing images", &e))?;
-    let ours = |name: &&String| name.rsplit_once(':').is_some_and(|(repository, _)| repository == wanted);
-    for name in images.iter().flat_map(|image| &image.repo_tags).filter(ours) {
+    for name in names(engine, &docker, &wanted).await? {
         let options = RemoveImageOptionsBuilder::default().force(true).build();
-        match docker.remove_image(name, Some(options), None).await {
+        match docker.remove_image(&name, Some(options), None).await {
             Err(error) if !engine::is_absent(&error) => return Err(engine.failed("removing an image", &error)),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Names of a repository's images in an engine.
+async fn names(engine: &Engine, docker: &Docker, wanted: &str) -> Result<Vec<String>, RuntimeError> {
+    let filters = [("reference".to_owned(), vec![wanted.to_owned()])].into();
+    let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+    let images = docker.list_images(Some(options)).await.map_err(|e| engine.failed("listing images", &e))?;
+    let ours = |name: &String| name.rsplit_once(':').is_some_and(|(repository, _)| repository == wanted);
+    Ok(images.into_iter().flat_map(|image| image.repo_tags).filter(ours).collect())
 }

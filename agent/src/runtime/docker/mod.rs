@@ -23,7 +23,7 @@ use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
-use super::image::{ImageStore, RegistryConfig};
+use super::image::{Collected, Collection, ImageStore, RegistryConfig};
 use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
@@ -263,6 +263,10 @@ impl Runtime for DockerRuntime {
 
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
         self.containers.images.pull(image, access, progress).await
+    }
+
+    async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError> {
+        self.containers.images.collect(policy, &needed).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

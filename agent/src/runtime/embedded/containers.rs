@@ -3,7 +3,7 @@
 //! Nothing is kept in memory: what exists is on disk, and whether it lives is told by locks. So a restarted agent knows
 //! as much as the one before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
@@ -464,6 +464,24 @@ impl Containers {
     /// Keeps the log directories of apps within their bounds, for ever.
     pub(super) async fn keep_logs_bounded(self: std::sync::Arc<Self>) {
         logs::keep_bounded(self.layout.clone()).await;
+    }
+
+    /// Directories of layers that containers are made of, whether they run or not.
+    pub(super) async fn mounted_layers(&self) -> Result<HashSet<PathBuf>, RuntimeError> {
+        let containers = self.layout.containers();
+        let read = move || {
+            let mut layers = HashSet::new();
+            for name in files::names(&containers)? {
+                match LaunchFile::read(&containers.join(name)) {
+                    Ok(launch) => layers.extend(launch.layers),
+                    // Half made, or half removed.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(layers)
+        };
+        blocking(read, "looking at the layers of containers").await
     }
 
     /// Where the images of this data directory are.

@@ -20,7 +20,7 @@ use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use tokio::task::AbortHandle;
 
-use super::image::{ImageStore, RegistryConfig};
+use super::image::{Collected, Collection, ImageStore, RegistryConfig};
 use super::{
     Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
     Runtime, RuntimeError,
@@ -154,6 +154,11 @@ impl Runtime for EmbeddedRuntime {
 
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
         self.images.pull(image, access, progress).await
+    }
+
+    async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError> {
+        let mounted = self.containers.mounted_layers().await?;
+        self.images.collect(policy, needed, mounted).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -5,6 +5,7 @@
 //! images/<digest>.json      an image whose layers are all here; written last
 //! resolved/<digest>.json    an image that was found in a registry, and what its layers are
 //! names/<hash>.json         which image a name meant when it was last pulled
+//! used/<digest>             when an image that a container engine keeps was last used
 //! tmp/                      what is under way; emptied at start
 //! ```
 //!
@@ -13,8 +14,9 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ use tempfile::{NamedTempFile, TempDir};
 use super::digest::Digest;
 use super::error::ImageError;
 use super::unpack;
+use crate::runtime::files;
 
 /// What is kept of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,13 +75,18 @@ impl Disk {
             }
             _ => {}
         }
-        for name in ["layers", "images", "resolved", "names", "tmp"] {
+        for name in ["layers", "images", "resolved", "names", "used", "tmp"] {
             let path = disk.root.join(name);
             // Layers have set-user-ID programs that no user of the node shall reach.
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(|error| ImageError::io(format!("make {}", path.display()), error))?;
         }
         Ok(disk)
+    }
+
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where unfinished things are.
@@ -124,6 +132,93 @@ impl Disk {
         Ok(record.filter(|image| image.layers.iter().all(|layer| self.layer(&layer.diff_id).is_dir())))
     }
 
+    /// As [`Disk::image`]; the image counts as used from now on.
+    pub(crate) fn use_image(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        let path = self.path("images", digest.hex());
+        let touched = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        match touched {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ImageError::io(format!("note the use of {}", path.display()), error));
+            }
+            _ => self.image(digest),
+        }
+    }
+
+    /// All images, whether all of them is here or not, and when each was last used.
+    pub(crate) fn images(&self) -> Result<Vec<(ImageRecord, SystemTime)>, ImageError> {
+        let mut images = Vec::new();
+        for name in self.names("images")? {
+            let Some(hex) = name.strip_suffix(".json") else { continue };
+            let used = fs::metadata(self.path("images", hex)).and_then(|meta| meta.modified());
+            let Ok(used) = used else { continue };
+            if let Some(record) = self.read::<ImageRecord>("images", hex)? {
+                images.push((record, used));
+            }
+        }
+        Ok(images)
+    }
+
+    /// All layers, and when each came to its place.
+    pub(crate) fn layers(&self) -> Result<Vec<(Digest, SystemTime)>, ImageError> {
+        let mut layers = Vec::new();
+        for hex in self.names("layers")? {
+            let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else { continue };
+            let Ok(meta) = fs::metadata(self.layer(&digest)) else { continue };
+            // Its own times are those that the image says; this one is when it was renamed.
+            let seconds = u64::try_from(meta.ctime()).unwrap_or_default();
+            layers.push((digest, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)));
+        }
+        Ok(layers)
+    }
+
+    /// Removes the record of an image, unless it was used after `used`; its layers stay.
+    pub(crate) fn forget_image(&self, digest: &Digest, used: SystemTime) -> Result<bool, ImageError> {
+        let path = self.path("images", digest.hex());
+        let forget = || -> io::Result<bool> {
+            if fs::metadata(&path)?.modified()? > used {
+                return Ok(false);
+            }
+            fs::remove_file(&path)?;
+            sync_directory(&self.root.join("images"))?;
+            Ok(true)
+        };
+        let forgotten = forget().map_err(|error| ImageError::io(format!("remove {}", path.display()), error));
+        // What is left of it is of no use, and in nobody's way.
+        let _ = fs::remove_file(self.path("resolved", digest.hex()));
+        forgotten
+    }
+
+    /// Takes a layer from its place, for good; its files go with what is returned.
+    pub(crate) fn take_away(&self, diff_id: &Digest) -> Result<TempDir, ImageError> {
+        let failed = |error| ImageError::io(format!("remove the layer {diff_id}"), error);
+        let aside = tempfile::Builder::new().prefix("gone-").tempdir_in(self.tmp()).map_err(failed)?;
+        match fs::rename(self.layer(diff_id), aside.path().join("layer")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(aside),
+        }
+    }
+
+    /// Notes that an image is used that a container engine keeps.
+    pub(crate) fn note_use(&self, digest: &Digest) -> Result<(), ImageError> {
+        let path = self.root.join("used").join(digest.hex());
+        let note = || File::create(&path)?.set_modified(SystemTime::now());
+        note().map_err(|error| ImageError::io(format!("write {}", path.display()), error))
+    }
+
+    /// When that was last noted; `None` if it never was.
+    pub(crate) fn last_used(&self, digest: &Digest) -> Option<SystemTime> {
+        fs::metadata(self.root.join("used").join(digest.hex())).and_then(|meta| meta.modified()).ok()
+    }
+
+    fn names(&self, kind: &str) -> Result<Vec<String>, ImageError> {
+        let path = self.root.join(kind);
+        files::names(&path).map_err(|error| ImageError::io(format!("list {}", path.display()), error))
+    }
+
+    fn path(&self, kind: &str, name: &str) -> PathBuf {
+        self.root.join(kind).join(name).with_extension("json")
+    }
+
     /// Records an image whose layers are all here.
     pub(crate) fn keep_image(&self, image: &ImageRecord) -> Result<(), ImageError> {
         self.write("images", image.digest.hex(), image)
@@ -155,7 +250,7 @@ impl Disk {
     }
 
     fn read<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Result<Option<T>, ImageError> {
-        let path = self.root.join(kind).join(name).with_extension("json");
+        let path = self.path(kind, name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -173,7 +268,7 @@ impl Disk {
 
     fn write<T: Serialize>(&self, kind: &str, name: &str, record: &T) -> Result<(), ImageError> {
         let directory = self.root.join(kind);
-        let path = directory.join(name).with_extension("json");
+        let path = self.path(kind, name);
         let attempt = || -> io::Result<()> {
             let mut file = NamedTempFile::new_in(self.tmp())?;
             serde_json::to_writer(&mut file, record)?;

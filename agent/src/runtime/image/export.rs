@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use longshore_model::spec::Image;
 use serde_json::json;
@@ -38,6 +39,26 @@ impl ImageStore {
     pub(crate) async fn remember(&self, image: &ResolvedImage) -> Result<(), RuntimeError> {
         let (name, digest) = (name(&image.image.source)?, image.digest.parse::<Digest>()?);
         Ok(self.blocking(move |disk| disk.remember(&name, &digest)).await?)
+    }
+
+    /// Notes that an image is used that somebody else keeps.
+    ///
+    /// # Errors
+    ///
+    /// The digest is none, or the disk refuses.
+    pub(crate) async fn note_use(&self, digest: &str) -> Result<(), RuntimeError> {
+        let digest: Digest = digest.parse()?;
+        Ok(self.blocking(move |disk| disk.note_use(&digest)).await?)
+    }
+
+    /// When that was last noted.
+    ///
+    /// # Errors
+    ///
+    /// The digest is none, or the disk refuses.
+    pub(crate) async fn last_used(&self, digest: &str) -> Result<Option<SystemTime>, RuntimeError> {
+        let digest: Digest = digest.parse()?;
+        Ok(self.blocking(move |disk| Ok(disk.last_used(&digest))).await?)
     }
 
     /// Fetches the image into an unnamed file, as an archive in which it bears the name `tag`; every layer is checked on

@@ -15,6 +15,7 @@ use oci_spec::image::ImageConfiguration;
 use tokio::sync::Semaphore;
 
 mod archive;
+mod collect;
 mod compression;
 mod digest;
 mod disk;
@@ -28,9 +29,12 @@ mod rooted;
 mod tests;
 mod unpack;
 
+pub(crate) use self::collect::Fill;
+pub use self::collect::{Collected, Collection};
 pub use self::registry::{Mirror, MirrorError, RegistryConfig};
 
 use self::archive::{Archive, ArchivedImage};
+use self::collect::{Busy, Held};
 pub(crate) use self::digest::Digest;
 use self::digest::HashingReader;
 use self::disk::{Disk, ImageRecord, LayerRecord};
@@ -56,6 +60,8 @@ struct Shared {
     images: Flights,
     layers: Flights,
     slots: Arc<Semaphore>,
+    /// What collections leave alone.
+    busy: Busy,
 }
 
 /// Where the layers of a pull come from.
@@ -77,6 +83,7 @@ impl ImageStore {
             images: Flights::default(),
             layers: Flights::default(),
             slots: Arc::new(Semaphore::new(MAX_LAYERS_AT_ONCE)),
+            busy: Busy::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -142,20 +149,21 @@ impl ImageStore {
         let digest: Digest = image.digest.parse()?;
         let name = name(&image.image.source)?;
         let _flight = self.shared.images.enter(&digest).await;
-        let (record, is_new) = match self.image(&digest).await? {
-            Some(record) => (record, false),
+        let (record, held) = match self.use_image(&digest).await? {
+            Some(record) => (record, None),
             None => {
                 let mut tries = tries_at(&image.image.source, access);
                 loop {
                     let credential = tries.next().await?;
                     match self.pull_layers(&digest, &image.image, credential, Arc::clone(&progress)).await {
-                        Ok(record) => break (record, true),
+                        Ok((record, held)) => break (record, Some(held)),
                         Err(error) => tries.failed(error)?,
                     }
                 }
             }
         };
         let total = record.layers.iter().map(|layer| layer.size).sum();
+        let is_new = held.is_some();
         self.blocking(move |disk| {
             if is_new {
                 disk.keep_image(&record)?;
@@ -163,6 +171,7 @@ impl ImageStore {
             disk.remember(&name, &record.digest)
         })
         .await?;
+        drop(held);
         progress(PullProgress { done: total, total });
         Ok(())
     }
@@ -193,7 +202,7 @@ impl ImageStore {
     }
 
     async fn present(&self, digest: &str) -> Result<ImageRecord, ImageError> {
-        let record = self.image(&digest.parse()?).await?;
+        let record = self.use_image(&digest.parse()?).await?;
         record.ok_or_else(|| ImageError::NotFound(format!("the image {digest} is not on this node")))
     }
 
@@ -207,9 +216,10 @@ impl ImageStore {
         .await
     }
 
-    async fn image(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
-        let digest = digest.clone();
-        self.blocking(move |disk| disk.image(&digest)).await
+    /// The image, if it is here; from now on it counts as used.
+    async fn use_image(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        self.blocking(move |disk| shared.busy.unless_collecting(|| disk.use_image(&digest))).await
     }
 
     async fn resolve_archive(&self, path: PathBuf) -> Result<Digest, ImageError> {
@@ -236,15 +246,16 @@ impl ImageStore {
         image: &Image,
         credential: Option<RegistryCredential>,
         sink: ProgressSink,
-    ) -> Result<ImageRecord, ImageError> {
+    ) -> Result<(ImageRecord, Held<'_>), ImageError> {
         let (record, layers) = self.layers_of(digest, image, credential).await?;
+        let held = self.shared.busy.hold(record.layers.iter().map(|layer| layer.diff_id.clone()).collect());
         let total = record.layers.iter().map(|layer| layer.size).sum();
         let progress = Arc::new(Progress::new(sink, total));
         let pulls = record.layers.iter().enumerate();
         // As many at once as there are slots.
         let pulls: Vec<_> = pulls.map(|(at, layer)| self.layer(at, layer, &layers, Arc::clone(&progress))).collect();
         futures::future::try_join_all(pulls).await?;
-        Ok(record)
+        Ok((record, held))
     }
 
     async fn layers_of(

@@ -109,6 +109,8 @@ impl Remote {
         }
         while let Some(bytes) = self.unless_silent(response.chunk()).await?.map_err(|error| self.broken_off(&error))? {
             download.take(&bytes).await?;
+            // What is not read fills the connection, and so slows the registry down.
+            self.bandwidth.spend(bytes.len() as u64).await;
         }
         if download.have < download.size {
             return Err(Failure::passing(self.unreachable("broke off before the end of a layer")));

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -28,6 +28,7 @@ use super::digest::Digest;
 use super::disk::ImageRecord;
 use super::error::ImageError;
 use super::flight::Progress;
+use crate::bandwidth::Bandwidth;
 use crate::runtime::RegistryCredential;
 
 /// Time to reach a registry.
@@ -42,6 +43,8 @@ pub struct RegistryConfig {
     pub mirrors: Vec<Mirror>,
     /// How long a layer may go without a byte before its pull fails.
     pub stall_timeout: Duration,
+    /// Bytes a second that all pulls together may fetch; 0 means no limit.
+    pub bandwidth: u64,
 }
 
 impl RegistryConfig {
@@ -51,7 +54,7 @@ impl RegistryConfig {
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        Self { ca_pems: Vec::new(), mirrors: Vec::new(), stall_timeout: Self::STALL_TIMEOUT }
+        Self { ca_pems: Vec::new(), mirrors: Vec::new(), stall_timeout: Self::STALL_TIMEOUT, bandwidth: 0 }
     }
 }
 
@@ -60,18 +63,25 @@ pub(crate) struct Registries {
     authorities: Vec<Certificate>,
     mirrors: Vec<Mirror>,
     stall_timeout: Duration,
+    bandwidth: Arc<Bandwidth>,
     client: OnceLock<Client>,
 }
 
 impl Registries {
     /// Checks the configuration; connects to nothing.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, ImageError> {
-        let RegistryConfig { ca_pems, mirrors, stall_timeout } = config;
+        let RegistryConfig { ca_pems, mirrors, stall_timeout, bandwidth } = config;
         let mut authorities = Vec::new();
         for bundle in ca_pems {
             authorities.extend(certificates(bundle)?);
         }
-        Ok(Self { authorities, mirrors: mirrors.clone(), stall_timeout: *stall_timeout, client: OnceLock::new() })
+        Ok(Self {
+            authorities,
+            mirrors: mirrors.clone(),
+            stall_timeout: *stall_timeout,
+            bandwidth: Arc::new(Bandwidth::per_second(*bandwidth)),
+            client: OnceLock::new(),
+        })
     }
 
     /// The ways to an image, for whoever has this credential.
@@ -123,8 +133,8 @@ impl Registries {
         let base = base.map_err(|error| ImageError::Invalid(format!("{host} is no registry: {error}")))?;
         let image = reference.to_string();
         let auth = Auth::new(name, &repository, &image, login);
-        let (name, stall_timeout) = (name.to_owned(), self.stall_timeout);
-        Ok(Remote { http, name, base, repository, image, auth, tries: MAX_TRIES, stall_timeout })
+        let (name, stall_timeout, bandwidth) = (name.to_owned(), self.stall_timeout, Arc::clone(&self.bandwidth));
+        Ok(Remote { http, name, base, repository, image, auth, tries: MAX_TRIES, stall_timeout, bandwidth })
     }
 
     /// The client with the node's own authorities, made at the first use: it needs the system's, which a node that only

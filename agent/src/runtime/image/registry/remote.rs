@@ -4,6 +4,7 @@
 //! a registry is told of who is asking is seen to go to that registry alone.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use super::auth::Auth;
 use super::failure::{Failure, Tries};
+use crate::bandwidth::Bandwidth;
 use crate::runtime::image::digest::Digest;
 use crate::runtime::image::disk::{ImageRecord, LayerRecord};
 use crate::runtime::image::error::ImageError;
@@ -46,6 +48,8 @@ pub(super) struct Remote {
     pub(super) tries: u32,
     /// How long a layer may go without a byte.
     pub(super) stall_timeout: Duration,
+    /// How fast layers may come, of all pulls together.
+    pub(super) bandwidth: Arc<Bandwidth>,
 }
 
 /// Why a body could not be read.
