@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Plan(commands::plan::Plan),
     /// Change an app that is deployed, by a job, and wait for it.
     Update(Box<commands::update::Update>),
+    /// Fetch an image to nodes by a job, so that later jobs find it there, and wait for it.
+    Pull(commands::pull::Pull),
     /// Remove an app from its nodes by a job, and wait for it.
     Remove(commands::remove::Remove),
     /// Jobs: each does one thing on many nodes.

@@ -160,7 +160,7 @@ impl SpecText {
         let nowhere = ImageSource::Reference(String::new());
         AppSpec {
             name: text.name.unwrap_or_default(),
-            image: text.image.unwrap_or(Image { source: nowhere, pull_policy: None, credential: None }),
+            image: text.image.unwrap_or(Image { source: nowhere, pull_policy: None, credential: None, keep_for: None }),
             command: text.command.0,
             args: text.args.0,
             env: text.env,

@@ -15,6 +15,8 @@ pub enum JobKind {
     Update,
     /// Removes an app.
     Remove,
+    /// Fetches an image ahead, and runs nothing.
+    Pull,
 }
 
 /// What can happen to a task that its node must follow.
@@ -36,20 +38,23 @@ pub enum Turn {
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Deploy, Self::Update, Self::Remove];
+    pub const ALL: [Self; 4] = [Self::Deploy, Self::Update, Self::Remove, Self::Pull];
 
     /// What must follow on the node.
     ///
-    /// A removal has no way back: when its time is over it goes on, and it cannot be given up. An update that does not
+    /// What a pull leaves is an image; the app without instances that brought it is removed when it has succeeded. A removal has
+    /// no way back: when its time is over it goes on, and it cannot be given up. An update that does not
     /// succeed leads back to what ran before.
     #[must_use]
     pub fn effect(self, turn: Turn) -> AppEffect {
         match (self, turn) {
-            (Self::Deploy | Self::Update, Turn::Assigned) => AppEffect::Deploy,
-            (Self::Deploy | Self::Update, Turn::CancelRequested) => AppEffect::Cancel,
+            (Self::Deploy | Self::Update | Self::Pull, Turn::Assigned) => AppEffect::Deploy,
+            (Self::Deploy | Self::Update | Self::Pull, Turn::CancelRequested) => AppEffect::Cancel,
             (Self::Update, Turn::Failed | Turn::Cancelled | Turn::TimedOut) => AppEffect::GoBack,
-            (Self::Deploy, Turn::Failed | Turn::Cancelled) => AppEffect::Forget,
-            (Self::Deploy, Turn::TimedOut) | (Self::Remove, Turn::Assigned) => AppEffect::Remove,
+            (Self::Deploy | Self::Pull, Turn::Failed | Turn::Cancelled) => AppEffect::Forget,
+            (Self::Deploy | Self::Pull, Turn::TimedOut)
+            | (Self::Remove, Turn::Assigned)
+            | (Self::Pull, Turn::Succeeded) => AppEffect::Remove,
             (Self::Deploy | Self::Update, Turn::Succeeded) | (Self::Remove, _) => AppEffect::None,
         }
     }
@@ -64,7 +69,7 @@ impl JobKind {
     #[must_use]
     pub fn needs_app(self) -> bool {
         match self {
-            Self::Deploy => false,
+            Self::Deploy | Self::Pull => false,
             Self::Update | Self::Remove => true,
         }
     }
@@ -76,6 +81,7 @@ impl JobKind {
         match self {
             Self::Deploy | Self::Remove => None,
             Self::Update => Some(capability::JOBS_UPDATE),
+            Self::Pull => Some(capability::JOBS_PULL),
         }
     }
 
@@ -86,6 +92,7 @@ impl JobKind {
             Self::Deploy => "DEPLOY",
             Self::Update => "UPDATE",
             Self::Remove => "REMOVE",
+            Self::Pull => "PULL",
         }
     }
 }

@@ -165,6 +165,10 @@ pub const DEFAULT_LOG_FILES: u32 = 4;
 pub const MAX_LOG_FILES: u32 = 16;
 /// Bytes of output that an app may keep on a node, all its instances together: what an edge machine can spare.
 pub const MAX_APP_LOGS: u64 = 4 * 1024 * 1024 * 1024;
+/// How long an image that was fetched ahead is kept from being removed, when the job does not say: until the next night's work.
+pub const DEFAULT_KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Longest such time: what was not used by then is not going to be.
+pub const MAX_KEEP_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Smallest directory in memory: one page.
 pub const MIN_MEMORY_DIR: u64 = 4096;
 /// Accelerators of an instance: more than fit into a machine.

@@ -41,6 +41,8 @@ pub enum Work {
     },
     /// Remove this app.
     Remove(AppName),
+    /// Fetch the image of this spec, which has no instances.
+    Pull(Arc<AppSpec>),
 }
 
 impl Work {
@@ -66,7 +68,19 @@ impl Work {
             (JobKind::Deploy, _, Some(spec)) => Some(Self::Deploy(Arc::new(spec))),
             (JobKind::Update, Some(app), Some(spec)) => Some(Self::Update { app, spec: Arc::new(spec) }),
             (JobKind::Remove, Some(app), _) => Some(Self::Remove(app)),
-            (JobKind::Deploy | JobKind::Update | JobKind::Remove, _, _) => None,
+            (JobKind::Pull, _, Some(mut spec)) => {
+                if spec.instances > 1 {
+                    bad.add(
+                        path.field("spec").field("instances"),
+                        "is not for PULL jobs, which run nothing; leave it out",
+                    );
+                    return None;
+                }
+                spec.instances = 0;
+                spec.image.keep_for.get_or_insert(limits::DEFAULT_KEEP_FOR);
+                Some(Self::Pull(Arc::new(spec)))
+            }
+            (JobKind::Deploy | JobKind::Update | JobKind::Remove | JobKind::Pull, _, _) => None,
         }
     }
 
@@ -77,6 +91,7 @@ impl Work {
             Self::Deploy(_) => JobKind::Deploy,
             Self::Update { .. } => JobKind::Update,
             Self::Remove(_) => JobKind::Remove,
+            Self::Pull(_) => JobKind::Pull,
         }
     }
 
@@ -84,7 +99,7 @@ impl Work {
     #[must_use]
     pub fn app(&self) -> Option<&AppName> {
         match self {
-            Self::Deploy(_) => None,
+            Self::Deploy(_) | Self::Pull(_) => None,
             Self::Update { app, .. } | Self::Remove(app) => Some(app),
         }
     }
@@ -93,7 +108,7 @@ impl Work {
     #[must_use]
     pub fn spec(&self) -> Option<&Arc<AppSpec>> {
         match self {
-            Self::Deploy(spec) | Self::Update { spec, .. } => Some(spec),
+            Self::Deploy(spec) | Self::Update { spec, .. } | Self::Pull(spec) => Some(spec),
             Self::Remove(_) => None,
         }
     }

@@ -32,6 +32,8 @@ pub enum Action {
     },
     /// Remove the app.
     Remove,
+    /// Fetch the image, and run nothing.
+    Pull,
     /// Nothing: what the job is for is so already, or on its way.
     Nothing,
 }
@@ -96,6 +98,7 @@ pub fn judge(wanted: Wanted<'_>, known: Known<'_>) -> (Action, Vec<Obstacle>) {
     let own = known.residents.iter().find(|resident| resident.app.name == *wanted.app);
     let action = match (wanted.kind, own) {
         (JobKind::Deploy, _) => Action::Deploy,
+        (JobKind::Pull, _) => Action::Pull,
         (JobKind::Update, Some(own)) => Action::Update { from: own.app.revision, is_same: own.is_same },
         (JobKind::Remove, Some(own)) if own.app.desired == Desired::Present => Action::Remove,
         (JobKind::Remove, _) => Action::Nothing,

@@ -294,7 +294,7 @@ mod tests {
             credential("other", "other.example.com"),
         ];
         let source = ImageSource::Reference(reference.to_owned());
-        let image = Image { source, pull_policy: None, credential: name.map(str::to_owned) };
+        let image = Image { source, pull_policy: None, credential: name.map(str::to_owned), keep_for: None };
         choose(&image, all, |item| item).map(|found| found.map(|found| found.name.to_string()))
     }
 

@@ -47,7 +47,7 @@ pub struct AppSpec {
     /// What happens when an instance ends.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
-    /// Copies to run on each node.
+    /// Copies to run on each node; none where the image alone is meant.
     #[serde(default = "one")]
     pub instances: u32,
     /// Directories mounted into every instance.
@@ -118,7 +118,7 @@ impl AppSpec {
     pub fn new(name: &str, source: ImageSource) -> Self {
         Self {
             name: name.to_owned(),
-            image: Image { source, pull_policy: None, credential: None },
+            image: Image { source, pull_policy: None, credential: None, keep_for: None },
             command: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
@@ -150,6 +150,12 @@ impl AppSpec {
         }
     }
 
+    /// Whether nothing runs of it: its image alone is meant.
+    #[must_use]
+    pub fn is_image_only(&self) -> bool {
+        self.instances == 0
+    }
+
     /// How long the program may take to end before it is killed.
     #[must_use]
     pub fn grace(&self) -> Duration {
@@ -171,6 +177,8 @@ pub struct Image {
     pub pull_policy: Option<PullPolicy>,
     /// Name of the registry credential to read a reference with; `None` leaves it to [`crate::registry::choose`].
     pub credential: Option<String>,
+    /// How long after a pull it is not removed to make room, whether an app needs it or not.
+    pub keep_for: Option<Duration>,
 }
 
 /// The place of an image.

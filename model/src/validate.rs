@@ -32,8 +32,10 @@ pub use violation::{Path, Violation, Violations, cut, one_line, quoted};
 pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
     let mut bad = Violations::default();
     let targets = Path::Root.field("targets");
-    if let Some(spec) = order.work.spec() {
-        app_spec(spec, Path::Root.field("spec"), &mut bad);
+    match &order.work {
+        Work::Pull(spec) => image_only(spec, Path::Root.field("spec"), &mut bad),
+        Work::Deploy(spec) | Work::Update { spec, .. } => app_spec(spec, Path::Root.field("spec"), &mut bad),
+        Work::Remove(_) => {}
     }
     if let Work::Update { app, spec } = &order.work
         && spec.name != app.prefix()
@@ -50,6 +52,15 @@ pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
     }
     pace(order.rollout, order.timeout, Path::Root, &mut bad);
     bad.or(order.work.spec().map(|spec| advice(spec)).unwrap_or_default())
+}
+
+/// Checks that a spec says nothing but its name and its image.
+fn image_only(spec: &AppSpec, path: Path<'_>, bad: &mut Violations) {
+    let alone = AppSpec { image: spec.image.clone(), ..AppSpec::new(&spec.name, spec.image.source.clone()) };
+    app_spec(&alone, path, bad);
+    if *spec != (AppSpec { instances: 0, ..alone }) {
+        bad.add(path, "is for the image alone in a PULL job: leave out everything but `name` and `image`");
+    }
 }
 
 /// Checks how a job is paced and what time it has: `rollout` and `timeout` of the message at `path`.
@@ -149,6 +160,9 @@ fn at_most(count: usize, limit: usize, path: Path<'_>, bad: &mut Violations) {
 }
 
 fn image(image: &Image, path: Path<'_>, bad: &mut Violations) {
+    if let Some(keep_for) = image.keep_for {
+        span(keep_for, Duration::ZERO..=limits::MAX_KEEP_FOR, path.field("keep_for"), bad);
+    }
     match &image.source {
         ImageSource::Reference(reference) => {
             if let Err(error) = reference.parse::<oci_spec::distribution::Reference>() {

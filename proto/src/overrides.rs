@@ -44,6 +44,8 @@ pub fn overridden(spec: v1::AppSpec, overrides: v1::AppSpec) -> v1::AppSpec {
         dns_config,
         logs,
         accelerators,
+        // The job's kind says it.
+        image_only: _,
     } = overrides;
     replace(&mut merged.name, name);
     replace(&mut merged.image, image);

@@ -185,3 +185,36 @@ async fn pulls_take_no_more_of_the_line_than_the_node_allows() {
     // A second's worth is free; a machine that is slow only makes it longer.
     assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_fetched_ahead_by_a_job_that_runs_nothing_and_is_found_by_the_next() {
+    let mut registry = Registry::start(false);
+    registry.push("shop/till:1", &DemoImage::new()).await;
+    let cluster = Cluster::start().await;
+    let authority = cluster.file("registry.crt", registry.authority());
+    let node = cluster.node_with("node", &[], None, &["--registry-ca", &authority]).await;
+    let client = cluster.client().await;
+    let reference = registry.reference("shop/till:1");
+    let (status, absent) = {
+        let words = ["pull", &registry.reference("shop/till:2"), "--node", "node"];
+        let output = longshore_tests::process::output(&mut cluster.cli(&words));
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(status, 4, "{absent}");
+    succeed(&mut cluster.cli(&["pull", &reference, "--node", "node", "--keep-for", "1h"]));
+    wait::until("nothing is left but the image", || async { client.apps_of("node").await.is_empty() }).await;
+    assert!(node.containers().is_empty());
+    let record = std::fs::read_dir(node.directory().join("runtime/images/images")).unwrap().next().unwrap().unwrap();
+    let kept = record.metadata().unwrap().modified().unwrap();
+    assert!(kept > std::time::SystemTime::now() + std::time::Duration::from_secs(3000), "it is kept for an hour");
+    // As a file, with more than an image.
+    let text = format!(
+        "kind: Pull\nspec: {{ name: till, image: {{ reference: {reference} }}, args: [serve] }}\ntargets: {{ nodes: [node] }}\n"
+    );
+    let output = longshore_tests::process::output(&mut cluster.cli(&["apply", "-f", &cluster.file("pull.yaml", text)]));
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("leave out everything but"));
+    registry.stop();
+    let job = client.create(from_registry(reference), &["node"]).await;
+    assert_eq!(client.rest(&job.job_id).await.state(), JobState::Succeeded, "{:?}", client.task(&job.job_id).await);
+    drop(node);
+}

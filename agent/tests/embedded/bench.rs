@@ -122,6 +122,7 @@ impl<B: Backend> Node<B> {
             source: ImageSource::Archive(archive.to_str().unwrap().to_owned()),
             pull_policy: None,
             credential: None,
+            keep_for: None,
         };
         let mut whole = json!({ "name": "t", "image": image });
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());

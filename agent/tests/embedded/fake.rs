@@ -32,6 +32,7 @@ impl Bench for Fake {
             source: ImageSource::Reference(format!("fake/app:1?{script}")),
             pull_policy: None,
             credential: None,
+            keep_for: None,
         };
         let spec: AppSpec = serde_json::from_value(json!({ "name": "t", "image": image })).unwrap();
         let image = self.0.resolve(&image, &Access::anonymous()).await.unwrap();

@@ -19,8 +19,12 @@ async fn a_registry_is_reached_with_the_agents_authority() {
     let mut registry = Registry::start(false);
     let pushed = registry.push("shop/till:1", &DemoImage::new().cmd(&["exit", "4"])).await;
     registry.push("shop/foreign:1", &DemoImage::new().architecture("s390x")).await;
-    let refers =
-        |name| Image { source: ImageSource::Reference(registry.reference(name)), pull_policy: None, credential: None };
+    let refers = |name| Image {
+        source: ImageSource::Reference(registry.reference(name)),
+        pull_policy: None,
+        credential: None,
+        keep_for: None,
+    };
     let (till, foreign) = (refers("shop/till:1"), refers("shop/foreign:1"));
     let error = node.runtime().resolve(&till, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable, "nobody vouches for it: {error}");
@@ -78,7 +82,7 @@ async fn an_image_for_another_machine_is_refused_before_it_is_fetched() {
     let archive = node.path().join("foreign.tar");
     std::fs::write(&archive, DemoImage::new().architecture("s390x").docker_archive()).unwrap();
     let source = ImageSource::Archive(archive.to_str().unwrap().to_owned());
-    let image = Image { source, pull_policy: Some(PullPolicy::Always), credential: None };
+    let image = Image { source, pull_policy: Some(PullPolicy::Always), credential: None, keep_for: None };
     let error = node.runtime().resolve(&image, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ArchitectureMismatch, "{error}");
     node.end().await;

@@ -37,7 +37,7 @@ fn has_no_layers(registry: &Registry) -> bool {
 }
 
 fn image(reference: &str, pull_policy: Option<PullPolicy>) -> Image {
-    Image { source: ImageSource::Reference(reference.to_owned()), pull_policy, credential: None }
+    Image { source: ImageSource::Reference(reference.to_owned()), pull_policy, credential: None, keep_for: None }
 }
 
 async fn deploy(store: &ImageStore, image: &Image) -> Result<ResolvedImage, RuntimeError> {

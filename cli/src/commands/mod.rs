@@ -11,6 +11,7 @@ mod help;
 pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod plan;
+pub(crate) mod pull;
 pub(crate) mod registry;
 pub(crate) mod remove;
 pub(crate) mod secret;
@@ -50,6 +51,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::Apply(apply) => apply::run(apply, connection, output).await,
         Command::Plan(plan) => plan::run(plan, connection, output).await,
         Command::Update(update) => update::run(*update, connection, output).await,
+        Command::Pull(pull) => pull::run(pull, connection, output).await,
         Command::Remove(remove) => remove::run(remove, connection, output).await,
         Command::Job(job) => job::run(job, context(connection, output).await?).await,
         Command::Node(node) => node::run(node, context(connection, output).await?).await,

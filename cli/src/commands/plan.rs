@@ -84,6 +84,7 @@ fn action(node: &NodePlan) -> String {
         PlanAction::Update if node.same_spec => format!("restart revision {}", node.from_revision),
         PlanAction::Update => format!("update from revision {}", node.from_revision),
         PlanAction::Deploy => "deploy".to_owned(),
+        PlanAction::Pull => "pull".to_owned(),
         PlanAction::Remove => "remove".to_owned(),
         PlanAction::Nothing => "nothing to do".to_owned(),
         PlanAction::Unspecified => "-".to_owned(),

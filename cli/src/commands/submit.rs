@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::{job_file, json};
 
-/// Some of the nodes that have an app.
+/// Some nodes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Where {
     /// Only this node; may be given several times.

@@ -3,6 +3,8 @@
 //! `deny_unknown_fields` does not work together with `flatten`, and a misspelt key must be an error with its place. So
 //! a choice is read as a struct with one optional key for each alternative, of which exactly one must be there.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{EmptyDir, EnvSource, HostPath, ImageSource, Item, KeyOf, NodeField, PullPolicy, VolumeSource};
@@ -19,6 +21,8 @@ pub(super) struct Image {
     pull_policy: Option<PullPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
+    #[serde(default, with = "crate::quantity::optional_duration", skip_serializing_if = "Option::is_none")]
+    keep_for: Option<Duration>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,7 +122,7 @@ impl TryFrom<Image> for super::Image {
             ("reference", text.reference.map(ImageSource::Reference)),
             ("archive", text.archive.map(ImageSource::Archive)),
         ])?;
-        Ok(Self { source, pull_policy: text.pull_policy, credential: text.credential })
+        Ok(Self { source, pull_policy: text.pull_policy, credential: text.credential, keep_for: text.keep_for })
     }
 }
 
@@ -128,7 +132,8 @@ impl From<super::Image> for Image {
             ImageSource::Reference(reference) => (Some(reference), None),
             ImageSource::Archive(path) => (None, Some(path)),
         };
-        Self { reference, archive, pull_policy: image.pull_policy, credential: image.credential }
+        let (pull_policy, credential, keep_for) = (image.pull_policy, image.credential, image.keep_for);
+        Self { reference, archive, pull_policy, credential, keep_for }
     }
 }
 

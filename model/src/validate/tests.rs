@@ -161,6 +161,7 @@ fn images_are_references_or_archives() {
             source: ImageSource::Archive("/a.tar".to_owned()),
             pull_policy: Some(PullPolicy::Never),
             credential: None,
+            keep_for: None,
         };
     });
     assert_eq!(policy, ["spec.image.pull_policy"]);

@@ -160,10 +160,10 @@ fn assigned(before: &World, after: &World, index: usize, site: Site, answer: &An
     match answer {
         Answer::Assigned(Some(effect)) => {
             let expected = match (before.job.kind, site.app, site.is_able) {
-                (JobKind::Deploy, ..) | (JobKind::Update, Some(Desired::Present), true) => {
+                (JobKind::Deploy, ..) | (JobKind::Update, Some(Desired::Present), true) | (JobKind::Pull, _, true) => {
                     (AppEffect::Deploy, TaskState::Assigned)
                 }
-                (JobKind::Update, ..) => (AppEffect::None, TaskState::Failed),
+                (JobKind::Update | JobKind::Pull, ..) => (AppEffect::None, TaskState::Failed),
                 (JobKind::Remove, Some(_), _) => (AppEffect::Remove, TaskState::Assigned),
                 (JobKind::Remove, None, _) => (AppEffect::None, TaskState::Succeeded),
             };
@@ -202,9 +202,10 @@ fn reported(before: &World, after: &World, index: usize, attempts_ago: i64, answ
             assert_eq!(old.state.class(), TaskClass::Active);
             let gone = matches!(new.state, TaskState::Failed | TaskState::Cancelled);
             let expected = match before.job.kind {
-                JobKind::Deploy if gone => AppEffect::Forget,
+                JobKind::Deploy | JobKind::Pull if gone => AppEffect::Forget,
                 JobKind::Update if gone => AppEffect::GoBack,
-                JobKind::Deploy | JobKind::Update | JobKind::Remove => AppEffect::None,
+                JobKind::Pull if new.state == TaskState::Succeeded => AppEffect::Remove,
+                JobKind::Deploy | JobKind::Update | JobKind::Remove | JobKind::Pull => AppEffect::None,
             };
             assert_eq!(*effect, expected);
             assert_ne!(new.state, TaskState::TimedOut, "only the server decides that");
@@ -275,7 +276,7 @@ fn timed_out(before: &World, after: &World, answer: &Answer) {
         let told = changed.iter().find(|change| change.index == index).map(|change| change.effect);
         let expected = match (before.job.kind, old.state) {
             (_, TaskState::Pending) | (JobKind::Remove, _) => AppEffect::None,
-            (JobKind::Deploy, _) => AppEffect::Remove,
+            (JobKind::Deploy | JobKind::Pull, _) => AppEffect::Remove,
             (JobKind::Update, _) => AppEffect::GoBack,
         };
         assert_eq!(told, ends.then_some(expected));

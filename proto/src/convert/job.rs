@@ -25,7 +25,9 @@ mirrored!(JobState, JobState, none: None, {
     TimedOut => TimedOut,
 });
 
-mirrored!(JobKind, JobKind, none: Some(Self::Deploy), { Deploy => Deploy, Update => Update, Remove => Remove });
+mirrored!(JobKind, JobKind, none: Some(Self::Deploy), {
+    Deploy => Deploy, Update => Update, Remove => Remove, Pull => Pull,
+});
 
 impl From<&Job> for v1::Job {
     fn from(job: &Job) -> Self {
@@ -140,7 +142,8 @@ impl FromWire<v1::CreateJobRequest> for JobOrder {
         let kind = FromWire::from_wire(wire.kind, path.field("kind"), bad);
         let app = Some(wire.app_name).filter(|name| !name.is_empty());
         let app: Option<Option<AppName>> = optional(app, path.field("app_name"), bad);
-        let spec: Option<Option<AppSpec>> = optional(wire.spec, path.field("spec"), bad);
+        let spec = wire.spec.map(|spec| v1::AppSpec { image_only: false, ..spec });
+        let spec: Option<Option<AppSpec>> = optional(spec, path.field("spec"), bad);
         let rollout = optional(wire.rollout, path.field("rollout"), bad);
         let timeout = optional(wire.timeout, path.field("timeout"), bad);
         Some(Self {

@@ -10,7 +10,7 @@ use crate::v1;
 pub fn node_plan(node: &NodeName, action: Action, obstacles: &[Obstacle]) -> v1::NodePlan {
     let (from_revision, same_spec) = match action {
         Action::Update { from, is_same } => (from, is_same),
-        Action::Deploy | Action::Remove | Action::Nothing => (0, false),
+        Action::Deploy | Action::Remove | Action::Pull | Action::Nothing => (0, false),
     };
     v1::NodePlan {
         node_name: node.to_string(),
@@ -41,6 +41,7 @@ impl From<Action> for v1::PlanAction {
             Action::Deploy => Self::Deploy,
             Action::Update { .. } => Self::Update,
             Action::Remove => Self::Remove,
+            Action::Pull => Self::Pull,
             Action::Nothing => Self::Nothing,
         }
     }

@@ -62,6 +62,7 @@ impl From<&AppSpec> for v1::AppSpec {
             accelerators: spec.accelerators.iter().map(v1::AcceleratorQuota::from).collect(),
             restart_policy: v1::RestartPolicy::from(spec.restart_policy).into(),
             instances: spec.instances,
+            image_only: spec.is_image_only(),
             volumes: spec.volumes.iter().map(v1::Volume::from).collect(),
             network: Some(v1::Network::from(&spec.network)),
             startup: Some(spec.startup.into()),
@@ -94,7 +95,12 @@ impl FromWire<v1::AppSpec> for AppSpec {
         let grace = optional(wire.termination_grace_period, path.field("termination_grace_period"), bad);
         Some(Self {
             name: wire.name,
-            image: image.unwrap_or_else(|| Image { source: stand_in_source(), pull_policy: None, credential: None }),
+            image: image.unwrap_or_else(|| Image {
+                source: stand_in_source(),
+                pull_policy: None,
+                credential: None,
+                keep_for: None,
+            }),
             command: wire.command,
             args: wire.args,
             env: env.unwrap_or_default(),
@@ -102,7 +108,7 @@ impl FromWire<v1::AppSpec> for AppSpec {
             resources: wire.resources.map(Resources::from).unwrap_or_default(),
             accelerators: wire.accelerators.into_iter().map(AcceleratorQuota::from).collect(),
             restart_policy: restart_policy.unwrap_or_default(),
-            instances: wire.instances.max(1),
+            instances: if wire.image_only { 0 } else { wire.instances.max(1) },
             volumes: list(wire.volumes, path.field("volumes"), bad).unwrap_or_default(),
             network: optional(wire.network, path.field("network"), bad).flatten().unwrap_or_default(),
             startup: optional(wire.startup, path.field("startup"), bad).flatten().unwrap_or_default(),
@@ -258,7 +264,8 @@ impl From<&Image> for v1::Image {
         };
         let policy = image.pull_policy.map_or(v1::PullPolicy::Unspecified, v1::PullPolicy::from);
         let credential = image.credential.clone().unwrap_or_default();
-        Self { source: Some(source), pull_policy: policy.into(), credential }
+        let keep_for = image.keep_for.map(super::duration);
+        Self { source: Some(source), pull_policy: policy.into(), credential, keep_for }
     }
 }
 
@@ -275,7 +282,8 @@ impl FromWire<v1::Image> for Image {
             }
         };
         let credential = said(wire.credential);
-        Some(Self { source, pull_policy: pull_policy.flatten(), credential })
+        let keep_for = optional(wire.keep_for, path.field("keep_for"), bad).flatten();
+        Some(Self { source, pull_policy: pull_policy.flatten(), credential, keep_for })
     }
 }
 

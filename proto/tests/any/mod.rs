@@ -65,7 +65,12 @@ fn image() -> impl Strategy<Value = Image> {
         prop_oneof![any::<String>().prop_map(ImageSource::Reference), any::<String>().prop_map(ImageSource::Archive),];
     let policy = option::of(select(vec![PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never]));
     let credential = option::of(".{1,20}");
-    (source, policy, credential).prop_map(|(source, pull_policy, credential)| Image { source, pull_policy, credential })
+    (source, policy, credential, option::of(span())).prop_map(|(source, pull_policy, credential, keep_for)| Image {
+        source,
+        pull_policy,
+        credential,
+        keep_for,
+    })
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -258,7 +263,12 @@ fn options() -> impl Strategy<Value = AppSpec> {
 pub(crate) fn order() -> impl Strategy<Value = JobOrder> {
     let targets = (vec(any::<String>(), 0..3), option::of(".{1,20}"), any::<bool>())
         .prop_map(|(node_names, selector, mixed_architectures)| Targets { node_names, selector, mixed_architectures });
-    let work = prop_oneof![spec().prop_map(|spec| Work::Deploy(Arc::new(spec))), app_name().prop_map(Work::Remove)];
+    let pull = (spec(), span()).prop_map(|(mut spec, keep_for)| {
+        (spec.instances, spec.image.keep_for) = (0, Some(keep_for));
+        Work::Pull(Arc::new(spec))
+    });
+    let work =
+        prop_oneof![spec().prop_map(|spec| Work::Deploy(Arc::new(spec))), app_name().prop_map(Work::Remove), pull];
     let rollout =
         (any::<u32>(), span()).prop_map(|(max_parallel, absent_after)| Rollout { max_parallel, absent_after });
     (work, targets, rollout, span()).prop_map(|(work, targets, rollout, timeout)| JobOrder {

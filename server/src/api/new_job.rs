@@ -138,7 +138,7 @@ pub(super) async fn draft(
         check_configurations(store, spec, &mut configurations).await?;
     }
     let (app, spec) = match (&order.work, placed) {
-        (Work::Deploy(spec), _) => (app_name(&spec.name, &id).ok(), Arc::clone(spec)),
+        (Work::Deploy(spec) | Work::Pull(spec), _) => (app_name(&spec.name, &id).ok(), Arc::clone(spec)),
         (Work::Update { app, spec }, _) => (Some(app.clone()), Arc::clone(spec)),
         (Work::Remove(app), Some(placed)) => (Some(app.clone()), placed.spec),
         (Work::Remove(_), None) => return Err(Unmade::Invalid(bad)),

@@ -124,7 +124,7 @@ async fn what_is_missing_hides_nothing_else() {
     };
     let (code, details) = failure(world.jobs().create_job(wrong.clone()).await);
     assert_eq!((code, found(&details)), (Code::InvalidArgument, expected(&["spec.image"], true)));
-    let image = Some(v1::Image { source: None, pull_policy: 9, credential: "No".to_owned() });
+    let image = Some(v1::Image { source: None, pull_policy: 9, credential: "No".to_owned(), ..Default::default() });
     let spec = Some(v1::AppSpec { image, ..wrong.spec.clone().unwrap() });
     let (_, details) = failure(world.jobs().create_job(v1::CreateJobRequest { spec, ..wrong.clone() }).await);
     let image = ["spec.image", "spec.image.pull_policy", "spec.image.credential"];

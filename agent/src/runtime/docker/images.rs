@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::Docker;
 use bollard::models::ImageConfig;
@@ -87,7 +87,7 @@ impl Images {
             let total = *totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             progress(PullProgress { done: total, total });
         }
-        self.store.note_use(&image.digest).await?;
+        self.store.note_use(&image.digest, image.image.keep_for.unwrap_or_default()).await?;
         self.store.remember(image).await
     }
 
@@ -115,7 +115,9 @@ impl Images {
         }
         images.sort();
         for (used, image, name) in images {
-            let is_young = used.is_some_and(|used| used.elapsed().is_ok_and(|age| age < policy.min_age));
+            // What lies ahead has not passed at all.
+            let is_young = used
+                .is_some_and(|used| used.elapsed().is_ok_and(|age| age < policy.min_age) || used > SystemTime::now());
             if is_young || !fill()?.is_above(policy.low) {
                 continue;
             }
@@ -135,7 +137,7 @@ impl Images {
 
     /// Notes that an image is used.
     pub(super) async fn note_use(&self, digest: &str) -> Result<(), RuntimeError> {
-        self.store.note_use(digest).await
+        self.store.note_use(digest, Duration::ZERO).await
     }
 
     /// Name of an image in the engine.

@@ -320,6 +320,9 @@ mod tests {
         assert!(store.disk.use_image(&Digest::of(b"b")).unwrap().is_some());
         let policy = Collection { min_age: Duration::from_secs(60), ..ALWAYS };
         assert_eq!(store.sweep(policy, &[]).images, 1, "b has just been used");
+        store.disk.keep_for(&Digest::of(b"b"), Duration::from_secs(3600)).unwrap();
+        store.disk.use_image(&Digest::of(b"b")).unwrap();
+        assert_eq!(store.sweep(ALWAYS, &[]).images, 0, "b is kept for an hour, and a use makes that no shorter");
         assert!(store.has_layer("base") && !store.has_layer("a"));
         drop(held);
         assert!(store.busy.counts().is_empty());

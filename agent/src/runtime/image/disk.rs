@@ -134,13 +134,23 @@ impl Disk {
 
     /// As [`Disk::image`]; the image counts as used from now on.
     pub(crate) fn use_image(&self, digest: &Digest) -> Result<Option<ImageRecord>, ImageError> {
+        self.keep_for(digest, Duration::ZERO)?;
+        self.image(digest)
+    }
+
+    /// Lets an image count as used until so much later, or longer if that was said before.
+    pub(crate) fn keep_for(&self, digest: &Digest, time: Duration) -> Result<(), ImageError> {
         let path = self.path("images", digest.hex());
-        let touched = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        match touched {
+        let touch = || -> io::Result<()> {
+            let file = File::options().write(true).open(&path)?;
+            let Some(until) = SystemTime::now().checked_add(time) else { return Ok(()) };
+            if file.metadata()?.modified()? < until { file.set_modified(until) } else { Ok(()) }
+        };
+        match touch() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(ImageError::io(format!("note the use of {}", path.display()), error));
+                Err(ImageError::io(format!("note the use of {}", path.display()), error))
             }
-            _ => self.image(digest),
+            _ => Ok(()),
         }
     }
 
@@ -198,10 +208,14 @@ impl Disk {
         }
     }
 
-    /// Notes that an image is used that a container engine keeps.
-    pub(crate) fn note_use(&self, digest: &Digest) -> Result<(), ImageError> {
+    /// Notes that an image is used that a container engine keeps, until so much later or longer.
+    pub(crate) fn note_use(&self, digest: &Digest, time: Duration) -> Result<(), ImageError> {
         let path = self.root.join("used").join(digest.hex());
-        let note = || File::create(&path)?.set_modified(SystemTime::now());
+        let Some(until) = SystemTime::now().checked_add(time) else { return Ok(()) };
+        if self.last_used(digest).is_some_and(|known| known > until) {
+            return Ok(());
+        }
+        let note = || File::create(&path)?.set_modified(until);
         note().map_err(|error| ImageError::io(format!("write {}", path.display()), error))
     }
 

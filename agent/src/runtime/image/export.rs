@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use longshore_model::spec::Image;
 use serde_json::json;
@@ -41,14 +41,14 @@ impl ImageStore {
         Ok(self.blocking(move |disk| disk.remember(&name, &digest)).await?)
     }
 
-    /// Notes that an image is used that somebody else keeps.
+    /// Notes that an image is used that somebody else keeps, and for how long it shall be kept.
     ///
     /// # Errors
     ///
     /// The digest is none, or the disk refuses.
-    pub(crate) async fn note_use(&self, digest: &str) -> Result<(), RuntimeError> {
+    pub(crate) async fn note_use(&self, digest: &str, keep_for: Duration) -> Result<(), RuntimeError> {
         let digest: Digest = digest.parse()?;
-        Ok(self.blocking(move |disk| disk.note_use(&digest)).await?)
+        Ok(self.blocking(move |disk| disk.note_use(&digest, keep_for)).await?)
     }
 
     /// When that was last noted.

@@ -163,10 +163,13 @@ impl ImageStore {
             }
         };
         let total = record.layers.iter().map(|layer| layer.size).sum();
-        let is_new = held.is_some();
+        let (is_new, keep_for) = (held.is_some(), image.image.keep_for);
         self.blocking(move |disk| {
             if is_new {
                 disk.keep_image(&record)?;
+            }
+            if let Some(keep_for) = keep_for {
+                disk.keep_for(&record.digest, keep_for)?;
             }
             disk.remember(&name, &record.digest)
         })

@@ -48,7 +48,12 @@ fn open(dir: &tempfile::TempDir) -> ImageStore {
 }
 
 fn image(path: &Path, pull_policy: Option<PullPolicy>) -> Image {
-    Image { source: ImageSource::Archive(path.to_str().unwrap().to_owned()), pull_policy, credential: None }
+    Image {
+        source: ImageSource::Archive(path.to_str().unwrap().to_owned()),
+        pull_policy,
+        credential: None,
+        keep_for: None,
+    }
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -199,11 +204,16 @@ async fn what_was_never_pulled_is_not_there() {
         source: ImageSource::Reference("localhost:1/x:1".to_owned()),
         pull_policy: Some(PullPolicy::Never),
         credential: None,
+        keep_for: None,
     };
     let error = bench.store.resolve(&image, &Access::anonymous()).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageNotFound);
-    let image =
-        Image { source: ImageSource::Reference("Not A Reference".to_owned()), pull_policy: None, credential: None };
+    let image = Image {
+        source: ImageSource::Reference("Not A Reference".to_owned()),
+        pull_policy: None,
+        credential: None,
+        keep_for: None,
+    };
     assert_eq!(
         bench.store.resolve(&image, &Access::anonymous()).await.unwrap_err().reason,
         FailureReason::ImageInvalid

@@ -196,7 +196,7 @@ pub(crate) fn advice(job: &Job, tasks: &[Task], command: &str) -> String {
         next.push((format!("app logs {} --node {}", job.app_name, task.node_name), "shows its last output"));
     }
     match job.state() {
-        JobState::Succeeded if job.kind() == JobKind::Remove => {
+        JobState::Succeeded if matches!(job.kind(), JobKind::Remove | JobKind::Pull) => {
             next.push((format!("job show {id}"), "shows what happened on each node"));
         }
         JobState::Succeeded => next.push((format!("app list --name {}", job.app_name), "shows it on each node")),

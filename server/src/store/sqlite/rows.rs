@@ -113,6 +113,7 @@ pub(super) fn kind_number(kind: JobKind) -> i64 {
         JobKind::Deploy => 0,
         JobKind::Update => 1,
         JobKind::Remove => 2,
+        JobKind::Pull => 3,
     }
 }
 
