@@ -4,11 +4,22 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+/// How often a tree is removed into which something is put all the time.
+const REMOVALS: usize = 10;
+
 /// Removes a tree; one that is not there is no error.
+///
+/// Whoever made it may have been given up in this very moment, and still end the step that it is in: what that leaves is
+/// removed as well.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+    let mut rest = REMOVALS;
+    loop {
+        rest -= 1;
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && rest > 0 => {}
+            other => return other,
+        }
     }
 }
 
