@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A limit on bytes a second that whoever holds it shares: a token bucket that holds [`BURST`] worth of bytes.
+/// A limit on bytes a second that whoever holds it shares: a token bucket that holds a fixed time's worth of bytes.
 #[derive(Debug)]
 pub struct Bandwidth {
     /// Bytes a second; 0 means no limit.
