@@ -250,7 +250,9 @@ fn lines(reader: Reader, node: NodeName, instance: String) -> BoxStream<'static,
 fn desk(error: DeskError, node: &NodeName) -> Status {
     let message = error.to_string();
     match error {
-        DeskError::Full | DeskError::NodeFull => status::later(Code::ResourceExhausted, "TOO_MANY_READERS", message),
+        DeskError::Full(_) | DeskError::NodeFull(_) => {
+            status::later(Code::ResourceExhausted, "TOO_MANY_READERS", message)
+        }
         DeskError::Closed => status::later(Code::Unavailable, "SHUTTING_DOWN", message),
         DeskError::BrokenOff => {
             status::later(Code::Unavailable, "LOGS_BROKEN_OFF", format!("the logs of node {node} broke off"))

@@ -16,7 +16,7 @@ use v1::exec_app_response::Message as Answered;
 
 use super::record::{self, Sequel};
 use super::{Context, status};
-use crate::session::channels::{Channel, ChannelError, FromAgent, ToAgent};
+use crate::session::channels::{Channel, DeskError, FromAgent, ToAgent};
 
 /// What a caller is answered.
 pub(super) type ExecStream = ReceiverStream<Result<v1::ExecAppResponse, Status>>;
@@ -153,7 +153,7 @@ async fn open(context: &Context, order: &Order) -> Result<Channel, Status> {
     match begun.map_err(|error| refused(error, node))? {
         Some(FromAgent::Begun(_)) => Ok(channel),
         Some(FromAgent::Refused(refusal)) => Err(refusal_of(&refusal, order)),
-        _ => Err(refused(ChannelError::BrokenOff, node)),
+        _ => Err(refused(DeskError::BrokenOff, node)),
     }
 }
 
@@ -188,7 +188,7 @@ async fn relay(
                 Ok(Some(FromAgent::ExitCode(code))) => return End::Exit(code),
                 Ok(Some(FromAgent::RequestId(_) | FromAgent::Begun(_))) => continue,
                 Ok(Some(FromAgent::Refused(_)) | None) | Err(_) => {
-                    let broken = refused(ChannelError::BrokenOff, node);
+                    let broken = refused(DeskError::BrokenOff, node);
                     return End::Failed(Box::new(broken), "CHANNEL_BROKEN_OFF");
                 }
             };
@@ -239,14 +239,14 @@ async fn up(mut inbound: Streaming<v1::ExecAppRequest>, to_agent: &mpsc::Sender<
 }
 
 /// What it means for a caller that there is no channel.
-fn refused(error: ChannelError, node: &NodeName) -> Status {
+fn refused(error: DeskError, node: &NodeName) -> Status {
     let message = error.to_string();
     match error {
-        ChannelError::Full | ChannelError::NodeFull => {
+        DeskError::Full(_) | DeskError::NodeFull(_) => {
             status::later(Code::ResourceExhausted, "TOO_MANY_CHANNELS", message)
         }
-        ChannelError::Closed => status::later(Code::Unavailable, "SHUTTING_DOWN", message),
-        ChannelError::BrokenOff => {
+        DeskError::Closed => status::later(Code::Unavailable, "SHUTTING_DOWN", message),
+        DeskError::BrokenOff => {
             let message = format!("the channel to node {node} broke off");
             status::later(Code::Unavailable, "CHANNEL_BROKEN_OFF", message)
         }

@@ -4,16 +4,17 @@
 //! calls OpenChannel with the request's identifier. What either side says passes through short queues: who is slow slows
 //! the other side down, and nothing else, since no two channels share a connection of an agent.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use longshore_model::name::NodeName;
 use longshore_proto::v1;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status, Streaming};
 
+pub use super::desk::DeskError;
+use super::desk::{Bound, Desk, Taken};
 use crate::api::status;
 
 /// Channels of all nodes together: each holds two calls and their queues.
@@ -28,43 +29,23 @@ pub type FromAgent = v1::open_channel_request::Message;
 /// What an agent is told on a channel.
 pub type ToAgent = v1::open_channel_response::Message;
 
-/// Why a channel is not there, or not any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChannelError {
-    /// All places are taken.
-    #[error("{MAX_CHANNELS} channels to nodes are open already, which is the limit")]
-    Full,
-    /// All places of the node are taken.
-    #[error("{MAX_CHANNELS_PER_NODE} channels to this node are open already, which is the limit")]
-    NodeFull,
-    /// The server is going away.
-    #[error("the server is shutting down")]
-    Closed,
-    /// The agent's call broke off, or the node was deleted.
-    #[error("the node broke off")]
-    BrokenOff,
-}
+/// What a caller leaves for the agent's call.
+type Ends = (mpsc::Sender<FromAgent>, mpsc::Receiver<ToAgent>);
 
 /// The channels that are open or wait for their agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChannelDesk {
-    inner: Mutex<Inner>,
+    places: Arc<Desk<Ends>>,
     /// What goes on behind the answers of calls: it has to be over before the store is.
     tasks: TaskTracker,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    places: HashMap<String, Place>,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Place {
-    node: NodeName,
-    /// Taken by the agent's call.
-    ends: Option<(mpsc::Sender<FromAgent>, mpsc::Receiver<ToAgent>)>,
-    given_up: CancellationToken,
+impl Default for ChannelDesk {
+    fn default() -> Self {
+        let all = Bound { most: MAX_CHANNELS, what: "channels to nodes are open" };
+        let of_a_node = Bound { most: MAX_CHANNELS_PER_NODE, what: "channels to this node are open" };
+        Self { places: Desk::new(all, of_a_node), tasks: TaskTracker::default() }
+    }
 }
 
 impl ChannelDesk {
@@ -73,49 +54,29 @@ impl ChannelDesk {
     /// # Errors
     ///
     /// No place is free, or the desk is closed.
-    pub fn wait(self: &Arc<Self>, node: &NodeName, request_id: String) -> Result<Channel, ChannelError> {
+    pub fn wait(&self, node: &NodeName, request_id: String) -> Result<Channel, DeskError> {
         let (to_caller, from_agent) = mpsc::channel(QUEUE);
         let (to_agent, from_caller) = mpsc::channel(QUEUE);
-        let given_up = CancellationToken::new();
-        let mut inner = self.inner();
-        if inner.closed {
-            return Err(ChannelError::Closed);
-        }
-        if inner.places.len() >= MAX_CHANNELS {
-            return Err(ChannelError::Full);
-        }
-        if inner.places.values().filter(|place| place.node == *node).count() >= MAX_CHANNELS_PER_NODE {
-            return Err(ChannelError::NodeFull);
-        }
-        let place = Place { node: node.clone(), ends: Some((to_caller, from_caller)), given_up: given_up.clone() };
-        inner.places.insert(request_id.clone(), place);
-        let place = Taken { desk: Arc::clone(self), request_id, given_up };
-        Ok(Channel { place, from_agent, to_agent })
+        let place = self.places.take(node, request_id, (to_caller, from_caller))?;
+        let ends_agent = place.given_up().clone().drop_guard();
+        Ok(Channel { place, _ends_agent: ends_agent, from_agent, to_agent })
     }
 
     /// Brings an agent's call to whoever waits for it; `None` if nobody does.
     #[must_use]
     pub fn arrive(&self, node: &NodeName, request_id: &str) -> Option<AgentEnd> {
-        let mut inner = self.inner();
-        let place = inner.places.get_mut(request_id).filter(|place| place.node == *node)?;
-        let (to_caller, from_caller) = place.ends.take()?;
-        Some(AgentEnd { to_caller, from_caller, given_up: place.given_up.clone() })
+        let ((to_caller, from_caller), given_up) = self.places.arrive(node, request_id)?;
+        Some(AgentEnd { to_caller, from_caller, given_up })
     }
 
     /// Breaks off every channel of a node.
     pub fn node_deleted(&self, node: &NodeName) {
-        for place in self.inner().places.values().filter(|place| place.node == *node) {
-            place.given_up.cancel();
-        }
+        self.places.node_deleted(node);
     }
 
     /// Breaks off all channels, and lets none begin.
     pub fn close(&self) {
-        let mut inner = self.inner();
-        inner.closed = true;
-        for place in inner.places.values() {
-            place.given_up.cancel();
-        }
+        self.places.close();
     }
 
     /// Lets something go on behind the answer of a call.
@@ -128,31 +89,14 @@ impl ChannelDesk {
         self.tasks.close();
         self.tasks.wait().await;
     }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A caller's place; dropping it ends the agent's call.
-#[derive(Debug)]
-struct Taken {
-    desk: Arc<ChannelDesk>,
-    request_id: String,
-    given_up: CancellationToken,
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.given_up.cancel();
-        self.desk.inner().places.remove(&self.request_id);
-    }
 }
 
 /// A channel, as the caller has it; dropping it makes the agent end what it does.
 #[derive(Debug)]
 pub struct Channel {
-    place: Taken,
+    place: Taken<Ends>,
+    /// Whoever drops the channel gives it up.
+    _ends_agent: DropGuard,
     from_agent: mpsc::Receiver<FromAgent>,
     to_agent: mpsc::Sender<ToAgent>,
 }
@@ -161,18 +105,18 @@ impl Channel {
     /// The identifier under which the agent shall come.
     #[must_use]
     pub fn request_id(&self) -> &str {
-        &self.place.request_id
+        self.place.request_id()
     }
 
     /// What the agent says next; `None` when it has said all. Loses nothing when it is dropped.
     ///
     /// # Errors
     ///
-    /// [`ChannelError::BrokenOff`] when the node was deleted or the server goes away.
-    pub async fn next(&mut self) -> Result<Option<FromAgent>, ChannelError> {
+    /// [`DeskError::BrokenOff`] when the node was deleted or the server goes away.
+    pub async fn next(&mut self) -> Result<Option<FromAgent>, DeskError> {
         tokio::select! {
             biased;
-            () = self.place.given_up.cancelled() => Err(ChannelError::BrokenOff),
+            () = self.place.given_up().cancelled() => Err(DeskError::BrokenOff),
             message = self.from_agent.recv() => Ok(message),
         }
     }
@@ -279,13 +223,14 @@ mod tests {
         let desk = Arc::new(ChannelDesk::default());
         let place = |name: &str, id: usize| desk.wait(&node(name), format!("{name}{id}"));
         let held: Vec<_> = (0..MAX_CHANNELS_PER_NODE).map(|id| place("a", id).unwrap()).collect();
-        assert_eq!(place("a", 1000).unwrap_err(), ChannelError::NodeFull);
+        let full = place("a", 1000).unwrap_err();
+        assert!(matches!(full, DeskError::NodeFull(_)), "{full}");
         let mut other = place("b", 0).unwrap();
         drop(held);
         place("a", 1000).unwrap();
         desk.node_deleted(&node("b"));
-        assert_eq!(other.next().await, Err(ChannelError::BrokenOff));
+        assert_eq!(other.next().await, Err(DeskError::BrokenOff));
         desk.close();
-        assert_eq!(place("c", 0).unwrap_err(), ChannelError::Closed);
+        assert_eq!(place("c", 0).unwrap_err(), DeskError::Closed);
     }
 }

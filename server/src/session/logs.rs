@@ -3,8 +3,7 @@
 //! A reader takes a place, its request goes out through the node's session, and the agent calls UploadLogs with the
 //! request's identifier. The lines pass through a short queue: a slow reader slows its upload down and nothing else.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use longshore_model::name::NodeName;
 use longshore_proto::v1;
@@ -12,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
+pub use super::desk::DeskError;
+use super::desk::{Bound, Desk, Taken};
 use crate::api::status;
 
 /// Readers of logs of all nodes together: each holds a call, an upload and a queue of lines.
@@ -36,41 +37,18 @@ pub enum Event {
     Done,
 }
 
-/// Why a reader does not get a place, or loses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeskError {
-    /// All places are taken.
-    #[error("{MAX_READERS} calls are reading logs already, which is the limit")]
-    Full,
-    /// All places of the node are taken.
-    #[error("{MAX_READERS_PER_NODE} calls are reading logs of this node already, which is the limit")]
-    NodeFull,
-    /// The server is going away.
-    #[error("the server is shutting down")]
-    Closed,
-    /// The upload broke off, or the node was deleted.
-    #[error("the node broke off")]
-    BrokenOff,
-}
-
 /// The readers that wait or read.
-#[derive(Debug, Default)]
-pub struct LogDesk {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    places: HashMap<String, Place>,
-    closed: bool,
-}
-
 #[derive(Debug)]
-struct Place {
-    node: NodeName,
-    /// Taken by the upload.
-    events: Option<mpsc::Sender<Event>>,
-    given_up: CancellationToken,
+pub struct LogDesk {
+    places: Arc<Desk<mpsc::Sender<Event>>>,
+}
+
+impl Default for LogDesk {
+    fn default() -> Self {
+        let all = Bound { most: MAX_READERS, what: "calls are reading logs" };
+        let of_a_node = Bound { most: MAX_READERS_PER_NODE, what: "calls are reading logs of this node" };
+        Self { places: Desk::new(all, of_a_node) }
+    }
 }
 
 impl LogDesk {
@@ -79,67 +57,41 @@ impl LogDesk {
     /// # Errors
     ///
     /// No place is free, or the desk is closed.
-    pub fn wait(self: &Arc<Self>, node: &NodeName, request_id: String) -> Result<Reader, DeskError> {
+    pub fn wait(&self, node: &NodeName, request_id: String) -> Result<Reader, DeskError> {
         let (sender, events) = mpsc::channel(QUEUE);
-        let given_up = CancellationToken::new();
-        let mut inner = self.inner();
-        if inner.closed {
-            return Err(DeskError::Closed);
-        }
-        if inner.places.len() >= MAX_READERS {
-            return Err(DeskError::Full);
-        }
-        if inner.places.values().filter(|place| place.node == *node).count() >= MAX_READERS_PER_NODE {
-            return Err(DeskError::NodeFull);
-        }
-        let place = Place { node: node.clone(), events: Some(sender), given_up: given_up.clone() };
-        inner.places.insert(request_id.clone(), place);
-        Ok(Reader { desk: Arc::clone(self), request_id, events, given_up })
+        Ok(Reader { place: self.places.take(node, request_id, sender)?, events })
     }
 
     /// Brings an agent's upload to its reader; `None` if nobody waits for it.
     #[must_use]
     pub fn arrive(&self, node: &NodeName, request_id: &str) -> Option<Upload> {
-        let mut inner = self.inner();
-        let place = inner.places.get_mut(request_id).filter(|place| place.node == *node)?;
-        Some(Upload { events: place.events.take()?, given_up: place.given_up.clone() })
+        let (events, given_up) = self.places.arrive(node, request_id)?;
+        Some(Upload { events, given_up })
     }
 
     /// Breaks off every upload and reader of a node.
     pub fn node_deleted(&self, node: &NodeName) {
-        for place in self.inner().places.values().filter(|place| place.node == *node) {
-            place.given_up.cancel();
-        }
+        self.places.node_deleted(node);
     }
 
     /// Breaks off all uploads and readers, and lets none begin.
     pub fn close(&self) {
-        let mut inner = self.inner();
-        inner.closed = true;
-        for place in inner.places.values() {
-            place.given_up.cancel();
-        }
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.close();
     }
 }
 
 /// A reader's place; dropping it makes the agent's call fail.
 #[derive(Debug)]
 pub struct Reader {
-    desk: Arc<LogDesk>,
-    request_id: String,
+    place: Taken<mpsc::Sender<Event>>,
     events: mpsc::Receiver<Event>,
-    given_up: CancellationToken,
 }
 
 impl Reader {
     /// The identifier under which the agent shall come.
     #[must_use]
     pub fn request_id(&self) -> &str {
-        &self.request_id
+        self.place.request_id()
     }
 
     /// What the upload says next. Loses nothing when it is dropped.
@@ -150,15 +102,9 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Event, DeskError> {
         tokio::select! {
             biased;
-            () = self.given_up.cancelled() => Err(DeskError::BrokenOff),
+            () = self.place.given_up().cancelled() => Err(DeskError::BrokenOff),
             event = self.events.recv() => event.ok_or(DeskError::BrokenOff),
         }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.desk.inner().places.remove(&self.request_id);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::vault::Vault;
 pub mod channels;
 mod configurations;
 mod credentials;
+mod desk;
 pub mod logs;
 mod reports;
 mod stream;
