@@ -28,9 +28,9 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
     let width = shown().map(|(name, _)| name.len()).max().unwrap_or_default() + 1;
     let lines = shown().map(|(name, value)| {
         let mut lines = value.lines();
-        let mut text = format!("{:width$}  {}", format!("{name}:"), lines.next().unwrap_or_default());
+        let mut text = format!("{:width$}  {}", format!("{name}:"), one_line(lines.next().unwrap_or_default()));
         for line in lines {
-            text.push_str(&format!("\n{:width$}  {line}", ""));
+            text.push_str(&format!("\n{:width$}  {}", "", one_line(line)));
         }
         text
     });
@@ -199,8 +199,9 @@ mod tests {
 
     #[test]
     fn pairs_line_up_and_leave_out_what_is_empty() {
-        let text = pairs(&[("Job", "01jd".to_owned()), ("Started", String::new()), ("Warnings", "a\nb".to_owned())]);
-        assert_eq!(text, "Job:       01jd\nWarnings:  a\n           b");
+        let text =
+            pairs(&[("Job", "01jd".to_owned()), ("Started", String::new()), ("Warnings", "a\u{1b}[2J\nb".to_owned())]);
+        assert_eq!(text, "Job:       01jd\nWarnings:  a [2J\n           b");
     }
 
     #[test]

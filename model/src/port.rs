@@ -64,12 +64,18 @@ pub fn address(interfaces: &[NetworkInterface], port: SinglePort<'_>) -> Result<
 }
 
 /// Everything that stands against the ports of a spec on a node with these interfaces, where others hold `taken`; the first
-/// obstacle of each port.
+/// obstacle of each port, and each obstacle once: a range shares its interface.
 #[must_use]
 pub fn refusals(spec: &AppSpec, interfaces: &[NetworkInterface], taken: &[(&AppName, &BoundPort)]) -> Vec<PortRefusal> {
     let Network::Ports(ports) = &spec.network else { return Vec::new() };
     let singles = ports.iter().flat_map(|port| port.singles());
-    singles.filter_map(|port| judge(port, interfaces, taken).err()).collect()
+    let mut found: Vec<PortRefusal> = Vec::new();
+    for refusal in singles.filter_map(|port| judge(port, interfaces, taken).err()) {
+        if !found.contains(&refusal) {
+            found.push(refusal);
+        }
+    }
+    found
 }
 
 fn judge(
@@ -163,6 +169,11 @@ mod tests {
             ),
             (
                 json!([{ "containerPort": 80, "hostInterface": "eth9" }]),
+                "0.0.0.0",
+                Some("The node has no network interface named \"eth9\"; it has eth0, wwan0."),
+            ),
+            (
+                json!([{ "containerPort": "80-90", "hostInterface": "eth9" }]),
                 "0.0.0.0",
                 Some("The node has no network interface named \"eth9\"; it has eth0, wwan0."),
             ),

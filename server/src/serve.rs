@@ -43,7 +43,7 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 /// Streams of one connection of people: a CLI needs a few, a dashboard some dozens.
 const MAX_API_STREAMS: u32 = 100;
-/// Streams of one agent's connection: its session, and some logs that are read.
+/// Streams of one agent's connection: its session and short calls, or the logs that are read of it.
 const MAX_AGENT_STREAMS: u32 = 16;
 /// Bytes that a stream may have on its way while nobody takes them, so that one that stalls is bounded. A connection has room
 /// for all of its streams at once: else a few that stall, such as logs that nobody reads on, would hold up all the others.

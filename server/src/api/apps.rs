@@ -112,7 +112,8 @@ impl AppService for AppApi {
         let mut files = Vec::new();
         loop {
             match tokio::time::timeout(AGENT_TIMEOUT, reader.next()).await {
-                Ok(Ok(Event::Files(more))) => files.extend(more),
+                // One message has all of them: what comes again takes its place.
+                Ok(Ok(Event::Files(all))) => files = all,
                 Ok(Ok(Event::Done)) => return Ok(Response::new(v1::GetLogFilesResponse { files })),
                 Ok(Ok(Event::NotFound)) => {
                     return Err(status::store(StoreError::NotFound { kind: "log", name: wanted.name() }));

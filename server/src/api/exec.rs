@@ -118,7 +118,8 @@ pub(super) async fn begin(
             End::Failed(status, _) => Err(*status),
             End::CallerGone => return,
         };
-        let _ = answers.send(last).await;
+        // It is recorded; a caller who takes nothing holds nothing up.
+        tokio::spawn(async move { answers.send(last).await });
     });
     Ok(Response::new(ReceiverStream::new(stream)))
 }
@@ -175,7 +176,7 @@ async fn relay(
     node: &NodeName,
 ) -> End {
     let said = Notify::new();
-    let to_agent = channel.to_agent();
+    let (to_agent, given_up) = (channel.to_agent(), channel.given_up());
     let begun = answers.send(Ok(v1::ExecAppResponse { message: Some(Answered::Started(v1::ExecStarted {})) })).await;
     if begun.is_err() {
         return End::CallerGone;
@@ -205,6 +206,8 @@ async fn relay(
     };
     tokio::select! {
         end = down => end,
+        // Also while the caller takes no answers.
+        () = given_up.cancelled() => End::Failed(Box::new(refused(DeskError::BrokenOff, node)), "CHANNEL_BROKEN_OFF"),
         () = up(inbound, &to_agent, &said) => End::CallerGone,
         () = answers.closed() => End::CallerGone,
         end = idle => end,

@@ -24,7 +24,7 @@ const JOB_STATE: Kind = Kind::Word {
     prefix: "JOB_STATE_",
     words: &["QUEUED", "RUNNING", "SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "STOPPING", "STOPPED", "TIMED_OUT"],
 };
-const JOB_KIND: Kind = Kind::Word { prefix: "JOB_KIND_", words: &["DEPLOY", "UPDATE", "REMOVE"] };
+const JOB_KIND: Kind = Kind::Word { prefix: "JOB_KIND_", words: &["DEPLOY", "UPDATE", "REMOVE", "PULL"] };
 const TASK_STATE: Kind = Kind::Word {
     prefix: "TASK_STATE_",
     words: &[
@@ -400,6 +400,7 @@ mod tests {
     #[test]
     fn the_words_are_those_of_the_wire() {
         check(JOB_STATE, NUMBERS.filter_map(|number| Some(v1::JobState::try_from(number).ok()?.as_str_name())));
+        check(JOB_KIND, NUMBERS.filter_map(|number| Some(v1::JobKind::try_from(number).ok()?.as_str_name())));
         check(TASK_STATE, NUMBERS.filter_map(|number| Some(v1::TaskState::try_from(number).ok()?.as_str_name())));
         check(APP_STATE, NUMBERS.filter_map(|number| Some(v1::AppState::try_from(number).ok()?.as_str_name())));
         check(USER_ROLE, NUMBERS.filter_map(|number| Some(v1::UserRole::try_from(number).ok()?.as_str_name())));

@@ -18,6 +18,7 @@ use longshore_model::plan::{self, Known, Obstacle, Resident, Summary, Wanted};
 use longshore_model::validate::{Violation, Violations};
 use longshore_proto::convert;
 use longshore_proto::v1;
+use prost::Message;
 use tonic::Status;
 
 use super::new_job::{self, Draft, Unmade};
@@ -25,8 +26,10 @@ use super::{Context, status};
 use crate::store::sorting::Query;
 use crate::store::{NewJob, StoreError};
 
-/// Nodes of one message: with all their obstacles it stays far below gRPC's 4 MiB.
+/// Nodes of one message.
 const NODES_AT_ONCE: usize = 500;
+/// Bytes after which a message gets no further node: with the whole of one more it stays far below gRPC's 4 MiB.
+const FULL: usize = 1 << 20;
 
 /// A plan that is being made.
 pub(super) struct Plan {
@@ -96,13 +99,14 @@ impl Plan {
             self.has_begun = true;
             message.job = Some(new_job::preview(&self.job));
         }
-        let piece: Vec<NodeName> = self.nodes.by_ref().take(NODES_AT_ONCE).collect();
-        if piece.is_empty() {
-            message.summary = Some(convert::plan_summary(self.summary));
-            return Ok((message, None));
-        }
-        for node in piece {
+        let mut bytes = 0;
+        while message.nodes.len() < NODES_AT_ONCE && bytes < FULL {
+            let Some(node) = self.nodes.next() else {
+                message.summary = Some(convert::plan_summary(self.summary));
+                return Ok((message, None));
+            };
             if let Some(planned) = self.node(&node).await.map_err(status::store)? {
+                bytes += planned.encoded_len();
                 message.nodes.push(planned);
             }
         }

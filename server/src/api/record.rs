@@ -151,7 +151,11 @@ where
             let named = request_id::scope(request_id::current().unwrap_or_default(), recorded);
             match tokio::spawn(named.in_current_span()).await {
                 Ok(response) => response,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime ends, and this future with it.
+                    Err(_) => std::future::pending().await,
+                },
             }
         })
     }

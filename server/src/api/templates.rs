@@ -36,6 +36,8 @@ fn check_spec(spec: Option<v1::AppSpec>, path: Path<'_>, bad: &mut Violations) -
         bad.add(field, "is missing");
         return (v1::AppSpec::default(), Vec::new());
     };
+    // A request does not say it: the kind of a job does.
+    let spec = v1::AppSpec { image_only: false, ..spec };
     let encoded = spec.encoded_len();
     if encoded > MAX_SPEC {
         bad.add(field, format!("is {encoded} bytes long; at most {MAX_SPEC} are allowed"));

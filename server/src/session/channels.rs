@@ -121,6 +121,12 @@ impl Channel {
         }
     }
 
+    /// Cancelled when the node is deleted or the server goes away.
+    #[must_use]
+    pub fn given_up(&self) -> CancellationToken {
+        self.place.given_up().clone()
+    }
+
     /// Where the agent is told things; a handle of its own, so that both directions go on at once.
     #[must_use]
     pub fn to_agent(&self) -> mpsc::Sender<ToAgent> {

@@ -8,6 +8,7 @@ use longshore_proto::convert;
 use longshore_proto::v1::{GetLogFilesRequest, GetLogFilesResponse, LogFile, LogLine, ReadLogsRequest};
 
 use super::node_of;
+use crate::client::call;
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -82,7 +83,7 @@ fn show(context: &mut Context<'_>, line: &LogLine) -> Result<(), Error> {
 }
 
 async fn list(context: &mut Context<'_>, request: GetLogFilesRequest) -> Result<Exit, Error> {
-    let found: GetLogFilesResponse = context.client.apps.get_log_files(request).await?.into_inner();
+    let found: GetLogFilesResponse = context.client.apps.get_log_files(call(request)).await?.into_inner();
     context.output.show(|| json::of("GetLogFilesResponse", &found), || table(&found.files, Timestamp::now()))?;
     Ok(Exit::Ok)
 }

@@ -49,7 +49,7 @@ fn text(app: &App, node: &Node, now: Timestamp) -> String {
         ("Revision", app.revision.to_string()),
         ("Since", text::moment(app.update_time.as_ref(), now)),
     ]);
-    let facts = format!("{}\n\n{facts}", summary::sentence(app, node, now));
+    let facts = format!("{}\n\n{facts}", text::one_line(&summary::sentence(app, node, now)));
     if status.instances.is_empty() { facts } else { format!("{facts}\n\n{}", instances(app, &status, now)) }
 }
 

@@ -92,7 +92,7 @@ fn facts(job: &Job, now: Timestamp) -> String {
     ])
 }
 
-/// Which version of a template the job was made of: `till 1.4.2 (alias stable, for arm64), overridden`.
+/// Which version of a template the job was made of: `till 1.4.2 (alias stable, for arm64), with overrides`.
 fn template_of(job: &Job) -> String {
     let Some(used) = &job.template else { return String::new() };
     let mut how = Vec::new();
