@@ -191,10 +191,13 @@ impl Attached {
         for (name, value) in edits.env {
             match self.env.iter_mut().find(|(known, _)| *known == name) {
                 // Variables that name accelerators have a list of them.
-                Some((_, values)) if values.split(',').all(|known| known != value) => {
-                    *values = format!("{values},{value}")
+                Some((_, values)) => {
+                    for one in value.split(',') {
+                        if values.split(',').all(|known| known != one) {
+                            *values = format!("{values},{one}");
+                        }
+                    }
                 }
-                Some(_) => {}
                 None => self.env.push((name, value)),
             }
         }

@@ -17,21 +17,23 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
 /// Tells the server of each change, the newest only. What it was told with the hello may be older than the session: so
-/// whatever there is is told once more with each new one. Dropping the future ends it.
+/// whatever there is, unless it is nothing, is told once more with each new one. Dropping the future ends it.
 pub async fn run(mut stock: watch::Receiver<Vec<Stock>>, mut live: watch::Receiver<Option<Channel>>) -> Infallible {
-    let (mut told, mut failures) = (Vec::new(), 0_u32);
+    let (mut told, mut failures) = (Some(Vec::new()), 0_u32);
     loop {
         let channel = live.borrow_and_update().clone();
         let newest = stock.borrow_and_update().clone();
-        if let Some(channel) = channel.filter(|_| newest != told) {
+        if let Some(channel) = channel.filter(|_| told.as_ref() != Some(&newest)) {
             match tell(channel, &newest).await {
-                Ok(()) => (told, failures) = (newest, 0),
+                Ok(()) => (told, failures) = (Some(newest), 0),
                 Err(status) => {
+                    // It may have taken it all the same.
+                    told = None;
                     failures = failures.saturating_add(1);
                     tracing::debug!(%status, "the server does not take word of the accelerators");
                     if status.code() == Code::Unimplemented {
                         // An older server: the next session may be with another one.
-                        (told, failures) = (newest, 0);
+                        (told, failures) = (Some(newest), 0);
                     }
                 }
             }
@@ -45,7 +47,7 @@ pub async fn run(mut stock: watch::Receiver<Vec<Stock>>, mut live: watch::Receiv
         tokio::select! {
             changed = stock.changed() => if changed.is_err() { std::future::pending().await },
             changed = live.changed() => match changed {
-                Ok(()) => (told, failures) = (Vec::new(), 0),
+                Ok(()) => (told, failures) = (Some(Vec::new()), 0),
                 Err(_) => std::future::pending().await,
             },
             () = again => {}

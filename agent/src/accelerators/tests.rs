@@ -209,7 +209,11 @@ fn a_container_gets_what_its_accelerators_have_in_common_once() {
             DeviceEdit { source: "/dev/zero".into(), target: "/dev/manager".to_owned(), permissions: "r".to_owned() },
         ],
         mounts: vec![mount.clone()],
-        env: vec![("VISIBLE".to_owned(), visible.to_owned()), ("HOME".to_owned(), "/opt/x".to_owned())],
+        env: vec![
+            ("VISIBLE".to_owned(), visible.to_owned()),
+            ("HOME".to_owned(), "/opt/x".to_owned()),
+            ("CAPS".to_owned(), "a,b".to_owned()),
+        ],
     };
     let mut attached = Attached::default();
     attached.add("a", edits("/dev/a", "0")).unwrap();
@@ -218,7 +222,7 @@ fn a_container_gets_what_its_accelerators_have_in_common_once() {
     assert_eq!(devices, [("/dev/a", 3), ("/dev/manager", 5), ("/dev/b", 3)]);
     assert_eq!((attached.mounts.len(), attached.mounts[0].source.as_path()), (1, Path::new("/dev/null")));
     let env: Vec<String> = attached.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(env, ["VISIBLE=0,1", "HOME=/opt/x"]);
+    assert_eq!(env, ["VISIBLE=0,1", "HOME=/opt/x", "CAPS=a,b"]);
     for (source, words) in [("/dev/no-such-device", "does not exist"), ("/dev/shm", "is no device")] {
         let devices =
             vec![DeviceEdit { source: source.into(), target: "/dev/x".to_owned(), permissions: "rw".to_owned() }];

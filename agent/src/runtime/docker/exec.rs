@@ -57,6 +57,8 @@ impl Containers {
         let container = self.newest(&docker, instance).await?.id;
         running_pid(&self.inspect(&docker, &container).await?)?;
         let mark = Mark::new(&self.settings.node_uid);
+        // From here on: whoever gives up meanwhile has perhaps begun it.
+        let killing = Killing { mark: mark.clone() };
         let tty = command.terminal.is_some();
         let env = command.env.iter().map(|(name, value)| format!("{name}={value}"));
         let config = ExecConfig {
@@ -82,7 +84,7 @@ impl Containers {
         if let Some(size) = command.terminal {
             begun.resize(size).await;
         }
-        Ok(begun.running(&command, output.boxed(), input))
+        Ok(begun.running(&command, output.boxed(), input, killing))
     }
 }
 
@@ -91,7 +93,8 @@ impl Begun {
         self,
         command: &Command,
         output: BoxStream<'static, Result<LogOutput, bollard::errors::Error>>,
-        input: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
+        input: crate::runtime::Input,
+        killing: Killing,
     ) -> Running {
         let (stdout, to_stdout) = tokio::io::duplex(BUFFER);
         let (stderr, to_stderr) = tokio::io::duplex(BUFFER);
@@ -102,8 +105,6 @@ impl Begun {
             let begun = Arc::clone(&resized);
             Box::pin(async move { begun.resize(size).await })
         });
-        // Made here and not in the future, which may be dropped before it was ever looked at.
-        let killing = Killing { mark: begun.mark.clone() };
         let limit = command.timeout;
         let end = async move {
             let _killing = killing;
@@ -163,12 +164,14 @@ async fn pump(
     mut stderr: DuplexStream,
     is_absent: Arc<AtomicBool>,
 ) {
+    let mut is_first = true;
     while let Some(Ok(piece)) = output.next().await {
+        let may_be_the_engines = std::mem::take(&mut is_first);
         let (stream, bytes) = match piece {
             LogOutput::StdErr { message } => (&mut stderr, message),
             LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-                // What the engine itself says.
-                match refusal(&message) {
+                // What the engine itself says, it says in the place of all output.
+                match may_be_the_engines.then(|| refusal(&message)).flatten() {
                     Some(refusal) => {
                         is_absent.store(refusal.reason == FailureReason::CommandNotFound, Ordering::Relaxed);
                         (&mut stderr, format!("{}\n", refusal.message).into())

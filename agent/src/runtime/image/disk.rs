@@ -193,8 +193,10 @@ impl Disk {
             Ok(true)
         };
         let forgotten = forget().map_err(|error| ImageError::io(format!("remove {}", path.display()), error));
-        // What is left of it is of no use, and in nobody's way.
-        let _ = fs::remove_file(self.path("resolved", digest.hex()));
+        if matches!(forgotten, Ok(true)) {
+            // Of no use without it, and in nobody's way.
+            let _ = fs::remove_file(self.path("resolved", digest.hex()));
+        }
         forgotten
     }
 

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek64};
 
 use super::Rotation;
+use crate::runtime::files;
 
 /// Ends of the names of files that are collected.
 const ENDINGS: [&str; 2] = [".log", ".trace"];
@@ -87,29 +88,38 @@ struct Entry {
 }
 
 impl Entry {
+    /// Gives the beginning of it back to the disk.
+    fn shorten(&mut self, keep: u64) -> io::Result<()> {
+        if let Some(file) = self.place.file(&self.name, OpenOptions::new().read(true).write(true))? {
+            shorten(&file, keep)?;
+            self.allocated = allocated(&file.metadata()?);
+        }
+        Ok(())
+    }
+
     /// Frees what it takes, also while the app has it open.
     fn remove(&self) -> io::Result<()> {
-        if let Some(file) = self.place.file(&self.name, OpenOptions::new().write(true))? {
-            file.set_len(0)?;
+        // A program that runs cannot be emptied, and goes with the last process that runs it.
+        if let Ok(Some(file)) = self.place.file(&self.name, OpenOptions::new().write(true)) {
+            let _ = file.set_len(0);
         }
-        match fs::remove_file(self.place.path(&self.name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        ignore_missing(fs::remove_file(self.place.path(&self.name)))
     }
 }
 
 /// Sees to it that a directory holds no more than is kept: of each file of logs the newest bytes stay, and where that is not
 /// enough the oldest files go, those first that are no logs. Returns the bytes that were freed.
+///
+/// # Errors
+///
+/// The first of what could not be done; all else is done all the same, so that an app bars nothing by one of its files.
 pub(crate) fn bound(directory: &Path, rotation: Rotation) -> io::Result<u64> {
-    let mut entries = Vec::new();
-    collect(&Arc::new(Place::open(directory)?), 0, &mut entries)?;
+    let mut contents = Contents::default();
+    contents.collect(&Arc::new(Place::open(directory)?), 0);
+    let Contents { mut entries, mut failed, .. } = contents;
     let before: u64 = entries.iter().map(|entry| entry.allocated).sum();
     for entry in entries.iter_mut().filter(|entry| entry.is_log && entry.allocated > rotation.max_bytes) {
-        if let Some(file) = entry.place.file(&entry.name, OpenOptions::new().read(true).write(true))? {
-            shorten(&file, rotation.max_bytes)?;
-            entry.allocated = allocated(&file.metadata()?);
-        }
+        failed = failed.and(entry.shorten(rotation.max_bytes));
     }
     let limit = rotation.max_bytes.saturating_mul(rotation.max_files.into());
     let mut total: u64 = entries.iter().map(|entry| entry.allocated).sum();
@@ -118,41 +128,65 @@ pub(crate) fn bound(directory: &Path, rotation: Rotation) -> io::Result<u64> {
         if total <= limit {
             break;
         }
-        entry.remove()?;
-        total -= entry.allocated;
+        match entry.remove() {
+            Ok(()) => total -= entry.allocated,
+            error => failed = failed.and(error),
+        }
     }
-    Ok(before.saturating_sub(total))
+    failed.map(|()| before.saturating_sub(total))
 }
 
-/// Finds everything in a directory; what is too deep or too much is removed.
-fn collect(place: &Arc<Place>, depth: usize, entries: &mut Vec<Entry>) -> io::Result<()> {
-    for found in fs::read_dir(place.path(""))? {
-        let found = found?;
-        let Ok(meta) = fs::symlink_metadata(found.path()) else { continue };
-        let name = found.file_name().into_string();
-        if meta.is_dir() {
-            match name {
-                Ok(name) if depth < MAX_DEPTH && entries.len() < MAX_ENTRIES => match place.directory(&name) {
-                    Ok(below) => collect(&Arc::new(below), depth + 1, entries)?,
-                    // Another thing by now.
-                    Err(_) => continue,
-                },
-                _ => ignore_missing(fs::remove_dir_all(found.path()))?,
+/// What is in a directory.
+struct Contents {
+    entries: Vec<Entry>,
+    /// Files and directories so far.
+    seen: usize,
+    failed: io::Result<()>,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self { entries: Vec::new(), seen: 0, failed: Ok(()) }
+    }
+}
+
+impl Contents {
+    /// Finds everything in a directory; what is too deep or too much is removed.
+    fn collect(&mut self, place: &Arc<Place>, depth: usize) {
+        let listed = match fs::read_dir(place.path("")) {
+            Ok(listed) => listed,
+            Err(error) => return self.note(Err(error)),
+        };
+        for found in listed.map_while(Result::ok) {
+            let Ok(meta) = fs::symlink_metadata(found.path()) else { continue };
+            self.seen += 1;
+            let has_room = self.seen <= MAX_ENTRIES;
+            match found.file_name().into_string() {
+                Ok(name) if meta.is_dir() && has_room && depth < MAX_DEPTH => {
+                    // Where it is another thing by now, the next look finds that.
+                    if let Ok(below) = place.directory(&name) {
+                        self.collect(&Arc::new(below), depth + 1);
+                    }
+                }
+                _ if meta.is_dir() => self.note(files::remove_tree(&found.path())),
+                Ok(name) if has_room => self.entries.push(Entry {
+                    place: Arc::clone(place),
+                    is_log: depth == 0 && meta.is_file() && is_collected(&name),
+                    name,
+                    allocated: allocated(&meta),
+                    modified: (meta.mtime(), meta.mtime_nsec()),
+                }),
+                _ => self.note(ignore_missing(fs::remove_file(found.path()))),
             }
-            continue;
-        }
-        match name {
-            Ok(name) if entries.len() < MAX_ENTRIES => entries.push(Entry {
-                place: Arc::clone(place),
-                is_log: depth == 0 && meta.is_file() && is_collected(&name),
-                name,
-                allocated: allocated(&meta),
-                modified: (meta.mtime(), meta.mtime_nsec()),
-            }),
-            _ => ignore_missing(fs::remove_file(found.path()))?,
         }
     }
-    Ok(())
+
+    /// Remembers the first failure.
+    fn note(&mut self, result: io::Result<()>) {
+        if self.failed.is_ok() {
+            self.failed = result;
+        }
+    }
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
@@ -218,7 +252,7 @@ pub(crate) fn list(directory: &Path) -> io::Result<Vec<LogFile>> {
     Ok(files)
 }
 
-/// Opens a file of logs at the first whole line that is still there; `None` where there is no such file.
+/// Opens a file of logs at its first byte that is still there; `None` where there is no such file.
 pub(crate) fn open_file(directory: &Path, name: &str) -> io::Result<Option<File>> {
     if !is_collected(name) {
         return Ok(None);
@@ -311,5 +345,24 @@ mod tests {
         assert!(!path.join("1/2/3/4/5").exists(), "what is too deep is not even looked at");
         assert!(freed >= 3 * 60 * 1024, "{freed}");
         assert_eq!(bound(path, ROTATION).unwrap(), 0);
+    }
+
+    #[test]
+    fn neither_a_program_that_runs_nor_directories_without_end_bar_what_is_to_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fs::copy("/bin/sleep", path.join("busy")).unwrap();
+        let mut busy = std::process::Command::new(path.join("busy")).arg("60").spawn().unwrap();
+        fs::write(path.join("later.txt"), [b'x'; 60 * 1024]).unwrap();
+        for number in 0..=MAX_ENTRIES {
+            fs::create_dir(path.join(number.to_string())).unwrap();
+        }
+        let bounded = bound(path, Rotation { max_bytes: 0, max_files: 0 });
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        bounded.unwrap();
+        let left = fs::read_dir(path).unwrap().flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_type().unwrap().is_dir()).collect();
+        assert!(left.iter().all(|is_dir| *is_dir) && left.len() <= MAX_ENTRIES, "{}", left.len());
     }
 }

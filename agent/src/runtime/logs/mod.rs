@@ -109,7 +109,7 @@ pub(super) async fn keep_bounded(layout: Layout) {
 fn bound_all(layout: &Layout) -> io::Result<()> {
     for app in files::names(&layout.all_logs())? {
         let app = layout.all_logs().join(app);
-        // A file, the mark of a removed app, has no names in it.
+        // The mark of a removed app lies beside its instances.
         for instance in files::names(&app)?.into_iter().filter(|name| name.parse::<u32>().is_ok()) {
             let logs = app.join(instance);
             let Ok(kept) = fs::read(logs.join(KEPT)) else { continue };

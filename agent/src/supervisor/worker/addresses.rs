@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use longshore_model::backoff;
 use longshore_model::failure::FailureReason;
+use longshore_model::{backoff, capability};
 
 use super::{Worker, blocking, refusal};
 use crate::clock::later;
@@ -69,6 +69,11 @@ impl Worker {
         })
         .await?;
         let (moved, addresses) = ports::moved(&old, &interfaces);
+        let capabilities = self.context.runtime.capabilities();
+        let can_follow = capabilities.iter().any(|word| word == capability::NETWORK_PORTS_FOLLOW);
+        if moved == old && !can_follow {
+            return Ok(());
+        }
         let spare = self.app.spare_ports(side);
         let app = self.app.entry.assignment.app.clone();
         let taken = self.context.ports.relocate(&app, &moved, &spare);

@@ -57,7 +57,7 @@ pub(super) fn keep_out(listener: &TcpListener) -> io::Result<()> {
 
 /// Binds all ports; the first that is taken fails it. While not `open`, TCP ports refuse connections.
 ///
-/// TCP ports listen at once, since only that makes them ours: two sockets may both be bound while none listens.
+/// TCP ports that are not shared listen at once, since only that makes them ours: two sockets may both be bound while none listens.
 pub(super) fn bind(ports: &[BoundPort], open: bool) -> Result<Vec<Bound>, RuntimeError> {
     let bound = |port: &BoundPort| {
         let socket = socket(port, open).map_err(|error| unbound(port, error))?;

@@ -212,10 +212,13 @@ impl Connections {
 
 async fn tcp(listener: TcpListener, target: SocketAddr, connections: Arc<Connections>) {
     loop {
-        // Beyond the limit clients wait in the kernel's queue.
-        let Ok(permit) = Arc::clone(&connections.permits).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((client, _)) => connections.carry(client, target, permit),
+            Ok((client, _)) => {
+                // Beyond the limit one client of each port waits here, and the others in the kernel's queue. A port whose clients
+                // are still to come takes no place.
+                let Ok(permit) = Arc::clone(&connections.permits).acquire_owned().await else { return };
+                connections.carry(client, target, permit);
+            }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 sleep(ACCEPT_PAUSE).await;
