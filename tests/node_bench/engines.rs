@@ -37,11 +37,16 @@ impl EngineContender {
     }
 }
 
+/// An engine's name and version.
+pub(crate) fn version(kind: Kind, engine: &Engine) -> String {
+    let (_, said) = engine.request("GET", "/version", "");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    format!("{} {}", if kind == Kind::Docker { "docker" } else { "podman" }, said["Version"].as_str().unwrap())
+}
+
 impl Contender for EngineContender {
     fn version(&self) -> String {
-        let (_, said) = self.engine.request("GET", "/version", "");
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-        format!("{} {}", if self.kind == Kind::Docker { "docker" } else { "podman" }, said["Version"].as_str().unwrap())
+        version(self.kind, &self.engine)
     }
 
     fn start(&mut self, trial: &Trial) -> Vec<(&'static str, Duration)> {

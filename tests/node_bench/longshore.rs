@@ -1,10 +1,10 @@
 //! Longshore itself: a server, and a node with the embedded runtime.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use longshore_proto::v1;
-use longshore_tests::client::Client;
+use longshore_tests::client::{Client, seconds};
 use longshore_tests::cluster::{Cluster, Node};
 use longshore_tests::host::Host;
 use longshore_tests::spec::{app, restart, tcp, with_ports};
@@ -28,13 +28,13 @@ pub(crate) struct Longshore {
 }
 
 impl Longshore {
-    /// Starts a server on the host of this thread and an agent on another one.
-    pub(crate) fn new(home: &Host, host: Host) -> Self {
+    /// Starts a server on the host of this thread and an agent on another one, with these further arguments.
+    pub(crate) fn new(home: &Host, host: Host, arguments: &[&str]) -> Self {
         // One thread, which is on this host.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (cluster, node, client) = runtime.block_on(async {
             let cluster = Cluster::start_on(Some(home)).await;
-            let node = cluster.node_with(NODE, &[], Some(&host), &[]).await;
+            let node = cluster.node_with(NODE, &[], Some(&host), arguments).await;
             let client = cluster.client().await;
             (cluster, node, client)
         });
@@ -58,6 +58,27 @@ impl Longshore {
         let log = self.node.log();
         let line = log.lines().rev().find(|line| line.contains(" assigned ") && line.contains(app)).unwrap();
         line.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Fetches an image by a job, and returns how long that took.
+    pub(crate) fn pull(&self, reference: &str) -> Duration {
+        let reference = reference.to_owned();
+        let source = Some(v1::image::Source::Reference(reference));
+        let request = v1::CreateJobRequest {
+            kind: v1::JobKind::Pull.into(),
+            spec: Some(v1::AppSpec {
+                name: "bench".to_owned(),
+                image: Some(v1::Image { source, ..Default::default() }),
+                ..Default::default()
+            }),
+            targets: Some(v1::Targets { node_names: vec![NODE.to_owned()], ..Default::default() }),
+            timeout: Some(seconds(600)),
+            ..Default::default()
+        };
+        let begun = Instant::now();
+        let job = self.runtime.block_on(self.client.create_with(request));
+        self.finish(&job);
+        begun.elapsed()
     }
 
     /// Waits until the job is over, which no app can be removed before.

@@ -1,5 +1,5 @@
-//! Measures one node: how soon a container runs on it, beside what else could run that container, and what its programs
-//! take of memory and disk.
+//! Measures one node: how soon a container runs on it, beside what else could run that container, what its programs take of
+//! memory and disk, and how soon an image is on it, beside what else could fetch that.
 //!
 //! Each round starts the same program once with every contender, in turn, so that whatever else the machine does meets all
 //! of them alike. Server, node and engines each have a host made of a network namespace. Needs root; see
@@ -14,6 +14,7 @@
 mod engines;
 mod longshore;
 mod low_level;
+mod pulls;
 mod spread;
 mod trial;
 
@@ -54,6 +55,12 @@ struct Args {
     /// Seconds of quiet before memory is read.
     #[arg(long, default_value_t = 10)]
     quiet: u64,
+    /// Images that each fetches and that count.
+    #[arg(long, default_value_t = 10)]
+    pulls: usize,
+    /// Size of each of their layers before it is packed, in MiB.
+    #[arg(long, default_value_t = 32)]
+    layer_mib: usize,
 }
 
 /// Something that runs containers.
@@ -108,12 +115,14 @@ fn main() {
         rounds(&mut contenders, kind, &args, directory.path());
     }
     memory(&mut contenders, args.apps, &args);
+    drop(contenders);
+    pulls::run(&switch, &home, directory.path(), &args);
     println!("load after: {}", usage::load());
 }
 
 /// Everything that can run containers on this machine.
 fn contenders(switch: &Switch, home: &Host, directory: &Path) -> Vec<Box<dyn Contender>> {
-    let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(Longshore::new(home, switch.host()))];
+    let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(Longshore::new(home, switch.host(), &[]))];
     for program in ["runc", "crun"] {
         match LowLevel::new(program, directory) {
             Ok(low_level) => contenders.push(Box::new(low_level)),
