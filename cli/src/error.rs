@@ -25,8 +25,8 @@ pub(crate) enum Error {
     Call {
         /// Its answer.
         status: Box<Status>,
-        /// The job file that the request came from, if it did.
-        file: Option<String>,
+        /// The file that the request came from, if it did.
+        file: Option<File>,
     },
     /// No connection to the server.
     #[error(transparent)]
@@ -42,6 +42,15 @@ pub(crate) enum Error {
     /// Standard output is closed or full.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
+}
+
+/// A file that a request was made of.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// As people know it.
+    name: String,
+    /// What the paths of the request's fields have before those of the file.
+    prefix: &'static str,
 }
 
 impl From<Status> for Error {
@@ -72,8 +81,14 @@ impl Error {
 
     /// The same error, told in the words of the job file that the request came from.
     pub(crate) fn about_file(self, name: &str) -> Self {
+        self.about_file_in("", name)
+    }
+
+    /// The same error, told in the words of the file that a part of the request came from; `prefix` is where that part is in the
+    /// request, such as `job.`.
+    pub(crate) fn about_file_in(self, prefix: &'static str, name: &str) -> Self {
         match self {
-            Self::Call { status, .. } => Self::Call { status, file: Some(name.to_owned()) },
+            Self::Call { status, .. } => Self::Call { status, file: Some(File { name: name.to_owned(), prefix }) },
             other => other,
         }
     }
@@ -95,7 +110,7 @@ impl Error {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => String::new(),
-            Self::Call { status, file } => call_text(status, file.as_deref()),
+            Self::Call { status, file } => call_text(status, file.as_ref()),
             Self::Connect(error) => connect_text(error),
             _ => self.to_string(),
         }
@@ -103,7 +118,7 @@ impl Error {
 }
 
 /// One line for each violation, under the path that it was written at; otherwise the server's sentence.
-fn call_text(status: &Status, file: Option<&str>) -> String {
+fn call_text(status: &Status, file: Option<&File>) -> String {
     let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
     if violations.is_empty() {
         return match status.code() {
@@ -124,11 +139,13 @@ fn call_text(status: &Status, file: Option<&str>) -> String {
     let things =
         if violations.len() == 1 { "1 thing is wrong" } else { &format!("{} things are wrong", violations.len()) };
     lines.push(match file {
-        Some(file) => format!("the server refuses {file}: {things}"),
+        Some(File { name, .. }) => format!("the server refuses {name}: {things}"),
         None => format!("the server refuses the request: {things}"),
     });
     for violation in violations {
-        let path = if file.is_some() { job_file::yaml_path(&violation.field) } else { violation.field };
+        let field = violation.field;
+        let path =
+            file.map(|file| job_file::yaml_path(field.strip_prefix(file.prefix).unwrap_or(&field))).unwrap_or(field);
         lines.push(match path.as_str() {
             "" => format!("  {}", violation.description),
             path => format!("  {path}: {}", violation.description),
@@ -191,29 +208,28 @@ mod tests {
 
     use super::*;
 
-    fn refusal() -> Status {
+    fn refusal(prefix: &str) -> Status {
         let mut details = ErrorDetails::new();
-        details.add_bad_request_violation("spec.resources.memory_bytes", "must be at least 4Mi");
-        details.add_bad_request_violation("targets", "no node matches");
+        details.add_bad_request_violation(format!("{prefix}spec.resources.memory_bytes"), "must be at least 4Mi");
+        details.add_bad_request_violation(format!("{prefix}targets"), "no node matches");
         Status::with_error_details(Code::InvalidArgument, "invalid", details)
     }
 
     #[test]
     fn violations_are_told_one_by_one() {
         assert_eq!(
-            Error::from(refusal()).text(),
+            Error::from(refusal("")).text(),
             "the server refuses the request: 2 things are wrong\n  spec.resources.memory_bytes: must be at least 4Mi\n  targets: no node matches"
         );
     }
 
     #[test]
     fn violations_of_a_file_are_told_in_its_words() {
-        let error = Error::Call { status: Box::new(refusal()), file: Some("job.yaml".to_owned()) };
-        assert_eq!(
-            error.text(),
-            "the server refuses job.yaml: 2 things are wrong\n  spec.resources.memory: must be at least 4Mi\n  targets: no node matches"
-        );
-        assert_eq!(error.exit(), Exit::Error);
+        let told = "the server refuses job.yaml: 2 things are wrong\n  spec.resources.memory: must be at least 4Mi\n  targets: no node matches";
+        for prefix in ["", "job."] {
+            let error = Error::from(refusal(prefix)).about_file_in(prefix, "job.yaml");
+            assert_eq!((error.text().as_str(), error.exit()), (told, Exit::Error));
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn default_timeout() -> Duration {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TemplateText {
     name: String,
-    #[serde(default, with = "longshore_model::quantity::optional_text")]
+    // As it is written: 1.10 is no number here.
     version: Option<String>,
     alias: Option<String>,
 }
@@ -307,12 +307,8 @@ pub(crate) fn display_name(path: &Path) -> String {
 }
 
 /// The place in a job file that a field of the wire was written at: `spec.resources.memory_bytes` is
-/// `spec.resources.memory` there. In a request that has a job within it, such as a plan's, that is `job.spec…`.
+/// `spec.resources.memory` there.
 pub(crate) fn yaml_path(field: &str) -> String {
-    let field = field
-        .strip_prefix("job.")
-        .or_else(|| field.strip_prefix("template.").filter(|rest| rest.starts_with("spec")))
-        .unwrap_or(field);
     let path = field.replace("network.port_mapping.ports", "network.ports").replace("network.host", "network");
     let parts = path.split('.').map(|part| {
         let (name, index) = part.split_at(part.find('[').unwrap_or(part.len()));

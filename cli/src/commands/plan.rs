@@ -34,7 +34,7 @@ pub(super) async fn run(plan: Plan, connection: &Connection, output: &mut Output
     let mut context = context(connection, output).await?;
     let mut request = Request::new(PlanJobRequest { job: Some(job) });
     request.set_timeout(PLAN_TIMEOUT);
-    let refused = |status: tonic::Status| Error::from(status).about_file(&name);
+    let refused = |status: tonic::Status| Error::from(status).about_file_in("job.", &name);
     let mut stream = context.client.jobs.plan_job(request).await.map_err(refused)?.into_inner();
     let mut whole = PlanJobResponse::default();
     while let Some(piece) = stream.message().await.map_err(refused)? {

@@ -96,7 +96,7 @@ pub(crate) struct Alias {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TemplateFile {
     name: String,
-    #[serde(default, with = "longshore_model::quantity::optional_text")]
+    // As it is written: 1.10 is no number here.
     version: Option<String>,
     #[serde(default)]
     architecture: String,
@@ -141,7 +141,7 @@ async fn make(create: Create, context: &mut Context<'_>) -> Result<(), Error> {
     let template = parse(&name, &read(&create.file, &name)?).map_err(Error::new)?;
     let request = CreateTemplateRequest { template: Some(template), ..Default::default() };
     let answer = context.client.templates.create_template(call(request)).await;
-    let answer = answer.map_err(|status| Error::from(status).about_file(&name))?.into_inner();
+    let answer = answer.map_err(|status| Error::from(status).about_file_in("template.", &name))?.into_inner();
     for warning in &answer.warnings {
         context.output.note(&format!("warning: {warning}"));
     }
@@ -233,12 +233,11 @@ mod tests {
 
     #[test]
     fn a_file_becomes_a_version_and_one_that_is_not_whole_is_told() {
-        let text =
-            "name: till\nversion: 1.4\narchitecture: arm64\ntags: [pos]\nspec: {name: till, image: {reference: r:1}}\n";
+        let text = "name: till\nversion: 1.10\narchitecture: arm64\ntags: [pos]\nspec: {name: till, image: {reference: r:1}}\n";
         let template =
             parse("till.yaml", text).map(|found| (found.name, found.version, found.architecture, found.tags));
         let words = |word: &str| word.to_owned();
-        assert_eq!(template, Ok((words("till"), words("1.4"), words("arm64"), vec![words("pos")])));
+        assert_eq!(template, Ok((words("till"), words("1.10"), words("arm64"), vec![words("pos")])));
         let told = parse("till.yaml", "name: till\nversion: '1'\nspec: {name: till}\n").map(drop);
         assert_eq!(told, Err("till.yaml: spec.image: is missing".to_owned()));
     }
