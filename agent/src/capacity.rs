@@ -75,17 +75,15 @@ impl CapacityTable {
 /// What an app needs by what is remembered of it: for what was prepared, and for the revision before an update.
 fn held_by(entry: &Entry) -> Amounts {
     let is_prepared = entry.prepared.as_ref().is_some_and(|known| known.revision == entry.assignment.revision);
-    // An update that has failed is over, where there is something to go back to.
-    let has_failed = entry.outcome.as_ref().is_some_and(|outcome| !outcome.is_success());
-    let is_over = has_failed && entry.proven.is_some();
-    let assigned = if is_prepared && !is_over { Amounts::of(&entry.assignment.spec) } else { Amounts::default() };
-    let proven = entry.proven.as_ref().map(|proven| Amounts::of(&proven.assignment.spec)).unwrap_or_default();
+    let is_due = is_prepared && !entry.is_failed_update();
+    let assigned = if is_due { Amounts::of(&entry.assignment.spec) } else { Amounts::default() };
+    let proven = entry.proven_spec().map(Amounts::of).unwrap_or_default();
     if entry.wish == Wish::Gone { Amounts::default() } else { assigned.max(proven) }
 }
 
 /// What an app needs at most from now on: both revisions of an update are counted, but never at the same time.
 #[must_use]
 pub fn needed_by(entry: &Entry) -> Amounts {
-    let proven = entry.proven.as_ref().map(|proven| Amounts::of(&proven.assignment.spec)).unwrap_or_default();
-    Amounts::of(&entry.assignment.spec).max(proven)
+    let specs = [Some(&*entry.assignment.spec).filter(|_| !entry.is_failed_update()), entry.proven_spec()];
+    specs.into_iter().flatten().map(Amounts::of).fold(Amounts::default(), Amounts::max)
 }

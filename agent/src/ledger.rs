@@ -15,6 +15,7 @@ use longshore_model::failure::Failure;
 use longshore_model::health::Readiness;
 use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
+use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +202,18 @@ impl Entry {
     pub fn images(&self) -> impl Iterator<Item = &str> {
         let proven = self.proven.iter().filter_map(|proven| proven.prepared.as_ref());
         self.prepared.iter().chain(proven).map(|prepared| prepared.image.digest.as_str())
+    }
+
+    /// Whether it is an update that has failed, and so is over: there is a revision to go back to.
+    #[must_use]
+    pub fn is_failed_update(&self) -> bool {
+        self.proven.is_some() && self.outcome.as_ref().is_some_and(|outcome| !outcome.is_success())
+    }
+
+    /// The spec of the revision that an update goes back to when it fails.
+    #[must_use]
+    pub fn proven_spec(&self) -> Option<&AppSpec> {
+        self.proven.as_ref().map(|proven| &*proven.assignment.spec)
     }
 
     /// The entry of an app that was never here before.

@@ -14,7 +14,7 @@ use longshore_model::spec::AppSpec;
 use tokio::sync::watch;
 
 use crate::devices::{self, DeviceNode};
-use crate::ledger::{Entry, Outcome, Wish};
+use crate::ledger::{Entry, Wish};
 use crate::runtime::RuntimeError;
 
 mod ascend;
@@ -164,11 +164,8 @@ impl AcceleratorTable {
 /// Those of an app's accelerators that it still needs: for what it is to run, and for the revision to go back to.
 #[must_use]
 pub fn needed_by(entry: &Entry) -> Vec<String> {
-    let proven = entry.proven.as_ref().map(|proven| &*proven.assignment.spec);
-    // An update that has failed is over, where there is something to go back to.
-    let has_failed = entry.outcome.as_ref().is_some_and(|outcome: &Outcome| !outcome.is_success());
-    let assigned = Some(&*entry.assignment.spec).filter(|_| proven.is_none() || !has_failed);
-    let asks: Vec<Ask<'_>> = [assigned, proven].into_iter().flatten().filter_map(Ask::of).collect();
+    let assigned = Some(&*entry.assignment.spec).filter(|_| !entry.is_failed_update());
+    let asks: Vec<Ask<'_>> = [assigned, entry.proven_spec()].into_iter().flatten().filter_map(Ask::of).collect();
     accelerator::trimmed(&entry.accelerators, &asks)
 }
 

@@ -22,7 +22,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::plan::{App, ContainerState, Ending, Next, Side};
 use super::{Context, Orders, status};
 use crate::accelerators::Attached;
-use crate::capacity;
 use crate::configuration::Configuration;
 use crate::environment;
 use crate::ledger::LedgerError;
@@ -148,8 +147,7 @@ impl Worker {
         }
         if changed {
             // An update that came to nothing has no share any more.
-            self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
-            self.trim_accelerators();
+            self.give_back();
             self.persist().await;
         }
     }
@@ -238,9 +236,7 @@ impl Worker {
         let (state, failure) = self.app.end_of_way_back(ending);
         self.conclude(state, failure).await;
         self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
-        let needed = Amounts::of(&self.app.target().spec);
-        self.context.capacity.shrink(&self.app.entry.assignment.app, needed);
-        self.trim_accelerators();
+        self.give_back();
         self.forget_configurations().await;
     }
 
@@ -273,8 +269,7 @@ impl Worker {
         self.conclude(TaskState::Succeeded, None).await;
         if self.app.entry.outcome.is_some() {
             self.app.forget_proven();
-            self.context.capacity.shrink(&self.app.entry.assignment.app, capacity::needed_by(&self.app.entry));
-            self.trim_accelerators();
+            self.give_back();
             self.context.ports.keep_only(&self.app.entry.assignment.app, &self.app.entry.ports);
             self.forget_configurations().await;
         }

@@ -110,7 +110,8 @@ impl Images {
         for name in names(&self.engine, &docker, &self.repository).await? {
             let digest = name.rsplit_once(':').map(|(_, hex)| format!("sha256:{hex}")).unwrap_or_default();
             if !needed.contains(&digest) {
-                images.push((self.store.last_used(&digest).await?, digest, name));
+                // A name that is not of our making has no note, and bars nothing.
+                images.push((self.store.last_used(&digest).await.unwrap_or_default(), digest, name));
             }
         }
         images.sort();
@@ -118,15 +119,16 @@ impl Images {
             // What lies ahead has not passed at all.
             let is_young = used
                 .is_some_and(|used| used.elapsed().is_ok_and(|age| age < policy.min_age) || used > SystemTime::now());
-            if is_young || !fill()?.is_above(policy.low) {
+            let before = fill()?;
+            if is_young || !before.is_above(policy.low) {
                 continue;
             }
-            let before = fill()?;
             match docker.remove_image(&name, None::<RemoveImageOptions>, None).await {
                 Ok(_) => {
                     let freed = fill()?.freed_since(before);
                     tracing::info!(image, freed, "removed an image that nothing needs from the engine, to make room");
                     collected.images += 1;
+                    self.store.forget_use(&image).await?;
                 }
                 Err(error) => tracing::debug!(image, %error, "the engine keeps an image"),
             }

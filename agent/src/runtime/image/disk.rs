@@ -212,7 +212,7 @@ impl Disk {
 
     /// Notes that an image is used that a container engine keeps, until so much later or longer.
     pub(crate) fn note_use(&self, digest: &Digest, time: Duration) -> Result<(), ImageError> {
-        let path = self.root.join("used").join(digest.hex());
+        let path = self.note_of_use(digest);
         let Some(until) = SystemTime::now().checked_add(time) else { return Ok(()) };
         if self.last_used(digest).is_some_and(|known| known > until) {
             return Ok(());
@@ -223,7 +223,22 @@ impl Disk {
 
     /// When that was last noted; `None` if it never was.
     pub(crate) fn last_used(&self, digest: &Digest) -> Option<SystemTime> {
-        fs::metadata(self.root.join("used").join(digest.hex())).and_then(|meta| meta.modified()).ok()
+        fs::metadata(self.note_of_use(digest)).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Removes that note.
+    pub(crate) fn forget_use(&self, digest: &Digest) -> Result<(), ImageError> {
+        let path = self.note_of_use(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ImageError::io(format!("remove {}", path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note_of_use(&self, digest: &Digest) -> PathBuf {
+        self.root.join("used").join(digest.hex())
     }
 
     fn names(&self, kind: &str) -> Result<Vec<String>, ImageError> {

@@ -61,6 +61,16 @@ impl ImageStore {
         Ok(self.blocking(move |disk| Ok(disk.last_used(&digest))).await?)
     }
 
+    /// Removes that note: nobody keeps the image any more.
+    ///
+    /// # Errors
+    ///
+    /// The digest is none, or the disk refuses.
+    pub(crate) async fn forget_use(&self, digest: &str) -> Result<(), RuntimeError> {
+        let digest: Digest = digest.parse()?;
+        Ok(self.blocking(move |disk| disk.forget_use(&digest)).await?)
+    }
+
     /// Fetches the image into an unnamed file, as an archive in which it bears the name `tag`; every layer is checked on
     /// the way. `progress` counts the packed bytes that were fetched.
     ///

@@ -18,7 +18,7 @@ use super::{Worker, blocking, overtaken, refusal};
 use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
 use crate::supervisor::Context;
 use crate::supervisor::plan::{Next, Side};
-use crate::{accelerators, capability, node, ports};
+use crate::{accelerators, capability, capacity, node, ports};
 
 /// What became of something that takes long.
 pub(super) enum Way<T> {
@@ -114,10 +114,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives up the accelerators that the app does not need any more.
-    pub(super) fn trim_accelerators(&mut self) {
+    /// Gives up what of the app's shares and accelerators it does not need any more.
+    pub(super) fn give_back(&mut self) {
+        let app = &self.app.entry.assignment.app;
+        self.context.capacity.shrink(app, capacity::needed_by(&self.app.entry));
         let needed = accelerators::needed_by(&self.app.entry);
-        self.context.accelerators.keep_only(&self.app.entry.assignment.app, &needed);
+        self.context.accelerators.keep_only(app, &needed);
         self.app.entry.accelerators = needed;
     }
 
