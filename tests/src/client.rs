@@ -127,11 +127,11 @@ impl Client {
         self.nodes.clone().get_node(request).await.unwrap().into_inner().node.unwrap()
     }
 
-    /// Whether a node's session is live.
+    /// Whether a node's session is live, and what it said of itself is known.
     pub async fn is_connected(&self, node: &str) -> bool {
         let request = v1::GetNodeRequest { name: node.to_owned() };
         match self.nodes.clone().get_node(request).await {
-            Ok(answer) => answer.into_inner().node.is_some_and(|node| node.connected),
+            Ok(answer) => answer.into_inner().node.is_some_and(|node| node.connected && node.info.is_some()),
             Err(_) => false,
         }
     }

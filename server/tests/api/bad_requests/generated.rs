@@ -8,7 +8,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-use super::{Answers, SERVICES};
+use super::{Answers, OF_AGENTS};
 use crate::harness::{As, World, soon};
 
 /// How far messages within messages are gone into: a spec's ports are that deep.
@@ -113,7 +113,7 @@ pub(super) async fn send(world: &World, answers: &mut Answers) {
     let set = FileDescriptorSet::decode(longshore_proto::DESCRIPTORS).unwrap();
     let channel = world.channel();
     for service in set.file.iter().flat_map(|file| &file.service) {
-        if !SERVICES.contains(&service.name()) {
+        if OF_AGENTS.contains(&service.name()) {
             continue;
         }
         for method in &service.method {
