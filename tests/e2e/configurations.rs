@@ -255,11 +255,20 @@ async fn what_is_not_there_is_refused_with_the_job_and_fails_the_task_that_comes
 }
 
 #[test]
-fn an_engine_gets_files_and_no_secret_in_the_environment() {
-    on_a_switch(|switch, server| async move {
+fn docker_gets_files_and_no_secret_in_the_environment() {
+    an_engine_gets_files_and_no_secret_in_the_environment(Kind::Docker);
+}
+
+#[test]
+fn podman_gets_files_and_no_secret_in_the_environment() {
+    an_engine_gets_files_and_no_secret_in_the_environment(Kind::Podman);
+}
+
+fn an_engine_gets_files_and_no_secret_in_the_environment(kind: Kind) {
+    on_a_switch(move |switch, server| async move {
         let cluster = Cluster::start_on(Some(&server)).await;
         let host = switch.host();
-        let engine = Engine::start(Kind::Docker, &host);
+        let engine = Engine::start(kind, &host);
         let arguments = ["--runtime", "docker", "--docker-socket", &engine.address()];
         let node = cluster.node_with("node", &[], Some(&host), &arguments).await;
         let client = cluster.client().await;
