@@ -54,8 +54,9 @@ pub(crate) fn run(switch: &Switch, home: &Host, directory: &Path, args: &Args) {
         Box::new(Skopeo { host: switch.host(), authority: authority.clone(), target: directory.join("skopeo") }),
     ];
     for kind in [Kind::Docker, Kind::Podman] {
-        let engine = Engine::start(kind, &switch.host());
-        fetchers.push(Box::new(EngineFetcher { kind, engine, authority: authority.clone() }));
+        let host = switch.host();
+        let engine = Engine::start(kind, &host);
+        fetchers.push(Box::new(EngineFetcher { kind, engine, authority: authority.clone(), _host: host }));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mut spreads, mut bytes) = (Spreads::default(), 0);
@@ -158,6 +159,8 @@ struct EngineFetcher {
     kind: Kind,
     engine: Engine,
     authority: PathBuf,
+    /// Where the engine is; goes after it.
+    _host: Host,
 }
 
 impl Fetcher for EngineFetcher {
