@@ -196,6 +196,9 @@ pub struct Run {
     /// Let nobody run commands inside this node's apps by `longshore exec`; operators may, without it.
     #[arg(long, env = "LONGSHORE_FORBID_EXEC")]
     pub forbid_exec: bool,
+    /// Let nobody connect to ports of this node's apps by `longshore port-forward`; operators may, without it.
+    #[arg(long, env = "LONGSHORE_FORBID_PORT_FORWARD")]
+    pub forbid_port_forward: bool,
     /// CPU of this machine that is kept for the system: apps that ask for CPU are admitted to the rest.
     #[arg(long, value_name = "CPU", default_value = "100m", env = "LONGSHORE_RESERVE_CPU", value_parser = quantity::cpu::parse)]
     pub reserve_cpu: u32,
@@ -254,7 +257,7 @@ impl Run {
     /// What people may do inside this node's apps.
     #[must_use]
     pub fn openness(&self) -> Openness {
-        Openness { exec: !self.forbid_exec }
+        Openness { exec: !self.forbid_exec, port_forward: !self.forbid_port_forward }
     }
 
     /// When images are removed to make room.

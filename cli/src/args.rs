@@ -93,6 +93,8 @@ pub(crate) enum Command {
     App(commands::app::App),
     /// Run a command inside an instance of an app.
     Exec(commands::exec::Exec),
+    /// Connect ports of this machine to ports of an instance of an app.
+    PortForward(commands::port_forward::PortForward),
     /// Check credentials, the way to the server, the server and its nodes.
     Doctor(commands::doctor::Doctor),
     /// Start a server and three agents on this machine and deploy to them; needs root.

@@ -91,6 +91,8 @@ pub const SECURITY_HOST_PID: &str = "security.host-pid";
 pub const JOBS_UPDATE: &str = "jobs.update";
 /// Commands of people inside instances, which the node's configuration may forbid. No spec asks for it.
 pub const APPS_EXEC: &str = "apps.exec";
+/// Connections of people to ports of instances, which the node's configuration may forbid. No spec asks for it.
+pub const APPS_PORT_FORWARD: &str = "apps.port-forward";
 /// Pulls of an image alone. No spec asks for it; [`crate::kind::JobKind::capability`] does.
 pub const JOBS_PULL: &str = "jobs.pull";
 /// References to the node's name, address and labels are filled in.

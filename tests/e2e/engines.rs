@@ -9,6 +9,9 @@ use longshore_tests::engine::{Engine, Kind};
 use longshore_tests::http;
 use longshore_tests::spec::{app, restart, tcp, with_ports};
 use longshore_tests::wait;
+use tokio_stream::wrappers::ReceiverStream;
+use v1::forward_port_request::Message as Asked;
+use v1::forward_port_response::Message as Answered;
 use v1::{FailureReason, InstanceState, JobState, RestartPolicy, TaskState};
 
 use crate::network::on_a_switch;
@@ -58,6 +61,24 @@ fn apps_run_on(kind: Kind) {
         let failure = client.task(&refused.job_id).await.failure.unwrap();
         assert_eq!((failure.reason(), failure.step()), (FailureReason::Unsupported, TaskState::Pending));
         assert!(failure.message.contains("network.ports.shared"), "{failure:?}");
+
+        // Also by a way through the agent, to the port of the container itself.
+        let (sender, requests) = tokio::sync::mpsc::channel(2);
+        let (node_name, app_name) = ("node".to_owned(), job.app_name.clone());
+        let start = v1::ForwardPortStart { node_name, app_name, port: 8080, ..Default::default() };
+        let words = b"GET /started HTTP/1.1\r\n\r\n".to_vec();
+        for message in [Asked::Start(start), Asked::Data(words)] {
+            sender.send(v1::ForwardPortRequest { message: Some(message) }).await.unwrap();
+        }
+        let answers = client.apps.clone().forward_port(ReceiverStream::new(requests)).await.unwrap();
+        let (mut answers, mut said) = (answers.into_inner(), Vec::new());
+        while let Some(Answered::Started(_) | Answered::Data(_)) = answers.message().await.unwrap().and_then(|a| {
+            if let Some(Answered::Data(bytes)) = &a.message {
+                said.extend_from_slice(bytes);
+            }
+            a.message
+        }) {}
+        assert!(String::from_utf8_lossy(&said).ends_with(&started), "{said:?}");
 
         // The app does not notice that its agent is killed; the next one adopts it.
         node.kill();

@@ -32,6 +32,7 @@ mod node_values;
 mod options;
 mod passwords;
 mod plan;
+mod port_forward;
 mod ports;
 mod privileges;
 mod probes;

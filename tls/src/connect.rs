@@ -13,6 +13,9 @@ use crate::dial::{ConnectError, DIAL_TIMEOUT, Dialer, PATIENT_DIAL_TIMEOUT};
 use crate::pin::{Pin, PinVerifier};
 use crate::{ALPN_H2, provider};
 
+/// Bytes that a stream of [`connect_for_streams`] may have on its way while nobody takes them.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
 /// HTTP/2 PINGs by which a dead connection is noticed, idle or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
@@ -39,6 +42,25 @@ impl Default for KeepAlive {
 /// A malformed address, nobody there, or one side's refusal of the other.
 pub async fn connect(address: &str, credentials: &Credentials, keep_alive: KeepAlive) -> Result<Channel, ConnectError> {
     open(address, credentials.client(), keep_alive, DIAL_TIMEOUT).await
+}
+
+/// As [`connect`], for so many streams at once whose answers are taken at their own pace each: none that is not read holds up
+/// another.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn connect_for_streams(
+    address: &str,
+    credentials: &Credentials,
+    streams: u32,
+) -> Result<Channel, ConnectError> {
+    let room = |endpoint: Endpoint| {
+        // What all of them together may have on its way has to fit.
+        let together = STREAM_WINDOW.saturating_mul(streams.saturating_add(1));
+        endpoint.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(together)
+    };
+    open_as(address, credentials.client(), KeepAlive::default(), DIAL_TIMEOUT, room).await
 }
 
 /// As [`connect`], for those of whom thousands may dial at once: each attempt is given [`PATIENT_DIAL_TIMEOUT`].
@@ -91,6 +113,16 @@ async fn open(
     keep_alive: KeepAlive,
     timeout: Duration,
 ) -> Result<Channel, ConnectError> {
+    open_as(address, config, keep_alive, timeout, |endpoint| endpoint).await
+}
+
+async fn open_as(
+    address: &str,
+    config: Arc<ClientConfig>,
+    keep_alive: KeepAlive,
+    timeout: Duration,
+    shape: impl FnOnce(Endpoint) -> Endpoint,
+) -> Result<Channel, ConnectError> {
     let dialer = Dialer::new(address, config, timeout)?;
     let uri = |scheme: &str| {
         format!("{scheme}://{address}").parse::<Uri>().map_err(|_| ConnectError::Address(address.to_owned()))
@@ -101,7 +133,7 @@ async fn open(
         .http2_keep_alive_interval(keep_alive.interval)
         .keep_alive_timeout(keep_alive.timeout)
         .keep_alive_while_idle(true);
-    endpoint.connect_with_connector(dialer).await.map_err(|error| {
+    shape(endpoint).connect_with_connector(dialer).await.map_err(|error| {
         ConnectError::in_chain(&error)
             .unwrap_or_else(|| ConnectError::Handshake { address: address.to_owned(), source: Arc::new(error) })
     })

@@ -14,7 +14,7 @@ mod server;
 mod token;
 
 pub use causes::with_causes;
-pub use connect::{KeepAlive, connect, connect_patiently, connect_pinned, shown_chain};
+pub use connect::{KeepAlive, connect, connect_for_streams, connect_patiently, connect_pinned, shown_chain};
 pub use credentials::{CredentialError, Credentials};
 pub use dial::{ConnectError, DIAL_TIMEOUT, PATIENT_DIAL_TIMEOUT};
 pub use key::{KeyAndRequest, KeyError, make_key_and_csr, request_for_key};

@@ -11,10 +11,11 @@ use std::time::Duration;
 use longshore_model::health::Answer;
 use longshore_model::probe::{Action, Probe, TcpSocket};
 use longshore_model::quantity;
+use socket2::Domain;
 use tokio::net::TcpStream;
 
 mod http;
-mod network;
+pub(crate) mod network;
 
 /// Where an instance is asked that is asked itself.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ async fn connect(host: Option<&str>, port: u16, network: Network) -> io::Result<
         (Some(host), _) => TcpStream::connect((host, port)).await,
         (None, Network::Node) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await,
         (None, Network::Own(namespace)) => {
-            let socket = network::socket(namespace).await?;
+            let socket = network::socket(namespace, Domain::IPV4).await?;
             socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
         }
     }

@@ -20,7 +20,7 @@
 //! | `hangs_runs=1` | that is so of the first run of each instance only |
 //!
 //! Commands beside their programs are played too, as far as the demo image's program knows them: `/app cat`, `exit`, `print`
-//! and `sleep`.
+//! and `sleep`. Every port echoes what is sent to it, one connection or many.
 //!
 //! Containers live in a [`Machine`]. Several runtimes may share one, which is how an agent's restart is played: a second
 //! agent finds the containers that the first one started.
@@ -42,12 +42,13 @@ use longshore_model::name::AppName;
 use longshore_model::probe::{Action, HttpGet, Probe, TcpSocket};
 use longshore_model::spec::{Image, ImageSource};
 use longshore_model::task::PullProgress;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::image::{Collected, Collection};
 use super::{
-    Access, Command, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage,
-    Running, Runtime, RuntimeError, command,
+    Access, Command, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink,
+    ResolvedImage, Running, Runtime, RuntimeError, command,
 };
 use crate::clock::{Clock, until};
 use crate::{node, probe};
@@ -426,6 +427,18 @@ impl Runtime for FakeRuntime {
             };
             while runs(&machine) && changed.changed().await.is_ok() {}
         }))
+    }
+
+    async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError> {
+        let container = self.machine.state().containers.get(instance).cloned().ok_or_else(|| absent(instance))?;
+        let started = container.started.filter(|_| container.exit.is_none()).ok_or_else(|| absent(instance))?;
+        let up_for = until(started, self.machine.clock.now());
+        let opens = Script::of(&container.launch.spec.image).port_time("opens");
+        if opens.is_some_and(|(late, at)| late == port && up_for < at) {
+            return Err(PortError::NotListening(format!("nothing listens on port {port} of the instance")));
+        }
+        let echoed = program::echo().await;
+        Ok(echoed.map_err(|cause| error(FailureReason::RuntimeError, format!("no connection: {cause}")))?)
     }
 
     /// Its containers hold no ports.

@@ -21,11 +21,12 @@ use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
+use tokio::net::TcpStream;
 
 use super::image::{Collected, Collection};
 use super::{
-    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
-    Runtime, RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink, ResolvedImage,
+    Running, Runtime, RuntimeError,
 };
 
 type Operation = [(&'static str, &'static str); 2];
@@ -67,11 +68,7 @@ impl RuntimeMetrics {
         registry.register("restarts", "Containers made for instances that had one before", self.restarts.clone());
     }
 
-    async fn time<T>(
-        &self,
-        operation: &'static str,
-        of: impl Future<Output = Result<T, RuntimeError>>,
-    ) -> Result<T, RuntimeError> {
+    async fn time<T, E>(&self, operation: &'static str, of: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let begun = Instant::now();
         let result = of.await;
         let outcome = if result.is_ok() { "ok" } else { "error" };
@@ -176,6 +173,10 @@ impl Runtime for Measured {
 
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
         self.metrics.time("exec", self.inner.exec(instance, command)).await
+    }
+
+    async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError> {
+        self.metrics.time("connect", self.inner.connect(instance, port)).await
     }
 
     async fn relocate(

@@ -21,6 +21,7 @@ use longshore_model::secret::Secret;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 
 use self::image::{Collected, Collection};
 use crate::accelerators::Attached;
@@ -29,6 +30,7 @@ use crate::configuration::Configuration;
 mod access;
 mod allowances;
 mod command;
+mod connect;
 pub mod docker;
 pub mod embedded;
 mod failure;
@@ -36,6 +38,7 @@ pub mod fake;
 mod files;
 pub mod image;
 mod layout;
+mod listeners;
 mod logs;
 pub mod measured;
 mod owner;
@@ -46,6 +49,7 @@ mod volumes;
 pub use access::{Access, Keyring, RegistryCredential};
 pub use allowances::Allowances;
 pub use command::{Command, Input, Output, Resize, Running, WindowSize};
+pub use connect::PortError;
 pub use logs::{LogFile, Rotation, Selection};
 
 /// One instance of an app on this node.
@@ -211,6 +215,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts a command beside the program of a running instance, with the program's user, environment, working directory,
     /// capabilities and limits. A command that cannot be executed ends with 127 or 126, and says why on its standard error.
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError>;
+
+    /// Connects to a TCP port of a running instance, from inside its network. In the node's own network only ports are reached
+    /// that the instance's own processes listen on, and nothing of the node's.
+    async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError>;
 
     /// Binds those ports of a running instance anew that are of an interface named in `addresses`, where that has another address
     /// by now. TCP connections that are there stay.

@@ -1,5 +1,5 @@
-//! Answers the server's requests for channels: commands in instances, each on a connection of its own, so that whoever
-//! reads slowly holds up nobody else.
+//! Answers the server's requests for channels: commands in instances and connections to their ports, each on a connection of
+//! its own, so that whoever reads slowly holds up nobody else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use v1::ChannelRefusalReason as Refusal;
 
-use super::Connector;
+use super::{Connector, connection};
 use crate::runtime::{Command, Input, InstanceKey, Output, Resize, Running, Runtime, RuntimeError, WindowSize};
 
-/// Channels at once: each costs a connection and, for a command, a process of ours.
-const MAX_CHANNELS: usize = 16;
+/// Commands at once: each costs a connection and a process of ours.
+const MAX_COMMANDS: usize = 16;
+/// Connections to ports at once: each costs one to the server and one to the instance. More than a server asks for at once,
+/// since those that are over there end here a moment later.
+const MAX_PORT_CONNECTIONS: usize = 96;
 /// Messages on their way to the server.
 const QUEUE: usize = 4;
 /// Time for a connection to the server to stand: the session has one, so that it is there.
@@ -37,12 +40,14 @@ const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Openness {
     /// Whether they may run commands.
     pub exec: bool,
+    /// Whether they may connect to ports.
+    pub port_forward: bool,
 }
 
 impl Default for Openness {
     /// Everything: who may deploy an app may run what they like inside one anyway.
     fn default() -> Self {
-        Self { exec: true }
+        Self { exec: true, port_forward: true }
     }
 }
 
@@ -50,7 +55,8 @@ impl Openness {
     /// The words of [`longshore_model::capability`] for it.
     #[must_use]
     pub fn capabilities(self) -> Vec<&'static str> {
-        if self.exec { vec![capability::APPS_EXEC] } else { Vec::new() }
+        let words = [(capability::APPS_EXEC, self.exec), (capability::APPS_PORT_FORWARD, self.port_forward)];
+        words.into_iter().filter(|(_, may)| *may).map(|(word, _)| word).collect()
     }
 }
 
@@ -59,29 +65,33 @@ pub(super) struct Channels {
     connect: Connector,
     runtime: Arc<dyn Runtime>,
     openness: Openness,
-    running: JoinSet<()>,
+    commands: JoinSet<()>,
+    connections: JoinSet<()>,
 }
 
 impl Channels {
     pub(super) fn new(connect: Connector, runtime: Arc<dyn Runtime>, openness: Openness) -> Self {
-        Self { connect, runtime, openness, running: JoinSet::new() }
+        Self { connect, runtime, openness, commands: JoinSet::new(), connections: JoinSet::new() }
     }
 
     /// Begins what is asked for; a refusal is told on the channel too.
     pub(super) fn begin(&mut self, request: v1::ChannelRequest) {
-        while self.running.try_join_next().is_some() {}
-        let refusal = if self.running.len() >= MAX_CHANNELS {
-            Some((
-                Refusal::TooMany,
-                format!("{MAX_CHANNELS} channels to this node are open already, which is the limit"),
-            ))
-        } else if !self.openness.exec {
-            Some((Refusal::Forbidden, "this node's agent was started with --forbid-exec".to_owned()))
+        let (running, most, what, allowed, flag) = if request.port == 0 {
+            (&mut self.commands, MAX_COMMANDS, "commands run on this node", self.openness.exec, "--forbid-exec")
+        } else {
+            let (allowed, flag) = (self.openness.port_forward, "--forbid-port-forward");
+            (&mut self.connections, MAX_PORT_CONNECTIONS, "connections to this node's apps are open", allowed, flag)
+        };
+        while running.try_join_next().is_some() {}
+        let refusal = if running.len() >= most {
+            Some((Refusal::TooMany, format!("{most} {what} already, which is the limit")))
+        } else if !allowed {
+            Some((Refusal::Forbidden, format!("this node's agent was started with {flag}")))
         } else {
             None
         };
         let (connect, runtime) = (Arc::clone(&self.connect), Arc::clone(&self.runtime));
-        self.running.spawn(async move {
+        running.spawn(async move {
             let app = request.app_name.clone();
             if let Err(why) = carry(connect, runtime, request, refusal).await {
                 // Mostly a caller who has hung up.
@@ -116,20 +126,24 @@ async fn carry(
     done
 }
 
-/// Runs the command that is asked for, until its end.
+/// Does what is asked for, until its end.
 async fn run(
     say: &Say,
     runtime: &dyn Runtime,
     request: v1::ChannelRequest,
     inbound: &mut Streaming<v1::OpenChannelResponse>,
 ) -> Result<(), String> {
-    let command = request.command.unwrap_or_default();
     let Ok(app) = AppName::parse(&request.app_name) else {
         return say.refused(Refusal::NotRunning, "there is no such app".to_owned()).await;
     };
     let instance = InstanceKey { app, index: request.instance };
-    tracing::info!(app = %instance.app, index = instance.index, request_id = request.request_id, "a command is run");
-    match runtime.exec(&instance, read(command)).await {
+    let (app, index, request_id) = (&instance.app, instance.index, &request.request_id);
+    if request.port != 0 {
+        tracing::info!(%app, index, request_id, port = request.port, "a port is connected to");
+        return connection::run(say, runtime, &instance, request.port, inbound).await;
+    }
+    tracing::info!(%app, index, request_id, "a command is run");
+    match runtime.exec(&instance, read(request.command.unwrap_or_default())).await {
         Ok(running) => say.command(running, inbound).await,
         Err(RuntimeError { message, .. }) => say.refused(Refusal::NotRunning, message).await,
     }
@@ -158,16 +172,21 @@ fn size(window: &v1::WindowSize) -> WindowSize {
 
 /// The way to whoever has asked.
 #[derive(Clone)]
-struct Say(mpsc::Sender<v1::OpenChannelRequest>);
+pub(super) struct Say(mpsc::Sender<v1::OpenChannelRequest>);
 
 impl Say {
-    async fn message(&self, message: Said) -> Result<(), String> {
+    pub(super) async fn message(&self, message: Said) -> Result<(), String> {
         let sent = self.0.send(v1::OpenChannelRequest { message: Some(message) }).await;
         sent.map_err(|_| "the server has hung up".to_owned())
     }
 
-    async fn refused(&self, reason: Refusal, message: String) -> Result<(), String> {
+    pub(super) async fn refused(&self, reason: Refusal, message: String) -> Result<(), String> {
         self.message(Said::Refused(v1::ChannelRefusal { reason: reason.into(), message })).await
+    }
+
+    /// Over when the server has hung up.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
     }
 
     /// Carries a command until its end or that of whoever has asked; it is killed when this is dropped.
@@ -184,7 +203,7 @@ impl Say {
             ended = whole => ended,
             () = listen(inbound, stdin, resize) => return Err("the server has ended the call".to_owned()),
             // Also while the command takes no input, and nothing is listened to.
-            () = self.0.closed() => return Err("the server has hung up".to_owned()),
+            () = self.closed() => return Err("the server has hung up".to_owned()),
         };
         match ended {
             Ok(code) => self.message(Said::ExitCode(code)).await,
@@ -224,8 +243,8 @@ async fn listen(inbound: &mut Streaming<v1::OpenChannelResponse>, mut stdin: Opt
                     resize(size(&window)).await;
                 }
             }
-            // A kind of message that only newer agents know.
-            None => {}
+            // Not for commands, or a kind of message that only newer agents know.
+            Some(Heard::Data(_) | Heard::DataEnd(_)) | None => {}
         }
     }
 }

@@ -15,6 +15,7 @@ mod bench;
 mod commands;
 mod confinement;
 mod conformance;
+mod connections;
 mod fake;
 mod frozen;
 mod host_paths;

@@ -6,6 +6,8 @@ mod commands;
 mod confinement;
 #[path = "../embedded/conformance.rs"]
 mod conformance;
+#[path = "../embedded/connections.rs"]
+mod connections;
 #[path = "images.rs"]
 mod images;
 #[path = "../embedded/life.rs"]

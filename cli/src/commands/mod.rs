@@ -11,6 +11,7 @@ mod help;
 pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod plan;
+pub(crate) mod port_forward;
 pub(crate) mod pull;
 pub(crate) mod registry;
 pub(crate) mod remove;
@@ -62,6 +63,7 @@ pub(crate) async fn run(args: Args, output: &mut Output) -> Result<Exit, Error> 
         Command::User(user) => user::run(user, context(connection, output).await?).await,
         Command::Audit(audit) => audit::run(audit, context(connection, output).await?).await,
         Command::Exec(exec) => exec::run(exec, &mut context(connection, output).await?).await,
+        Command::PortForward(forward) => port_forward::run(forward, &mut context(connection, output).await?).await,
         Command::App(app) => app::run(app, context(connection, output).await?).await,
     }
 }

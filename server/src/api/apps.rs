@@ -18,6 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use v1::app_service_server::AppService;
 
 use super::exec::{self, ExecStream};
+use super::forward::{self, ForwardStream};
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
 use super::{Context, filters, node_and_app, optional_name, status};
@@ -33,6 +34,7 @@ pub struct AppApi(pub Context);
 #[async_trait]
 impl AppService for AppApi {
     type ExecAppStream = ExecStream;
+    type ForwardPortStream = ForwardStream;
     type ReadLogsStream = BoxStream<'static, Result<v1::ReadLogsResponse, Status>>;
 
     async fn list_apps(&self, request: Request<v1::ListAppsRequest>) -> Result<Response<v1::ListAppsResponse>, Status> {
@@ -130,6 +132,13 @@ impl AppService for AppApi {
         request: Request<Streaming<v1::ExecAppRequest>>,
     ) -> Result<Response<Self::ExecAppStream>, Status> {
         exec::begin(&self.0, request).await
+    }
+
+    async fn forward_port(
+        &self,
+        request: Request<Streaming<v1::ForwardPortRequest>>,
+    ) -> Result<Response<Self::ForwardPortStream>, Status> {
+        forward::begin(&self.0, request).await
     }
 }
 

@@ -1,8 +1,5 @@
 //! Commands that people run inside instances: a caller's stream and an agent's, joined.
 
-use std::time::Duration;
-
-use longshore_model::capability;
 use longshore_model::limits;
 use longshore_model::name::{AppName, NodeName};
 use longshore_model::validate::{Path, Violations};
@@ -14,29 +11,22 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use v1::exec_app_request::Message as Asked;
 use v1::exec_app_response::Message as Answered;
 
+use super::channel::{self, Place};
 use super::record::{self, Sequel};
 use super::{Context, status};
-use crate::session::channels::{Channel, DeskError, FromAgent, ToAgent};
+use crate::session::channels::{Channel, FromAgent, Purpose, ToAgent};
 
 /// What a caller is answered.
 pub(super) type ExecStream = ReceiverStream<Result<v1::ExecAppResponse, Status>>;
 
 /// Full name of the call.
 const METHOD: &str = "longshore.v1.AppService/ExecApp";
-/// Time for a caller's first message: it has it ready when it calls.
-const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for an agent to come, and to start the command: a connection, and a process on a slow machine.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long nothing may be said in either direction: a shell that somebody has forgotten.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Answers that wait for the caller.
 const QUEUE: usize = 4;
 
 /// What is to be run where.
 struct Order {
-    node: NodeName,
-    app: AppName,
-    instance: u32,
+    place: Place,
     command: v1::ExecCommand,
 }
 
@@ -49,16 +39,17 @@ impl Order {
         let command = start.command.unwrap_or_default();
         check(&command, path.field("command"), &mut bad);
         match node.zip(app) {
-            Some((node, app)) if bad.0.is_empty() => Ok(Self { node, app, instance: start.instance, command }),
+            Some((node, app)) if bad.0.is_empty() => {
+                Ok(Self { place: Place { node, app, instance: start.instance }, command })
+            }
             _ => Err(status::invalid(bad)),
         }
     }
 
     /// What the audit log calls it, with all its words.
     fn target(&self) -> String {
-        let Self { node, app, instance, command } = self;
-        let words = serde_json::to_string(&command.command).unwrap_or_default();
-        format!("nodes/{node}/apps/{app}/instances/{instance} {words}")
+        let words = serde_json::to_string(&self.command.command).unwrap_or_default();
+        format!("{} {words}", self.place.target())
     }
 }
 
@@ -91,21 +82,18 @@ pub(super) async fn begin(
 ) -> Result<Response<ExecStream>, Status> {
     let sequel = Sequel::of(&request, METHOD);
     let mut inbound = request.into_inner();
-    let first = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, inbound.message()).await;
-    let Ok(first) = first else {
-        return Err(status::plain(Code::DeadlineExceeded, "NO_FIRST_MESSAGE", "nothing came on the stream"));
-    };
-    let Some(v1::ExecAppRequest { message: Some(Asked::Start(start)) }) = first.map_err(status::of_stream)? else {
+    let Some(v1::ExecAppRequest { message: Some(Asked::Start(start)) }) = channel::first(&mut inbound).await? else {
         return Err(status::invalid(Violations::one("start", "is needed: the first message says what to run where")));
     };
     let order = Order::read(start)?;
     record::about_command(order.target());
-    let channel = open(context, &order).await?;
+    let ask = v1::ChannelRequest { command: Some(order.command.clone()), ..Default::default() };
+    let channel = channel::open(context, &order.place, Purpose::Command, ask).await?;
     let (answers, stream) = mpsc::channel(QUEUE);
     let store = std::sync::Arc::clone(&context.store);
     context.live.channels.track(async move {
         let target = order.target();
-        let end = relay(channel, inbound, &answers, &order.node).await;
+        let end = relay(channel, inbound, &answers, &order.place.node).await;
         let (code, reason, words) = match &end {
             End::Exit(exit) => (Code::Ok, "", format!("{target} ended with exit code {exit}")),
             End::Failed(status, reason) => (status.code(), *reason, format!("{target} was ended")),
@@ -122,40 +110,6 @@ pub(super) async fn begin(
         tokio::spawn(async move { answers.send(last).await });
     });
     Ok(Response::new(ReceiverStream::new(stream)))
-}
-
-/// Finds the node, and waits until its agent has started the command.
-async fn open(context: &Context, order: &Order) -> Result<Channel, Status> {
-    let Order { node, app, instance, command } = order;
-    let known = context.store.node(node).await.map_err(status::store)?;
-    context.store.app(node, app).await.map_err(status::store)?;
-    let live = &context.live;
-    let mut channel = live.channels.wait(node, context.ids.text()).map_err(|error| refused(error, node))?;
-    let may =
-        known.info.as_ref().is_some_and(|info| info.capabilities.iter().any(|word| word == capability::APPS_EXEC));
-    if !may && live.fleet.connected(node) {
-        let message = format!(
-            "the node {node} does not let commands be run in its apps: its agent was started with --forbid-exec, or is too \
-             old to know how"
-        );
-        return Err(status::precondition("EXEC_FORBIDDEN", node.as_str(), &message));
-    }
-    let ask = v1::ChannelRequest {
-        request_id: channel.request_id().to_owned(),
-        app_name: app.to_string(),
-        instance: *instance,
-        command: Some(command.clone()),
-    };
-    live.fleet.ask_for_channel(node, ask).map_err(|error| status::fleet(error, node))?;
-    let Ok(begun) = tokio::time::timeout(AGENT_TIMEOUT, channel.next()).await else {
-        let message = format!("the agent of node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs());
-        return Err(status::later(Code::Unavailable, "NODE_NOT_ANSWERING", message));
-    };
-    match begun.map_err(|error| refused(error, node))? {
-        Some(FromAgent::Begun(_)) => Ok(channel),
-        Some(FromAgent::Refused(refusal)) => Err(refusal_of(&refusal, order)),
-        _ => Err(refused(DeskError::BrokenOff, node)),
-    }
 }
 
 /// How it ends.
@@ -177,6 +131,7 @@ async fn relay(
 ) -> End {
     let said = Notify::new();
     let (to_agent, given_up) = (channel.to_agent(), channel.given_up());
+    let broken = || End::Failed(Box::new(channel::broken_off(node)), "CHANNEL_BROKEN_OFF");
     let begun = answers.send(Ok(v1::ExecAppResponse { message: Some(Answered::Started(v1::ExecStarted {})) })).await;
     if begun.is_err() {
         return End::CallerGone;
@@ -188,10 +143,8 @@ async fn relay(
                 Ok(Some(FromAgent::Stderr(bytes))) => Answered::Stderr(bytes),
                 Ok(Some(FromAgent::ExitCode(code))) => return End::Exit(code),
                 Ok(Some(FromAgent::RequestId(_) | FromAgent::Begun(_))) => continue,
-                Ok(Some(FromAgent::Refused(_)) | None) | Err(_) => {
-                    let broken = refused(DeskError::BrokenOff, node);
-                    return End::Failed(Box::new(broken), "CHANNEL_BROKEN_OFF");
-                }
+                // It was lost sight of, or what comes is of connections.
+                Ok(_) | Err(_) => return broken(),
             };
             said.notify_one();
             if answers.send(Ok(v1::ExecAppResponse { message: Some(message) })).await.is_err() {
@@ -199,18 +152,13 @@ async fn relay(
             }
         }
     };
-    let idle = async {
-        while tokio::time::timeout(IDLE_TIMEOUT, said.notified()).await.is_ok() {}
-        let message = format!("nothing was said for {} s", IDLE_TIMEOUT.as_secs());
-        End::Failed(Box::new(status::plain(Code::Aborted, "CHANNEL_IDLE", message)), "CHANNEL_IDLE")
-    };
     tokio::select! {
         end = down => end,
         // Also while the caller takes no answers.
-        () = given_up.cancelled() => End::Failed(Box::new(refused(DeskError::BrokenOff, node)), "CHANNEL_BROKEN_OFF"),
+        () = given_up.cancelled() => broken(),
         () = up(inbound, &to_agent, &said) => End::CallerGone,
         () = answers.closed() => End::CallerGone,
-        end = idle => end,
+        status = channel::idle(&said) => End::Failed(Box::new(status), "CHANNEL_IDLE"),
     }
 }
 
@@ -237,36 +185,6 @@ async fn up(mut inbound: Streaming<v1::ExecAppRequest>, to_agent: &mpsc::Sender<
         if to_agent.send(message).await.is_err() {
             // The agent has gone, which the other direction tells.
             return std::future::pending().await;
-        }
-    }
-}
-
-/// What it means for a caller that there is no channel.
-fn refused(error: DeskError, node: &NodeName) -> Status {
-    let message = error.to_string();
-    match error {
-        DeskError::Full(_) | DeskError::NodeFull(_) => {
-            status::later(Code::ResourceExhausted, "TOO_MANY_CHANNELS", message)
-        }
-        DeskError::Closed => status::later(Code::Unavailable, "SHUTTING_DOWN", message),
-        DeskError::BrokenOff => {
-            let message = format!("the channel to node {node} broke off");
-            status::later(Code::Unavailable, "CHANNEL_BROKEN_OFF", message)
-        }
-    }
-}
-
-/// What an agent's refusal means for a caller.
-fn refusal_of(refusal: &v1::ChannelRefusal, order: &Order) -> Status {
-    let message = &refusal.message;
-    match refusal.reason() {
-        v1::ChannelRefusalReason::Forbidden => status::precondition("EXEC_FORBIDDEN", order.node.as_str(), message),
-        v1::ChannelRefusalReason::TooMany => {
-            status::later(Code::ResourceExhausted, "TOO_MANY_CHANNELS", message.as_str())
-        }
-        v1::ChannelRefusalReason::NotRunning | v1::ChannelRefusalReason::Unspecified => {
-            let subject = format!("{}-{}", order.app, order.instance);
-            status::precondition("INSTANCE_NOT_RUNNING", &subject, message)
         }
     }
 }

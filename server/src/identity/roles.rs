@@ -18,7 +18,7 @@ const ADMINS: Access = Access::Roles(&[Role::Admin]);
 const NODES: Access = Access::Roles(&[Role::Node]);
 
 /// The one table. A test holds it against the descriptors of everything that is served.
-const TABLE: [(&str, Access); 65] = [
+const TABLE: [(&str, Access); 66] = [
     ("/grpc.health.v1.Health/Check", ALL),
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
@@ -32,6 +32,7 @@ const TABLE: [(&str, Access); 65] = [
     ("/longshore.v1.AgentService/UploadLogs", NODES),
     // Who deploys an app may run what they like in one anyway.
     ("/longshore.v1.AppService/ExecApp", OPERATORS),
+    ("/longshore.v1.AppService/ForwardPort", OPERATORS),
     ("/longshore.v1.AppService/GetApp", PEOPLE),
     ("/longshore.v1.AppService/GetLogFiles", PEOPLE),
     ("/longshore.v1.AppService/ListApps", PEOPLE),

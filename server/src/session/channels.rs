@@ -17,10 +17,14 @@ pub use super::desk::DeskError;
 use super::desk::{Bound, Desk, Taken};
 use crate::api::status;
 
-/// Channels of all nodes together: each holds two calls and their queues.
-pub const MAX_CHANNELS: usize = 256;
-/// Channels to one node: people at work, and connections that they forward.
-pub const MAX_CHANNELS_PER_NODE: usize = 16;
+/// Commands on all nodes together: each holds two calls and their queues.
+pub const MAX_COMMANDS: usize = 256;
+/// Commands on one node: people at work.
+pub const MAX_COMMANDS_PER_NODE: usize = 16;
+/// Connections to ports of all nodes' apps together: each holds as much as a command.
+pub const MAX_PORT_CONNECTIONS: usize = 512;
+/// Connections to ports of one node's apps: a few browsers, each of which opens half a dozen.
+pub const MAX_PORT_CONNECTIONS_PER_NODE: usize = 64;
 /// Messages in each direction that wait: enough to keep both sides busy.
 const QUEUE: usize = 4;
 
@@ -29,22 +33,38 @@ pub type FromAgent = v1::open_channel_request::Message;
 /// What an agent is told on a channel.
 pub type ToAgent = v1::open_channel_response::Message;
 
+/// What a channel is for. Each kind has places of its own, so that a busy browser keeps nobody from a shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A command in an instance.
+    Command,
+    /// A connection to a port of an instance.
+    Connection,
+}
+
 /// What a caller leaves for the agent's call.
 type Ends = (mpsc::Sender<FromAgent>, mpsc::Receiver<ToAgent>);
 
 /// The channels that are open or wait for their agent.
 #[derive(Debug)]
 pub struct ChannelDesk {
-    places: Arc<Desk<Ends>>,
+    commands: Arc<Desk<Ends>>,
+    connections: Arc<Desk<Ends>>,
     /// What goes on behind the answers of calls: it has to be over before the store is.
     tasks: TaskTracker,
 }
 
 impl Default for ChannelDesk {
     fn default() -> Self {
-        let all = Bound { most: MAX_CHANNELS, what: "channels to nodes are open" };
-        let of_a_node = Bound { most: MAX_CHANNELS_PER_NODE, what: "channels to this node are open" };
-        Self { places: Desk::new(all, of_a_node), tasks: TaskTracker::default() }
+        let commands = Desk::new(
+            Bound { most: MAX_COMMANDS, what: "commands run on nodes" },
+            Bound { most: MAX_COMMANDS_PER_NODE, what: "commands run on this node" },
+        );
+        let connections = Desk::new(
+            Bound { most: MAX_PORT_CONNECTIONS, what: "connections to ports of apps are open" },
+            Bound { most: MAX_PORT_CONNECTIONS_PER_NODE, what: "connections to ports of this node's apps are open" },
+        );
+        Self { commands, connections, tasks: TaskTracker::default() }
     }
 }
 
@@ -54,10 +74,14 @@ impl ChannelDesk {
     /// # Errors
     ///
     /// No place is free, or the desk is closed.
-    pub fn wait(&self, node: &NodeName, request_id: String) -> Result<Channel, DeskError> {
+    pub fn wait(&self, purpose: Purpose, node: &NodeName, request_id: String) -> Result<Channel, DeskError> {
         let (to_caller, from_agent) = mpsc::channel(QUEUE);
         let (to_agent, from_caller) = mpsc::channel(QUEUE);
-        let place = self.places.take(node, request_id, (to_caller, from_caller))?;
+        let desk = match purpose {
+            Purpose::Command => &self.commands,
+            Purpose::Connection => &self.connections,
+        };
+        let place = desk.take(node, request_id, (to_caller, from_caller))?;
         let ends_agent = place.given_up().clone().drop_guard();
         Ok(Channel { place, _ends_agent: ends_agent, from_agent, to_agent })
     }
@@ -65,18 +89,23 @@ impl ChannelDesk {
     /// Brings an agent's call to whoever waits for it; `None` if nobody does.
     #[must_use]
     pub fn arrive(&self, node: &NodeName, request_id: &str) -> Option<AgentEnd> {
-        let ((to_caller, from_caller), given_up) = self.places.arrive(node, request_id)?;
+        let mut desks = self.desks().into_iter();
+        let ((to_caller, from_caller), given_up) = desks.find_map(|desk| desk.arrive(node, request_id))?;
         Some(AgentEnd { to_caller, from_caller, given_up })
     }
 
     /// Breaks off every channel of a node.
     pub fn node_deleted(&self, node: &NodeName) {
-        self.places.node_deleted(node);
+        self.desks().into_iter().for_each(|desk| desk.node_deleted(node));
     }
 
     /// Breaks off all channels, and lets none begin.
     pub fn close(&self) {
-        self.places.close();
+        self.desks().into_iter().for_each(|desk| desk.close());
+    }
+
+    fn desks(&self) -> [&Arc<Desk<Ends>>; 2] {
+        [&self.commands, &self.connections]
     }
 
     /// Lets something go on behind the answer of a call.
@@ -214,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn a_channel_is_met_once_by_its_node_and_its_end_ends_both() {
         let desk = Arc::new(ChannelDesk::default());
-        let mut channel = desk.wait(&node("a"), "1".to_owned()).unwrap();
+        let mut channel = desk.wait(Purpose::Connection, &node("a"), "1".to_owned()).unwrap();
         assert!(desk.arrive(&node("b"), "1").is_none() && desk.arrive(&node("a"), "2").is_none());
         let agent = desk.arrive(&node("a"), "1").unwrap();
         assert!(desk.arrive(&node("a"), "1").is_none(), "only once");
@@ -227,10 +256,13 @@ mod tests {
     #[tokio::test]
     async fn places_are_limited_and_given_back() {
         let desk = Arc::new(ChannelDesk::default());
-        let place = |name: &str, id: usize| desk.wait(&node(name), format!("{name}{id}"));
-        let held: Vec<_> = (0..MAX_CHANNELS_PER_NODE).map(|id| place("a", id).unwrap()).collect();
+        let place = |name: &str, id: usize| desk.wait(Purpose::Command, &node(name), format!("{name}{id}"));
+        let held: Vec<_> = (0..MAX_COMMANDS_PER_NODE).map(|id| place("a", id).unwrap()).collect();
         let full = place("a", 1000).unwrap_err();
         assert!(matches!(full, DeskError::NodeFull(_)), "{full}");
+        drop(
+            desk.wait(Purpose::Connection, &node("a"), "c".to_owned()).expect("a connection takes no command's place"),
+        );
         let mut other = place("b", 0).unwrap();
         drop(held);
         place("a", 1000).unwrap();

@@ -8,6 +8,7 @@
 mod apps;
 mod bad_requests;
 mod configurations;
+mod connections;
 mod credentials;
 mod enrolment;
 mod errors;

@@ -25,10 +25,12 @@ use longshore_model::name::AppName;
 use longshore_model::probe::{Action, Probe};
 use longshore_model::spec::Ulimit;
 use nix::sys::resource::{Resource, getrlimit};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedMutexGuard;
 
 use super::engine::{Engine, Facts, is_absent, patiently};
 use super::images::Images;
+use super::kin::Kin;
 use super::output::{Copies, Copy};
 use super::request::{self, Labels, Parts};
 use super::{RECONNECT, Settings, kernel_log};
@@ -36,7 +38,8 @@ use crate::host_path::HostPaths;
 use crate::probe::{self, Network};
 use crate::runtime::layout::Layout;
 use crate::runtime::{
-    Found, FoundState, InstanceKey, Launch, Rotation, RuntimeError, command, failure, files, removed, volumes,
+    Found, FoundState, InstanceKey, Launch, PortError, Rotation, RuntimeError, command, connect, failure, files,
+    removed, volumes,
 };
 
 /// Requests about different containers that the engine gets at once: it is one program for all of them.
@@ -282,17 +285,32 @@ impl Containers {
         if let Action::Exec(exec) = &probe.action {
             return command::probe(exec, probe.timeout, async |command| self.exec(instance, command).await).await;
         }
+        let network = Network::of(self.network(instance).await?.0.namespace);
+        let network = network.map_err(|e| failure::io("looking at the container's network", e))?;
+        Ok(probe::ask(probe, network).await)
+    }
+
+    /// As [`crate::runtime::Runtime::connect`].
+    pub(super) async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError> {
+        let (network, kin) = self.network(instance).await?;
+        connect::connect(port, network, move || kin.members()).await
+    }
+
+    /// The network of an instance's container, and what its processes have in common.
+    async fn network(&self, instance: &InstanceKey) -> Result<(connect::Network, Kin), RuntimeError> {
         let docker = self.engine.client().await?;
         let id = self.newest(&docker, instance).await?.id;
-        let pid = running_pid(&self.inspect(&docker, &id).await?)?;
+        let container = self.inspect(&docker, &id).await?;
+        let pid = running_pid(&container)?;
         let network = File::open(format!("/proc/{pid}/ns/net"));
         let network = network.map_err(|e| failure::io("opening the container's network", e))?;
+        let kin = Kin::of(pid).map_err(|e| failure::io("looking at the container's first process", e))?;
         // Looked at once more: it may have ended meanwhile, and its pid be another's.
         if running_pid(&self.inspect(&docker, &id).await?)? != pid {
             return Err(failure::other("the container has just ended"));
         }
-        let network = Network::of(network).map_err(|e| failure::io("looking at the container's network", e))?;
-        Ok(probe::ask(probe, network).await)
+        let mode = container.host_config.and_then(|host| host.network_mode);
+        Ok((connect::Network { namespace: network, is_shared: mode.as_deref() != Some(request::OWN_NETWORK) }, kin))
     }
 
     /// As [`crate::runtime::Runtime::remove_app`].

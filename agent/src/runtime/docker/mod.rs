@@ -21,14 +21,15 @@ use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::image::{Collected, Collection, ImageStore, RegistryConfig};
 use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
-    Access, Allowances, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage,
-    Running, Runtime, RuntimeError, failure, files, owner, removed, volumes,
+    Access, Allowances, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink,
+    ResolvedImage, Running, Runtime, RuntimeError, failure, files, owner, removed, volumes,
 };
 use crate::durable;
 use crate::host_path::HostPaths;
@@ -38,6 +39,7 @@ mod engine;
 mod exec;
 mod images;
 mod kernel_log;
+mod kin;
 mod output;
 mod refusal;
 mod request;
@@ -312,6 +314,10 @@ impl Runtime for DockerRuntime {
 
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
         self.containers.exec(instance, command).await
+    }
+
+    async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError> {
+        self.containers.connect(instance, port).await
     }
 
     async fn relocate(&self, _: &InstanceKey, _: &BTreeMap<String, Ipv4Addr>) -> Result<(), RuntimeError> {

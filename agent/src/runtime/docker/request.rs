@@ -126,6 +126,9 @@ pub(super) fn numbers(user: &str) -> Option<(u32, u32)> {
     Some((user.parse().ok()?, group.parse().unwrap_or(0)))
 }
 
+/// What engines call a network of the container's own.
+pub(super) const OWN_NETWORK: &str = "bridge";
+
 /// The request for the container of a launch.
 pub(super) fn create(launch: &Launch, parts: Parts<'_>) -> ContainerCreateBody {
     let host_network = launch.spec.network == Network::Host;
@@ -169,7 +172,7 @@ fn host(launch: &Launch, parts: Parts<'_>, host_network: bool, ports: &[BoundPor
     // Engines take a list that is empty for none at all in places.
     let said = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     HostConfig {
-        network_mode: Some(if host_network { "host" } else { "bridge" }.to_owned()),
+        network_mode: Some(if host_network { "host" } else { OWN_NETWORK }.to_owned()),
         port_bindings: Some(bindings(ports)),
         // Restarts are the supervisor's, which counts them and waits between them.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..RestartPolicy::default() }),

@@ -3,6 +3,7 @@
 //! An empty or foreign path is deadly here: the container library takes it for the caller's own cgroup and kills every
 //! process in it. [`CgroupPath`] therefore cannot hold one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -187,6 +188,23 @@ pub(super) fn oom_kills(path: &CgroupPath) -> u64 {
         .unwrap_or(0)
 }
 
+/// The processes of the cgroup and of those below it. One that is not there has none.
+pub(super) fn members(path: &CgroupPath) -> io::Result<Vec<i32>> {
+    let mut found = BTreeSet::new();
+    for directory in path.directories()? {
+        gather(&directory, &mut found)?;
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn gather(directory: &Path, found: &mut BTreeSet<i32>) -> io::Result<()> {
+    for child in children(directory)? {
+        gather(&child, found)?;
+    }
+    found.extend(processes(directory)?);
+    Ok(())
+}
+
 /// Kills every process of the cgroup; some may be dying still when it returns.
 pub(super) fn kill_members(path: &CgroupPath) -> io::Result<()> {
     path.directories()?.iter().try_for_each(|directory| kill_all(directory))
@@ -288,18 +306,23 @@ fn kill_all(directory: &Path) -> io::Result<()> {
     for child in children(directory)? {
         kill_all(&child)?;
     }
-    let processes = match fs::read_to_string(directory.join("cgroup.procs")) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(()),
-        other => other?,
-    };
-    for pid in processes.lines().filter_map(|line| line.parse::<i32>().ok()) {
-        // 0 stands for a process that our pid namespace cannot see, and kill(0) would hit our own process group.
-        if pid > 1 && pid != getpid().as_raw() {
+    for pid in processes(directory)? {
+        if pid != getpid().as_raw() {
             // A process that went in the meantime is what we want.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
     Ok(())
+}
+
+/// The processes of a cgroup.
+fn processes(directory: &Path) -> io::Result<Vec<i32>> {
+    let processes = match fs::read_to_string(directory.join("cgroup.procs")) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
+        other => other?,
+    };
+    // 0 stands for a process that our pid namespace cannot see, and kill(0) would hit our own process group.
+    Ok(processes.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).collect())
 }
 
 /// Removes a cgroup and those below it, deepest first.

@@ -20,6 +20,7 @@ use longshore_model::health;
 use longshore_model::name::AppName;
 use longshore_model::probe::{Action, Probe};
 use nix::sys::signal::Signal;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 pub(super) use self::composition::Program;
@@ -35,7 +36,8 @@ use super::{exec, failure, files, owner, removed, sweep};
 use crate::host_path::HostPaths;
 use crate::probe;
 use crate::runtime::{
-    Allowances, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, Running, RuntimeError, command,
+    Allowances, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, Running, RuntimeError,
+    command, connect,
 };
 
 /// Exit code that is told of a container whose end nobody saw: as after SIGKILL.
@@ -346,13 +348,17 @@ impl Containers {
         if let Action::Exec(exec) = &probe.action {
             return command::probe(exec, probe.timeout, async |command| self.exec(instance, command).await).await;
         }
-        let container = self.newest(instance)?;
-        // The shim lives in the container's network.
-        let network = super::lock::network_of_holder(&container.join(layout::LOCK));
-        let network = network.map_err(|e| failure::io("opening the container's network", e))?;
-        let network = network.ok_or_else(|| failure::other("the container's shim is gone"))?;
-        let network = probe::Network::of(network).map_err(|e| failure::io("looking at the container's network", e))?;
+        let network = probe::Network::of(network_of(&self.newest(instance)?)?);
+        let network = network.map_err(|e| failure::io("looking at the container's network", e))?;
         Ok(probe::ask(probe, network).await)
+    }
+
+    /// As [`crate::runtime::Runtime::connect`].
+    pub(super) async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError> {
+        let container = self.newest(instance)?;
+        let label = Label::read(&container).map_err(|e| failure::io("reading a container's description", e))?;
+        let network = connect::Network { namespace: network_of(&container)?, is_shared: label.host_network };
+        connect::connect(port, network, move || cgroup::members(&label.cgroup)).await
     }
 
     /// As [`crate::runtime::Runtime::exec`].
@@ -496,6 +502,13 @@ impl Containers {
         let Ok(label) = Label::read(container) else { return Ok(()) };
         blocking(move || cgroup::destroy(&label.cgroup), "removing a cgroup").await
     }
+}
+
+/// The network of a container, in which its shim lives.
+fn network_of(container: &Path) -> Result<fs::File, RuntimeError> {
+    let network = super::lock::network_of_holder(&container.join(layout::LOCK));
+    let network = network.map_err(|e| failure::io("opening the container's network", e))?;
+    network.ok_or_else(|| failure::other("the container's shim is gone"))
 }
 
 /// Leaves word that containers of this directory have a way out, for an agent that will not give them one.

@@ -132,6 +132,7 @@ pub(super) struct Label {
     pub(super) revision: u64,
     pub(super) run: u32,
     pub(super) stop_signal: i32,
+    pub(super) host_network: bool,
     pub(super) ports: Vec<BoundPort>,
     #[serde(default)]
     pub(super) waits_for_readiness: bool,

@@ -18,12 +18,13 @@ use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::image::{Collected, Collection, ImageStore, RegistryConfig};
 use super::{
-    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, ProgressSink, ResolvedImage, Running,
-    Runtime, RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink, ResolvedImage,
+    Running, Runtime, RuntimeError,
 };
 use super::{failure, files, layout, logs, owner, privileges, removed, volumes};
 
@@ -204,6 +205,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn exec(&self, instance: &InstanceKey, command: Command) -> Result<Running, RuntimeError> {
         self.containers.exec(instance, command).await
+    }
+
+    async fn connect(&self, instance: &InstanceKey, port: u16) -> Result<TcpStream, PortError> {
+        self.containers.connect(instance, port).await
     }
 
     async fn relocate(

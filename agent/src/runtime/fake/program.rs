@@ -1,9 +1,12 @@
 //! Commands in fake containers: a few of those that the demo image's program knows, played.
 
+use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::runtime::{Command, Resize, Running, RuntimeError};
@@ -12,6 +15,19 @@ use crate::runtime::{Command, Resize, Running, RuntimeError};
 const BUFFER: usize = 16 * 1024;
 /// Exit code of a command whose container has ended.
 const KILLED: i32 = 137;
+
+/// A connection to a program that sends back what comes, until both have said all.
+pub(super) async fn echo() -> io::Result<TcpStream> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let (ours, theirs) = tokio::try_join!(TcpStream::connect(address), listener.accept())?;
+    tokio::spawn(async move {
+        let (mut read, mut write) = theirs.0.into_split();
+        // A peer that breaks off ends it.
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    Ok(ours)
+}
 
 /// Starts a command; `container_ends` is over when its container has ended.
 pub(super) fn start(command: &Command, container_ends: impl Future<Output = ()> + Send + 'static) -> Running {

@@ -35,7 +35,7 @@ pub(super) async fn run(app: App, mut context: Context<'_>) -> Result<Exit, Erro
 }
 
 /// The node to ask about an app: the one that was named, or the only one that has it.
-async fn node_of(context: &mut Context<'_>, app_name: &str, node: Option<String>) -> Result<String, Error> {
+pub(crate) async fn node_of(context: &mut Context<'_>, app_name: &str, node: Option<String>) -> Result<String, Error> {
     if let Some(node) = node {
         return Ok(node);
     }
