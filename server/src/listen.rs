@@ -24,6 +24,7 @@ mod connection;
 mod http1;
 mod metrics;
 
+pub use budget::PassedOn;
 pub use connection::Connection;
 pub use http1::{HEAD_TIMEOUT, Http1, MAX_HEAD};
 pub use metrics::{ConnectionMetrics, ListenerMetrics};
@@ -180,8 +181,13 @@ async fn shake_hands(arrived: Arrived, accepting: Accepting, ready: mpsc::Sender
     // One that has expired already (a resumed session says so to nobody) is answered call by call for a while, so that
     // its owner is told why.
     let end = connection::expiry(&credentials).unwrap_or_else(|| Instant::now() + accepting.anonymous_life);
-    let connection =
-        Connection::new(tls, Peer { address, credentials }, accepting.preface_timeout, end, accepting.metrics.open());
+    let connection = Connection::new(
+        tls,
+        Peer { address, credentials, passed_on: PassedOn::default() },
+        accepting.preface_timeout,
+        end,
+        accepting.metrics.open(),
+    );
     // Nobody takes it when the server is going away.
     let _ = ready.send(Ok(connection)).await;
 }

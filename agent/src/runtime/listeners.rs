@@ -136,10 +136,12 @@ mod tests {
         Listener { address: address.parse().unwrap(), port: 80, inode }
     }
 
+    /// Listeners, and where those with the inodes 1 and 2 are reached.
+    type Case = (&'static [(&'static str, u64)], Option<&'static str>);
+
     #[test]
     fn only_what_is_the_processes_own_and_nobody_elses_is_a_place() {
-        // Listeners, of which 1 and 2 are the processes' own, and where they are reached.
-        let table: [(&[(&str, u64)], Option<&str>); 12] = [
+        let table: [Case; 12] = [
             (&[], None),
             (&[("0.0.0.0", 9)], None),
             (&[("0.0.0.0", 1)], Some("127.0.0.1:80")),

@@ -6,9 +6,10 @@ use longshore_model::capability;
 use longshore_model::name::{AppName, NodeName};
 use longshore_proto::v1;
 use tokio::sync::Notify;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::{Context, status};
+use crate::listen::PassedOn;
 use crate::session::channels::{Channel, DeskError, FromAgent, Purpose};
 
 /// Time for a caller's first message: it has it ready when it calls.
@@ -33,11 +34,35 @@ impl Place {
     }
 }
 
-/// The first message of a caller; `None` where it has said nothing and ended.
-pub(super) async fn first<T>(inbound: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, inbound.message()).await {
-        Ok(first) => first.map_err(status::of_stream),
-        Err(_) => Err(status::plain(Code::DeadlineExceeded, "NO_FIRST_MESSAGE", "nothing came on the stream")),
+/// What a caller says.
+pub(super) struct Inbound<T> {
+    stream: Streaming<T>,
+    passed_on: PassedOn,
+}
+
+impl<T> Inbound<T> {
+    /// That of a call.
+    pub(super) fn of(request: Request<Streaming<T>>) -> Self {
+        let passed_on = status::passed_on(&request);
+        Self { stream: request.into_inner(), passed_on }
+    }
+
+    /// The first message; `None` where the caller has said nothing and ended.
+    pub(super) async fn first(&mut self) -> Result<Option<T>, Status> {
+        match tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, self.stream.message()).await {
+            Ok(first) => first.map_err(status::of_stream),
+            Err(_) => Err(status::plain(Code::DeadlineExceeded, "NO_FIRST_MESSAGE", "nothing came on the stream")),
+        }
+    }
+
+    /// The next message; `None` when the caller has said all.
+    pub(super) async fn next(&mut self) -> Result<Option<T>, Status> {
+        self.stream.message().await
+    }
+
+    /// Counts bytes that the agent's side has taken.
+    pub(super) fn passed_on(&self, bytes: usize) {
+        self.passed_on.add(bytes);
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use v1::exec_app_request::Message as Asked;
 use v1::exec_app_response::Message as Answered;
 
-use super::channel::{self, Place};
+use super::channel::{self, Inbound, Place};
 use super::record::{self, Sequel};
 use super::{Context, status};
 use crate::session::channels::{Channel, FromAgent, Purpose, ToAgent};
@@ -81,8 +81,8 @@ pub(super) async fn begin(
     request: Request<Streaming<v1::ExecAppRequest>>,
 ) -> Result<Response<ExecStream>, Status> {
     let sequel = Sequel::of(&request, METHOD);
-    let mut inbound = request.into_inner();
-    let Some(v1::ExecAppRequest { message: Some(Asked::Start(start)) }) = channel::first(&mut inbound).await? else {
+    let mut inbound = Inbound::of(request);
+    let Some(v1::ExecAppRequest { message: Some(Asked::Start(start)) }) = inbound.first().await? else {
         return Err(status::invalid(Violations::one("start", "is needed: the first message says what to run where")));
     };
     let order = Order::read(start)?;
@@ -125,7 +125,7 @@ enum End {
 /// Passes everything on in both directions, until the end.
 async fn relay(
     mut channel: Channel,
-    inbound: Streaming<v1::ExecAppRequest>,
+    inbound: Inbound<v1::ExecAppRequest>,
     answers: &mpsc::Sender<Result<v1::ExecAppResponse, Status>>,
     node: &NodeName,
 ) -> End {
@@ -163,9 +163,9 @@ async fn relay(
 }
 
 /// Passes on what the caller says; returns when its stream breaks, and not when it only has no more to say.
-async fn up(mut inbound: Streaming<v1::ExecAppRequest>, to_agent: &mpsc::Sender<ToAgent>, said: &Notify) {
+async fn up(mut inbound: Inbound<v1::ExecAppRequest>, to_agent: &mpsc::Sender<ToAgent>, said: &Notify) {
     loop {
-        let message = match inbound.message().await {
+        let message = match inbound.next().await {
             Ok(Some(v1::ExecAppRequest { message })) => message,
             // It has said all, and listens: so has standard input ended.
             Ok(None) => {
@@ -174,8 +174,12 @@ async fn up(mut inbound: Streaming<v1::ExecAppRequest>, to_agent: &mpsc::Sender<
             }
             Err(_) => return,
         };
+        let mut length = 0;
         let message = match message {
-            Some(Asked::Stdin(bytes)) => ToAgent::Stdin(bytes),
+            Some(Asked::Stdin(bytes)) => {
+                length = bytes.len();
+                ToAgent::Stdin(bytes)
+            }
             Some(Asked::StdinEnd(end)) => ToAgent::StdinEnd(end),
             Some(Asked::Window(window)) => ToAgent::Window(window),
             // A second start, or a kind of message that only newer callers know.
@@ -186,5 +190,6 @@ async fn up(mut inbound: Streaming<v1::ExecAppRequest>, to_agent: &mpsc::Sender<
             // The agent has gone, which the other direction tells.
             return std::future::pending().await;
         }
+        inbound.passed_on(length);
     }
 }

@@ -11,7 +11,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use v1::forward_port_request::Message as Asked;
 use v1::forward_port_response::Message as Answered;
 
-use super::channel::{self, Place};
+use super::channel::{self, Inbound, Place};
 use super::{Context, record, status};
 use crate::fleet::FleetError;
 use crate::session::channels::{Channel, FromAgent, Purpose, ToAgent};
@@ -58,9 +58,8 @@ pub(super) async fn begin(
     context: &Context,
     request: Request<Streaming<v1::ForwardPortRequest>>,
 ) -> Result<Response<ForwardStream>, Status> {
-    let mut inbound = request.into_inner();
-    let first = channel::first(&mut inbound).await?;
-    let Some(v1::ForwardPortRequest { message: Some(Asked::Start(start)) }) = first else {
+    let mut inbound = Inbound::of(request);
+    let Some(v1::ForwardPortRequest { message: Some(Asked::Start(start)) }) = inbound.first().await? else {
         return Err(status::invalid(Violations::one("start", "is needed: the first message says where to connect to")));
     };
     let validate_only = start.validate_only;
@@ -88,7 +87,7 @@ pub(super) async fn begin(
 /// Passes everything on in both directions, until both have ended or the caller has hung up.
 async fn relay(
     mut channel: Channel,
-    inbound: Streaming<v1::ForwardPortRequest>,
+    inbound: Inbound<v1::ForwardPortRequest>,
     answers: &mpsc::Sender<Result<v1::ForwardPortResponse, Status>>,
     node: &NodeName,
 ) -> Result<(), Status> {
@@ -124,9 +123,9 @@ async fn relay(
 }
 
 /// Passes on what the caller sends; returns when its stream breaks, and not when it only has no more to say.
-async fn up(mut inbound: Streaming<v1::ForwardPortRequest>, to_agent: &mpsc::Sender<ToAgent>, said: &Notify) {
+async fn up(mut inbound: Inbound<v1::ForwardPortRequest>, to_agent: &mpsc::Sender<ToAgent>, said: &Notify) {
     loop {
-        let bytes = match inbound.message().await {
+        let bytes = match inbound.next().await {
             Ok(Some(v1::ForwardPortRequest { message: Some(Asked::Data(bytes)) })) => bytes,
             Ok(None | Some(v1::ForwardPortRequest { message: Some(Asked::DataEnd(_)) })) => {
                 let _ = to_agent.send(ToAgent::DataEnd(v1::DataEnd {})).await;
@@ -144,6 +143,7 @@ async fn up(mut inbound: Streaming<v1::ForwardPortRequest>, to_agent: &mpsc::Sen
                 // The agent has gone, which the other direction tells.
                 return std::future::pending().await;
             }
+            inbound.passed_on(piece.len());
         }
     }
 }

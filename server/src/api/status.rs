@@ -19,6 +19,7 @@ use crate::fleet::FleetError;
 use crate::hub::HubError;
 use crate::identity::authority::AuthorityError;
 use crate::identity::caller::{Caller, Peer};
+use crate::listen::PassedOn;
 use crate::store::StoreError;
 
 /// Domain of every `ErrorInfo`.
@@ -239,6 +240,11 @@ pub(crate) fn fleet(error: FleetError, node: &NodeName) -> Status {
 pub(crate) fn peer<T>(request: &Request<T>) -> Result<SocketAddr, Status> {
     let peer = request.extensions().get::<Peer>();
     peer.map(|peer| peer.address).ok_or_else(|| plain(Code::Internal, "INTERNAL", "the connection has no address"))
+}
+
+/// Counts what of a call's bytes somebody has taken.
+pub(crate) fn passed_on<T>(request: &Request<T>) -> PassedOn {
+    request.extensions().get::<Peer>().map(|peer| peer.passed_on.clone()).unwrap_or_default()
 }
 
 /// Who calls, as the listener found out from the certificate.

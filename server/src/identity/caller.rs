@@ -10,6 +10,8 @@ use longshore_model::name::NodeName;
 use longshore_model::node::Node;
 use longshore_tls::PeerCertificate;
 
+use crate::listen::PassedOn;
+
 /// What a connection knows of its other end; tonic puts it into the extensions of every request.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -17,6 +19,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whom it shows itself to be.
     pub credentials: PeerCredentials,
+    /// Counts what of its bytes somebody has taken.
+    pub passed_on: PassedOn,
 }
 
 /// Whom a peer shows itself to be.

@@ -1,5 +1,7 @@
 //! How fast one connection is read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,6 +13,23 @@ const BYTES_PER_SECOND: u32 = 256 * 1024;
 /// Bytes that it may send at once: two thousand reports kept during an outage, or a large job.
 const BURST: u32 = 1024 * 1024;
 
+/// Bytes of a connection that were passed on to somebody who has taken them. They were no faster than that, and so cost no budget.
+/// Clones are of the same connection.
+#[derive(Clone, Debug, Default)]
+pub struct PassedOn(Arc<AtomicUsize>);
+
+impl PassedOn {
+    /// Counts bytes that somebody has taken.
+    pub fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How many they were since this was last asked.
+    pub(super) fn take(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
 /// A leaky bucket: what was read and has not drained yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
@@ -21,6 +40,11 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new(now: Instant) -> Self {
         Self { level: 0.0, at: now }
+    }
+
+    /// Gives back what was spent on bytes that cost nothing.
+    pub(super) fn give_back(&mut self, bytes: usize) {
+        self.level = (self.level - f64::from(u32::try_from(bytes).unwrap_or(u32::MAX))).max(0.0);
     }
 
     /// Counts bytes that were read; answers how long to read nothing when they were too many.
@@ -50,6 +74,20 @@ mod tests {
         assert_eq!(budget.spend(BYTES_PER_SECOND as usize / 2, start), Some(SECOND / 2));
         assert_eq!(budget.spend(0, start + SECOND / 2), None, "the wait is over");
         assert_eq!(budget.spend(BYTES_PER_SECOND as usize, start + SECOND / 2), Some(SECOND));
+    }
+
+    #[test]
+    fn what_was_passed_on_costs_nothing_and_saves_nothing() {
+        let start = Instant::now();
+        let (mut budget, passed_on) = (Budget::new(start), PassedOn::default());
+        for _ in 0..100 {
+            assert_eq!(budget.spend(BURST as usize, start), None);
+            passed_on.clone().add(BURST as usize);
+            budget.give_back(passed_on.take());
+        }
+        budget.give_back(BURST as usize);
+        assert_eq!((budget.spend(BURST as usize, start), passed_on.take()), (None, 0));
+        assert_eq!(budget.spend(BYTES_PER_SECOND as usize, start), Some(SECOND), "no more than a burst");
     }
 
     #[test]

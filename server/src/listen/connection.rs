@@ -29,7 +29,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(30);
 
 /// A TLS connection that ends when its client does not begin to speak in time, and when its client's certificate
 /// expires and was not renewed: a session may live longer than that. A client without a valid one has a short time. What
-/// a client sends is read no faster than a budget allows.
+/// a client sends is read no faster than a budget allows, or somebody takes it.
 #[derive(Debug)]
 pub struct Connection {
     /// Boxed: a connection's task holds what it serves more than once, and this is the largest part of it.
@@ -141,6 +141,7 @@ impl AsyncRead for Connection {
                 read?;
                 let bytes = into.filled().len() - before;
                 this.count(bytes);
+                this.budget.give_back(this.peer.passed_on.take());
                 this.pause = this.budget.spend(bytes, Instant::now()).map(|wait| Box::pin(tokio::time::sleep(wait)));
                 return Poll::Ready(Ok(()));
             }

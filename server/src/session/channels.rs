@@ -16,6 +16,7 @@ use tonic::{Code, Status, Streaming};
 pub use super::desk::DeskError;
 use super::desk::{Bound, Desk, Taken};
 use crate::api::status;
+use crate::listen::PassedOn;
 
 /// Commands on all nodes together: each holds two calls and their queues.
 pub const MAX_COMMANDS: usize = 256;
@@ -177,6 +178,7 @@ impl AgentEnd {
     pub fn run(
         self,
         mut inbound: Streaming<v1::OpenChannelRequest>,
+        passed_on: PassedOn,
     ) -> impl futures::Stream<Item = Result<v1::OpenChannelResponse, Status>> + Send + 'static {
         let Self { to_caller, from_caller, given_up } = self;
         let over = CancellationToken::new();
@@ -190,11 +192,12 @@ impl AgentEnd {
                 };
                 // A message of an unknown kind is of a newer agent.
                 let Ok(Some(v1::OpenChannelRequest { message })) = message else { return };
-                if let Some(message) = message
-                    && to_caller.send(message).await.is_err()
-                {
+                let Some(message) = message else { continue };
+                let bytes = payload(&message);
+                if to_caller.send(message).await.is_err() {
                     return;
                 }
+                passed_on.add(bytes);
             }
         });
         let step = |(mut from_caller, given_up, over): (
@@ -224,6 +227,14 @@ impl AgentEnd {
             }
         };
         futures::stream::unfold(Some((from_caller, given_up, over)), move |state| async move { step(state?).await })
+    }
+}
+
+/// Bytes that an agent passes on with a message.
+fn payload(message: &FromAgent) -> usize {
+    match message {
+        FromAgent::Stdout(bytes) | FromAgent::Stderr(bytes) | FromAgent::Data(bytes) => bytes.len(),
+        _ => 0,
     }
 }
 
@@ -260,9 +271,7 @@ mod tests {
         let held: Vec<_> = (0..MAX_COMMANDS_PER_NODE).map(|id| place("a", id).unwrap()).collect();
         let full = place("a", 1000).unwrap_err();
         assert!(matches!(full, DeskError::NodeFull(_)), "{full}");
-        drop(
-            desk.wait(Purpose::Connection, &node("a"), "c".to_owned()).expect("a connection takes no command's place"),
-        );
+        drop(desk.wait(Purpose::Connection, &node("a"), "c".to_owned()).unwrap());
         let mut other = place("b", 0).unwrap();
         drop(held);
         place("a", 1000).unwrap();

@@ -98,6 +98,7 @@ impl AgentService for AgentApi {
         request: Request<Streaming<v1::OpenChannelRequest>>,
     ) -> Result<Response<Self::OpenChannelStream>, Status> {
         let node = status::calling_node(&request)?;
+        let passed_on = status::passed_on(&request);
         let mut inbound = request.into_inner();
         let first = first(&mut inbound).await?.message;
         let Some(v1::open_channel_request::Message::RequestId(id)) = first else {
@@ -106,7 +107,7 @@ impl AgentService for AgentApi {
         let Some(end) = self.channels.arrive(&node, &id) else {
             return Err(status::plain(Code::NotFound, "NO_CALLER", "nobody waits for this channel any more"));
         };
-        Ok(Response::new(end.run(inbound).boxed()))
+        Ok(Response::new(end.run(inbound, passed_on).boxed()))
     }
 
     async fn upload_logs(
