@@ -18,6 +18,7 @@ pub mod certificate;
 pub mod clock;
 pub mod command;
 pub mod configuration;
+pub mod event;
 pub mod failure;
 pub mod filter;
 mod fnv;

@@ -127,6 +127,12 @@ pub const DEFAULT_USER_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 pub const MAX_USERS: u32 = 10_000;
 /// Entries of the audit log: a call every half minute for a year, in some 400 MB.
 pub const MAX_AUDIT_ENTRIES: u64 = 1_000_000;
+/// Events kept of an app on a node: what happens again is counted with what it repeats, so that this is much trouble.
+pub const MAX_APP_EVENTS: usize = 100;
+/// Events kept of all apps on all nodes together, in some 150 MB; those go first that last happened longest ago.
+pub const MAX_ALL_APP_EVENTS: u64 = 500_000;
+/// Bytes of an event's sentence: what happened is said at its beginning.
+pub const MAX_EVENT_MESSAGE: usize = 512;
 
 /// Bytes kept of a sentence that an agent reports: it is stored with every attempt of every task.
 pub const MAX_MESSAGE: usize = 2048;

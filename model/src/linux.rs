@@ -83,6 +83,19 @@ pub const SIGNALS: [&str; 29] = [
     "SIGSYS",
 ];
 
+/// The signal of this number, of [`SIGNALS`].
+#[must_use]
+pub fn signal(number: u8) -> Option<&'static str> {
+    // Two numbers are not among them: a signal that nothing sends, and SIGSTOP, which ends nothing.
+    let place = match number {
+        1..=15 => number - 1,
+        17..=18 => number - 2,
+        20.. => number - 3,
+        _ => return None,
+    };
+    SIGNALS.get(usize::from(place)).copied()
+}
+
 /// Limits of a process, as Docker and Compose call them.
 pub const ULIMITS: [&str; 15] = [
     "core",
@@ -183,6 +196,17 @@ impl fmt::Display for CapabilitySet {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_are_known_by_their_numbers() {
+        let known = [(1, "SIGHUP"), (9, "SIGKILL"), (11, "SIGSEGV"), (15, "SIGTERM"), (17, "SIGCHLD"), (31, "SIGSYS")];
+        for (number, name) in known {
+            assert_eq!(signal(number), Some(name));
+        }
+        for number in [0, 16, 19, 32, 64, 255] {
+            assert_eq!(signal(number), None, "{number}");
+        }
+    }
 
     #[test]
     fn capabilities_are_known_by_their_names_alone() {

@@ -11,6 +11,7 @@ use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed};
 use longshore_model::configuration::{Configuration, Kind};
+use longshore_model::event::AppEvent;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
@@ -20,11 +21,13 @@ use longshore_model::task::Task;
 use longshore_model::template::{Template, TemplateKey};
 use longshore_model::user::User;
 
-use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
+use crate::store::sorting::{
+    AppKey, AuditKey, EventKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey,
+};
 use crate::store::{
-    AliasChange, AliasChanged, AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport,
-    Page, RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredTemplate, StoredToken,
-    Terms,
+    AliasChange, AliasChanged, AuditPage, Away, Census, Connected, Enrolled, Enrolling, EventsOf, JobRequest, NewJob,
+    NodeReport, Page, RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredTemplate,
+    StoredToken, Terms,
 };
 
 /// Fails until it is told otherwise.
@@ -212,6 +215,14 @@ impl Store for FailingStore {
 
     async fn app(&self, _: &NodeName, _: &AppName) -> Result<App, StoreError> {
         self.nothing()
+    }
+
+    async fn app_events(&self, _: EventsOf, _: Query<EventKey>) -> Result<Page<AppEvent>, StoreError> {
+        self.answer(Page { items: Vec::new(), more: false })
+    }
+
+    async fn forget_app_events(&self, _: Timestamp) -> Result<usize, StoreError> {
+        self.answer(0)
     }
 
     async fn remove_app(&self, _: &AppName, _: Option<&NodeName>, _: Terms, _: Timestamp) -> Result<u32, StoreError> {

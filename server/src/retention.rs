@@ -1,9 +1,10 @@
-//! Forgets old jobs and old entries of the audit log, now and then.
+//! Forgets old jobs, old entries of the audit log and old events of apps, now and then.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use longshore_model::event::EVENT_LIFE;
 
 use crate::store::Store;
 
@@ -26,7 +27,12 @@ pub async fn run(store: &dyn Store, keep: Keep) -> Infallible {
     loop {
         let now = Timestamp::now();
         let before = |keep: SignedDuration| now.checked_sub(keep).unwrap_or(Timestamp::MIN);
-        for old in [Old::Jobs { ended: before(keep.jobs), now }, Old::Deeds(before(keep.deeds))] {
+        let old = [
+            Old::Jobs { ended: before(keep.jobs), now },
+            Old::Deeds(before(keep.deeds)),
+            Old::Events(before(EVENT_LIFE)),
+        ];
+        for old in old {
             let count = forget(store, old).await;
             if count > 0 {
                 tracing::info!(count, ?old, "forgot what is old");
@@ -43,6 +49,8 @@ enum Old {
     Jobs { ended: Timestamp, now: Timestamp },
     /// Entries of the audit log from before.
     Deeds(Timestamp),
+    /// Events of apps that last happened before.
+    Events(Timestamp),
 }
 
 /// Forgets a part after the other until nothing is left to forget; returns how many it were.
@@ -52,6 +60,7 @@ async fn forget(store: &dyn Store, old: Old) -> usize {
         let part = match old {
             Old::Jobs { ended, now } => store.forget_jobs(ended, now).await,
             Old::Deeds(before) => store.forget_deeds(before).await,
+            Old::Events(before) => store.forget_app_events(before).await,
         };
         match part {
             Ok(0) => return all,

@@ -18,6 +18,7 @@ mod crashes;
 mod doctor;
 mod egress;
 mod engines;
+mod events;
 mod exec;
 mod failures;
 mod fleet;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use longshore_model::app::{App, AppState, AppStatus, BoundPort, Desired, InstanceExit, InstanceState, InstanceStatus};
+use longshore_model::event::{AppEvent, EventKind};
 use longshore_model::health::Readiness;
 use longshore_model::limits;
 use longshore_model::name::JobId;
@@ -32,6 +33,21 @@ mirrored!(InstanceState, InstanceState, none: None, {
     Running => Running,
     BackOff => BackOff,
     Exited => Exited,
+});
+
+mirrored!(EventKind, AppEventType, none: None, {
+    Started => Started,
+    Restarted => Restarted,
+    Ready => Ready,
+    NotReady => NotReady,
+    Exited => Exited,
+    OutOfMemory => OutOfMemory,
+    ProbeFailed => ProbeFailed,
+    BackOff => BackOff,
+    Updating => Updating,
+    WentBack => WentBack,
+    Failed => Failed,
+    Removed => Removed,
 });
 
 /// The wire form of an app that runs `spec`.
@@ -162,6 +178,26 @@ impl FromWire<v1::BoundPort> for BoundPort {
             shared: wire.shared,
             host_interface: said(wire.host_interface),
         })
+    }
+}
+
+impl From<&AppEvent> for v1::AppEvent {
+    fn from(event: &AppEvent) -> Self {
+        let what = &event.what;
+        Self {
+            app_name: event.app.to_string(),
+            node_name: event.node.to_string(),
+            number: event.number,
+            r#type: v1::AppEventType::from(what.kind).into(),
+            instance: what.instance,
+            revision: what.revision,
+            message: what.message.clone(),
+            exit_code: what.exit_code,
+            count: what.count,
+            first_time: Some(timestamp(event.first_time)),
+            last_time: Some(timestamp(event.last_time)),
+            node_time: what.node_time.map(timestamp),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::pages::{Asked, Listing};
 use super::repeats::Beside;
 use super::{Context, filters, node_and_app, optional_name, status};
 use crate::session::logs::{DeskError, Event, Reader};
-use crate::store::StoreError;
+use crate::store::{EventsOf, StoreError};
 
 /// Time for an agent to come with the logs that it was asked for: a round trip and a new stream, with much to spare.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +74,35 @@ impl AppService for AppApi {
         let app = self.0.store.app(&node, &app).await.map_err(status::store)?;
         let job = self.0.store.job(&app.job).await.map_err(status::store)?;
         Ok(Response::new(v1::GetAppResponse { app: Some(convert::app(&app, &job.spec)) }))
+    }
+
+    async fn list_app_events(
+        &self,
+        request: Request<v1::ListAppEventsRequest>,
+    ) -> Result<Response<v1::ListAppEventsResponse>, Status> {
+        let request = request.into_inner();
+        let instance = request.instance.map(|instance| instance.to_string()).unwrap_or_default();
+        let since = request.since.map(|since| format!("{}.{}", since.seconds, since.nanos)).unwrap_or_default();
+        let filters: [&str; 5] = [&request.app_name, &request.node_name, &instance, &since, &request.filter];
+        let listing = Listing::new("ListAppEvents", &filters);
+        let mut bad = Violations::default();
+        let of = EventsOf {
+            app: optional_name(request.app_name.clone(), "app_name", &mut bad),
+            node: optional_name(request.node_name.clone(), "node_name", &mut bad),
+            instance: request.instance,
+            since: request.since.and_then(|since| Timestamp::from_wire(since, Path::Root.field("since"), &mut bad)),
+        };
+        let filter = filters::read(&request.filter, filters::APP_EVENTS, &mut bad);
+        let asked = Asked::new(request.page_size, &request.page_token, &request.order_by);
+        let mut scan = listing.scan(&asked, (!filter.is_empty()).then_some(MAX_PAGE), &mut bad);
+        bad.or(()).map_err(status::invalid)?;
+        while scan.goes_on() {
+            let page = self.0.store.app_events(of.clone(), scan.query()).await.map_err(status::store)?;
+            scan.take(page, |event| filter.matches(|field| filters::app_event(event, field)));
+        }
+        let found = scan.finish();
+        let (events, next_page_token) = listing.close(&found, found.items.iter().map(v1::AppEvent::from).collect());
+        Ok(Response::new(v1::ListAppEventsResponse { events, next_page_token }))
     }
 
     async fn remove_app(

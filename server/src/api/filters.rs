@@ -8,6 +8,7 @@ use longshore_model::app::{App, Desired};
 use longshore_model::audit::Deed;
 use longshore_model::cause;
 use longshore_model::configuration::Configuration;
+use longshore_model::event::AppEvent;
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
 use longshore_model::node::Node;
@@ -44,6 +45,23 @@ const TASK_STATE: Kind = Kind::Word {
 const APP_STATE: Kind = Kind::Word {
     prefix: "APP_STATE_",
     words: &["UNSPECIFIED", "STARTING", "RUNNING", "NOT_READY", "BACK_OFF", "COMPLETED", "FAILED", "REMOVED"],
+};
+const APP_EVENT_TYPE: Kind = Kind::Word {
+    prefix: "APP_EVENT_TYPE_",
+    words: &[
+        "STARTED",
+        "RESTARTED",
+        "READY",
+        "NOT_READY",
+        "EXITED",
+        "OUT_OF_MEMORY",
+        "PROBE_FAILED",
+        "BACK_OFF",
+        "UPDATING",
+        "WENT_BACK",
+        "FAILED",
+        "REMOVED",
+    ],
 };
 const FAILURE_REASON: Kind = Kind::Word {
     prefix: "FAILURE_REASON_",
@@ -123,6 +141,16 @@ pub(super) const APPS: &[Field] = &[
     Field { name: "status.state", kind: APP_STATE },
     Field { name: "removing", kind: Kind::Flag },
     Field { name: "update_time", kind: Kind::Time },
+];
+
+/// Fields of events of apps.
+pub(super) const APP_EVENTS: &[Field] = &[
+    Field { name: "app_name", kind: Kind::Text },
+    Field { name: "node_name", kind: Kind::Text },
+    Field { name: "type", kind: APP_EVENT_TYPE },
+    Field { name: "first_time", kind: Kind::Time },
+    Field { name: "last_time", kind: Kind::Time },
+    Field { name: "node_time", kind: Kind::Time },
 ];
 
 /// Fields of enrolment tokens.
@@ -379,6 +407,19 @@ pub(super) fn app<'a>(app: &'a App, field: &str) -> Value<'a> {
     }
 }
 
+/// What an event of an app has in a field.
+pub(super) fn app_event<'a>(event: &'a AppEvent, field: &str) -> Value<'a> {
+    match field {
+        "app_name" => Value::Text(event.app.as_str()),
+        "node_name" => Value::Text(event.node.as_str()),
+        "type" => Value::Text(event.what.kind.as_str()),
+        "first_time" => Value::Time(event.first_time),
+        "last_time" => Value::Time(event.last_time),
+        "node_time" => moment(event.what.node_time),
+        _ => Value::Unset,
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)] // A test may fail by panicking.
 mod tests {
@@ -403,6 +444,10 @@ mod tests {
         check(JOB_KIND, NUMBERS.filter_map(|number| Some(v1::JobKind::try_from(number).ok()?.as_str_name())));
         check(TASK_STATE, NUMBERS.filter_map(|number| Some(v1::TaskState::try_from(number).ok()?.as_str_name())));
         check(APP_STATE, NUMBERS.filter_map(|number| Some(v1::AppState::try_from(number).ok()?.as_str_name())));
+        check(
+            APP_EVENT_TYPE,
+            NUMBERS.filter_map(|number| Some(v1::AppEventType::try_from(number).ok()?.as_str_name())),
+        );
         check(USER_ROLE, NUMBERS.filter_map(|number| Some(v1::UserRole::try_from(number).ok()?.as_str_name())));
         check(
             FAILURE_REASON,
@@ -421,6 +466,7 @@ mod tests {
             ("Task", TASKS),
             ("Node", NODES),
             ("App", APPS),
+            ("AppEvent", APP_EVENTS),
             ("EnrollmentToken", TOKENS),
             ("PendingNode", PENDING_NODES),
             ("User", USERS),

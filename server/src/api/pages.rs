@@ -277,13 +277,14 @@ mod tests {
 
     #[test]
     fn what_lists_can_be_sorted_by_is_documented() {
-        use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, TaskKey, TokenKey};
+        use crate::store::sorting::{AppKey, AuditKey, EventKey, JobKey, NameKey, TaskKey, TokenKey};
         check_documents::<JobKey>("ListJobs", "Job");
         check_documents::<TaskKey>("ListTasks", "Task");
         check_documents::<NodeKey>("ListNodes", "Node");
         check_documents::<TokenKey>("ListEnrollmentTokens", "EnrollmentToken");
         check_documents::<NameKey>("ListPendingNodes", "PendingNode");
         check_documents::<AppKey>("ListApps", "App");
+        check_documents::<EventKey>("ListAppEvents", "AppEvent");
         check_documents::<NameKey>("ListUsers", "User");
         check_documents::<AuditKey>("ListAuditEntries", "AuditEntry");
         check_documents::<NameKey>("ListRegistryCredentials", "RegistryCredential");

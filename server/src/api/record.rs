@@ -283,6 +283,7 @@ mod tests {
             "GetSecret",
             "GetTemplate",
             "GroupFailures",
+            "ListAppEvents",
             "ListApps",
             "ListAuditEntries",
             "ListConfigMaps",

@@ -35,6 +35,7 @@ const TABLE: [(&str, Access); 66] = [
     ("/longshore.v1.AppService/ForwardPort", OPERATORS),
     ("/longshore.v1.AppService/GetApp", PEOPLE),
     ("/longshore.v1.AppService/GetLogFiles", PEOPLE),
+    ("/longshore.v1.AppService/ListAppEvents", PEOPLE),
     ("/longshore.v1.AppService/ListApps", PEOPLE),
     ("/longshore.v1.AppService/ReadLogs", PEOPLE),
     ("/longshore.v1.AppService/RemoveApp", OPERATORS),

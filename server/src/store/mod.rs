@@ -23,6 +23,7 @@ use longshore_model::admission::{Fingerprint, PendingNode};
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed, Head};
 use longshore_model::configuration::{Configuration, Kind};
+use longshore_model::event::AppEvent;
 use longshore_model::identity::Role;
 use longshore_model::job::{Job, JobState};
 use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
@@ -42,7 +43,7 @@ pub mod sorting;
 mod sqlite;
 mod terms;
 
-use self::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
+use self::sorting::{AppKey, AuditKey, EventKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
 
 /// A job on its way into the store.
 #[derive(Clone, Debug)]
@@ -116,6 +117,19 @@ pub enum NodeReport {
     Task(TaskReport),
     /// Of an app.
     App(AppReport),
+}
+
+/// Which events are asked for: all that fit what is given.
+#[derive(Clone, Debug, Default)]
+pub struct EventsOf {
+    /// Of this app.
+    pub app: Option<AppName>,
+    /// On this node.
+    pub node: Option<NodeName>,
+    /// Of this instance alone.
+    pub instance: Option<u32>,
+    /// That last happened at this moment or later.
+    pub since: Option<Timestamp>,
 }
 
 /// A part of the audit log, and what it is a part of.
@@ -330,7 +344,8 @@ pub trait Store: Send + Sync + 'static {
     /// sessions are recorded; returns the time until the next task is due, of those whose nodes are away now.
     async fn set_aside(&self, away: Away, now: Timestamp) -> Result<Option<Duration>, StoreError>;
 
-    /// Takes reports of one node, in order. Reports of unknown jobs or apps are acknowledged and dropped.
+    /// Takes reports of one node, in order. Reports of unknown jobs or apps are acknowledged and dropped. What they say has
+    /// happened to an app is kept in its history, in the same transaction.
     async fn report(&self, node: &NodeName, reports: Vec<NodeReport>, now: Timestamp) -> Result<(), StoreError>;
 
     /// Keeps a token. A request that has come before is [`StoreError::TokenShown`], since the token itself is not kept.
@@ -378,7 +393,7 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Node, StoreError>;
 
-    /// Deletes a node, its apps, and fails its open tasks.
+    /// Deletes a node, its apps with their history, and fails its open tasks.
     async fn delete_node(&self, name: &NodeName, terms: Terms, now: Timestamp) -> Result<(), StoreError>;
 
     /// Adds a user, also under the name of one who was revoked; their certificate is to be issued at
@@ -434,6 +449,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// One app.
     async fn app(&self, node: &NodeName, app: &AppName) -> Result<App, StoreError>;
+
+    /// A part of the history of what happened to apps. It outlives the app, and not its node.
+    async fn app_events(&self, of: EventsOf, query: Query<EventKey>) -> Result<Page<AppEvent>, StoreError>;
+
+    /// Forgets events that last happened before a moment, and those of which there are too many; returns how many it were,
+    /// 0 when none is left to forget.
+    async fn forget_app_events(&self, before: Timestamp) -> Result<usize, StoreError>;
 
     /// Marks an app as being removed, on one node or on all that have it; returns on how many.
     async fn remove_app(

@@ -7,6 +7,7 @@ use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::AuditEntry;
 use longshore_model::configuration::Configuration;
+use longshore_model::event::AppEvent;
 use longshore_model::job::Job;
 use longshore_model::node::Node;
 use longshore_model::sorting::{Position, SortKey, SortValue, Sorting, Term};
@@ -171,6 +172,37 @@ impl Sorted for App {
         match key {
             AppKey::Node => text(&self.node),
             AppKey::Name => text(&self.name),
+        }
+    }
+}
+
+/// What events of apps can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKey {
+    /// The app's name.
+    App,
+    /// The node.
+    Node,
+    /// The number, which grows in the order in which things first happened to an app on a node.
+    Number,
+}
+
+impl SortKey for EventKey {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("app_name", Self::App), ("node_name", Self::Node), ("number", Self::Number)];
+    const UNIQUE: &'static [Self] = &[Self::App, Self::Node, Self::Number];
+    const DEFAULT: &'static [Term<Self>] =
+        &[Term::ascending(Self::App), Term::ascending(Self::Node), Term::ascending(Self::Number)];
+}
+
+impl Sorted for AppEvent {
+    type Key = EventKey;
+
+    fn sort_value(&self, key: EventKey) -> SortValue {
+        match key {
+            EventKey::App => text(&self.app),
+            EventKey::Node => text(&self.node),
+            EventKey::Number => SortValue::Number(self.number),
         }
     }
 }

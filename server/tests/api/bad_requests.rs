@@ -204,6 +204,17 @@ async fn lists(world: &World, answers: &mut Answers) {
             let (node_name, app_name) = (owned(text), owned(text));
             let apps = v1::ListAppsRequest { page_size, page_token, node_name, app_name, filter, order_by };
             answers.of("ListApps", &apps, world.apps().list_apps(apps.clone()).await);
+            let events = v1::ListAppEventsRequest {
+                page_size,
+                page_token: apps.page_token,
+                app_name: apps.app_name,
+                node_name: apps.node_name,
+                instance: Some(u32::MAX),
+                since: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: -1 }),
+                filter: apps.filter,
+                order_by: apps.order_by,
+            };
+            answers.of("ListAppEvents", &events, world.apps().list_app_events(events.clone()).await);
         }
     }
 }

@@ -25,6 +25,11 @@ impl World {
         tasks.into_iter().map(|task| task.node_name).collect()
     }
 
+    async fn events_where(&self, request: v1::ListAppEventsRequest) -> Vec<String> {
+        let events = self.apps().list_app_events(request).await.unwrap().into_inner().events;
+        events.iter().map(|one| format!("{} {} {}", one.node_name, one.r#type().as_str_name(), one.message)).collect()
+    }
+
     async fn apps_where(&self, filter: &str) -> Vec<String> {
         let request = v1::ListAppsRequest { filter: filter.to_owned(), ..Default::default() };
         let apps = self.apps().list_apps(request).await.unwrap().into_inner().apps;
@@ -65,6 +70,22 @@ async fn every_list_finds_what_matches() {
     assert_eq!(world.apps_where("status.state = RUNNING").await, ["shop-1"]);
     assert_eq!(world.apps_where(&format!("job_id = {}", new.job_id)).await, Vec::<String>::new());
     assert_eq!(world.apps_where("removing = false").await, ["shop-1"]);
+
+    let failed = format!("shop-2 APP_EVENT_TYPE_FAILED Job {} did not succeed", new.job_id);
+    let found = world.events_where(v1::ListAppEventsRequest::default()).await;
+    assert!(found.len() == 1 && found[0].starts_with(&failed), "{found:?}");
+    let request = |filter: &str| v1::ListAppEventsRequest { filter: filter.to_owned(), ..Default::default() };
+    assert_eq!(world.events_where(request("type = FAILED AND NOT node_time:*")).await, found);
+    assert_eq!(world.events_where(request("type = EXITED")).await, Vec::<String>::new());
+    let of = |app_name: &str, instance| v1::ListAppEventsRequest {
+        app_name: app_name.to_owned(),
+        node_name: "shop-2".to_owned(),
+        instance,
+        ..Default::default()
+    };
+    assert_eq!(world.events_where(of(&new.app_name, None)).await, found);
+    assert_eq!(world.events_where(of(&new.app_name, Some(0))).await, Vec::<String>::new(), "it is the whole app's");
+    assert_eq!(world.events_where(of(&old.app_name, None)).await, Vec::<String>::new());
 }
 
 #[tokio::test]

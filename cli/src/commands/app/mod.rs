@@ -1,5 +1,6 @@
 //! `longshore app`
 
+mod events;
 pub(crate) mod list;
 mod logs;
 pub(crate) mod remove;
@@ -19,6 +20,8 @@ pub(crate) enum App {
     List(list::List),
     /// Show an app on one node.
     Show(show::Show),
+    /// Show what happened to an app on its nodes.
+    Events(events::Events),
     /// Show an app's output.
     Logs(logs::Logs),
     /// Remove an app from one node, or from every node.
@@ -29,6 +32,7 @@ pub(super) async fn run(app: App, mut context: Context<'_>) -> Result<Exit, Erro
     match app {
         App::List(list) => list::run(list, &mut context).await,
         App::Show(show) => show::run(show, &mut context).await,
+        App::Events(events) => events::run(events, &mut context).await,
         App::Logs(logs) => logs::run(logs, &mut context).await,
         App::Remove(remove) => remove::run(remove, &mut context).await,
     }

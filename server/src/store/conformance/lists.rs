@@ -14,8 +14,8 @@ use longshore_model::user::User;
 use super::{
     Bed, Factory, app_name, at, enroll, enrolling, job_id, new_job, node_name, progress, session_id, spec, token,
 };
-use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, Sorted, TaskKey, TokenKey};
-use crate::store::{NewJob, Page, StoreError, StoredCredential, StoredToken, Terms};
+use crate::store::sorting::{AppKey, EventKey, JobKey, NameKey, NodeKey, Query, Sorted, TaskKey, TokenKey};
+use crate::store::{EventsOf, NewJob, Page, StoreError, StoredCredential, StoredToken, Terms};
 
 /// Every order of one or two fields.
 fn orders<K: SortKey>() -> Vec<Sorting<K>> {
@@ -149,6 +149,26 @@ pub(crate) async fn apps_are_sorted(factory: &dyn Factory) {
         bed.report("b", progress(4, 1, TaskState::Succeeded), 2).await;
     };
     in_every_order(async |query: Query<AppKey>| bed.store.apps(None, None, query).await, disturb).await;
+}
+
+pub(crate) async fn events_are_sorted(factory: &dyn Factory) {
+    let nodes = ["a", "b", "c"];
+    let bed = Bed::with_nodes(factory, &nodes).await;
+    let failed = async |number: u32, nodes: &[&str], second: i64| {
+        bed.assigned(number, nodes, 0).await;
+        for node in nodes {
+            bed.report(node, progress(number, 1, TaskState::Failed), second).await;
+        }
+    };
+    for number in [5, 3, 4] {
+        failed(number, &nodes, 10).await;
+    }
+    let disturb = async |count: u32| {
+        let number = if count.is_multiple_of(2) { 10 + count } else { 1000 - count };
+        failed(number, &nodes[..1 + count as usize % 3], 20 + i64::from(count)).await;
+    };
+    let fetch = async |query: Query<EventKey>| bed.store.app_events(EventsOf::default(), query).await;
+    in_every_order(fetch, disturb).await;
 }
 
 pub(crate) async fn tokens_are_sorted(factory: &dyn Factory) {

@@ -37,6 +37,7 @@ pub(super) mod apps;
 pub(super) mod audit;
 pub(super) mod credentials;
 pub(super) mod enrolment;
+pub(super) mod events;
 pub(super) mod history;
 pub(super) mod jobs;
 pub(super) mod lists;
@@ -74,11 +75,14 @@ macro_rules! conformance_suite {
             updates: an_update_is_a_new_revision_of_the_same_app, an_update_without_success_leads_back,
                 a_late_word_of_an_update_changes_nothing, status_of_the_revision_before_counts_until_the_update_is_over,
                 an_update_that_cannot_begin_changes_nothing, updates_removals_and_retries_take_turns;
+            events: what_happens_again_is_counted, what_is_said_again_has_not_happened_again, a_history_has_the_newest_only,
+                updates_and_their_ends_are_in_the_history, deployments_without_success_are_in_the_history,
+                events_are_found_by_what_they_are_about, old_events_are_forgotten;
             enrolment: tokens_are_spent_once, tokens_are_refused, a_token_for_its_name_enrols_a_node_anew,
                 expired_tokens_are_purged, a_token_is_good_for_so_many_machines, tokens_are_listed_and_deleted,
                 a_machine_waits_for_approval, a_machine_is_denied, an_approval_is_for_the_machine_that_was_looked_at,
                 one_machine_waits_for_a_name, an_approval_ends_with_its_node, waiting_is_bounded_and_ends;
-            lists: jobs_are_sorted, tasks_are_sorted, nodes_are_sorted, apps_are_sorted, tokens_are_sorted,
+            lists: jobs_are_sorted, tasks_are_sorted, nodes_are_sorted, apps_are_sorted, events_are_sorted, tokens_are_sorted,
                 machines_that_wait_are_sorted, users_are_sorted, credentials_are_sorted, a_list_goes_on_where_an_item_was;
             users: users_are_kept_and_paged, the_first_user_is_adopted_once, the_last_admin_stays,
                 a_revoked_user_is_forgotten_with_their_certificate, a_renewal_is_for_the_users_own_certificate;

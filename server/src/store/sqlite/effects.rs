@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use longshore_model::app::{App, AppStatus, Desired, Previous};
 use longshore_model::assignment::Order;
+use longshore_model::event::Happening;
 use longshore_model::kind::JobKind;
 use longshore_model::machine::{AppEffect, Site};
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -44,7 +45,7 @@ impl Batch<'_> {
             AppEffect::Cancel => self.cancel(id, node),
             AppEffect::Remove => self.remove(id, node, now),
             AppEffect::GoBack => self.go_back(id, node, now),
-            AppEffect::Forget => self.forget(id, node),
+            AppEffect::Forget => self.forget(id, node, now),
         }
     }
 
@@ -83,8 +84,12 @@ impl Batch<'_> {
                 App { revision, previous, last_revision: revision, status: app.status, ..fresh }
             }
         };
+        let updating = (kind == JobKind::Update).then(|| Happening::updating(app.revision, id));
         *row = Some(AppRow { app, job_key: key });
         self.app_changed(&name, node);
+        if let Some(what) = updating {
+            self.note_event((&name, node), what, now)?;
+        }
         self.tell(&name, node, Order::Deploy)
     }
 
@@ -98,13 +103,18 @@ impl Batch<'_> {
 
     fn remove(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
         let job = &self.job(id)?.job;
-        let (name, is_removal) = (job.app.clone(), job.kind == JobKind::Remove);
+        let (name, is_removal, is_deployment) =
+            (job.app.clone(), job.kind == JobKind::Remove, job.kind == JobKind::Deploy);
         if let Some(row) = self.app(&name, node)?.as_mut().filter(|row| is_removal || row.app.job == *id) {
             row.app.desired = Desired::Removing;
             row.app.remover = is_removal.then(|| id.clone());
             row.app.update_time = now;
+            let revision = row.app.revision;
             self.app_changed(&name, node);
-            self.tell_node(Change::Unset { node: node.clone(), app: name });
+            self.tell_node(Change::Unset { node: node.clone(), app: name.clone() });
+            if is_deployment {
+                self.note_failure(id, (&name, node), revision, now)?;
+            }
         }
         Ok(())
     }
@@ -121,18 +131,36 @@ impl Batch<'_> {
         row.app.attempt = previous.attempt;
         row.app.revision = previous.revision;
         row.app.update_time = now;
+        let revision = row.app.revision;
         self.app_changed(&name, node);
+        let failure = self.task(id, node)?.and_then(|(_, task)| task.failure.clone());
+        self.note_event((&name, node), Happening::went_back(revision, id, failure.as_ref()), now)?;
         self.tell(&name, node, Order::Keep)
     }
 
-    fn forget(&mut self, id: &JobId, node: &NodeName) -> Result<(), StoreError> {
-        let name = self.job(id)?.job.app.clone();
+    fn forget(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
+        let job = &self.job(id)?.job;
+        let (name, is_deployment) = (job.app.clone(), job.kind == JobKind::Deploy);
         let row = self.app(&name, node)?;
-        if row.as_ref().is_some_and(|row| row.app.job == *id) {
-            *row = None;
+        if let Some(AppRow { app, .. }) = row.take_if(|row| row.app.job == *id) {
             self.app_changed(&name, node);
+            if is_deployment {
+                self.note_failure(id, (&name, node), app.revision, now)?;
+            }
         }
         Ok(())
+    }
+
+    /// Keeps in an app's history that its deployment did not succeed.
+    fn note_failure(
+        &mut self,
+        id: &JobId,
+        place: (&AppName, &NodeName),
+        revision: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let failure = self.task(id, place.1)?.and_then(|(_, task)| task.failure.clone());
+        self.note_event(place, Happening::failed(revision, id, failure.as_ref()), now)
     }
 
     /// Tells a node what the list says of an app that belongs on it.

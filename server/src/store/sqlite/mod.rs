@@ -16,6 +16,7 @@ use longshore_model::admission::PendingNode;
 use longshore_model::app::App;
 use longshore_model::audit::{AuditEntry, Deed};
 use longshore_model::configuration::{Configuration, Kind};
+use longshore_model::event::AppEvent;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
@@ -34,11 +35,11 @@ use self::read::Readers;
 pub(super) use self::requests::MAX_REQUESTS;
 use self::rows::rounded;
 use self::writer::Writer;
-use super::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
+use super::sorting::{AppKey, AuditKey, EventKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
 use super::{
-    AliasChange, AliasChanged, AuditPage, Away, Census, Connected, Enrolled, Enrolling, JobRequest, NewJob, NodeReport,
-    Observer, Page, RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential, StoredTemplate,
-    StoredToken, Terms,
+    AliasChange, AliasChanged, AuditPage, Away, Census, Connected, Enrolled, Enrolling, EventsOf, JobRequest, NewJob,
+    NodeReport, Observer, Page, RequestKey, Seen, Store, StoreError, StoredConfiguration, StoredCredential,
+    StoredTemplate, StoredToken, Terms,
 };
 
 mod apps;
@@ -50,6 +51,7 @@ mod configurations;
 mod credentials;
 mod effects;
 mod enrolment;
+mod events;
 mod jobs;
 mod metrics;
 mod nodes;
@@ -384,6 +386,14 @@ impl Store for SqliteStore {
     async fn app(&self, node: &NodeName, app: &AppName) -> Result<App, StoreError> {
         let (node, app) = (node.clone(), app.clone());
         self.readers.read(move |sql| read::app(sql, &node, &app)).await
+    }
+
+    async fn app_events(&self, of: EventsOf, query: Query<EventKey>) -> Result<Page<AppEvent>, StoreError> {
+        self.readers.read(move |sql| events::many(sql, &of, &query)).await
+    }
+
+    async fn forget_app_events(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.writer.write(move |batch| batch.forget_events(before)).await
     }
 
     async fn remove_app(

@@ -77,6 +77,7 @@ impl Batch<'_> {
             *self.app(app, name)? = None;
             self.app_changed(app, name);
         }
+        self.forget_events_of(name)?;
         // The node's row is what those of its apps refer to, so they go first.
         self.write_rows()?;
         self.sql.prepare_cached("DELETE FROM node WHERE name = ?1")?.execute([name.as_str()])?;

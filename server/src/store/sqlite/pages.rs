@@ -7,7 +7,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::rows;
-use crate::store::sorting::{AppKey, AuditKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey};
+use crate::store::sorting::{
+    AppKey, AuditKey, EventKey, JobKey, NameKey, NodeKey, Query, TaskKey, TemplateSort, TokenKey,
+};
 use crate::store::{Page, StoreError};
 
 /// Where the tables keep what a list is sorted by; never NULL.
@@ -48,6 +50,16 @@ impl Column for AppKey {
         match self {
             Self::Node => "app.node",
             Self::Name => "app.name",
+        }
+    }
+}
+
+impl Column for EventKey {
+    fn column(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Node => "node",
+            Self::Number => "number",
         }
     }
 }

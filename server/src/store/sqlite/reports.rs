@@ -62,18 +62,18 @@ impl Batch<'_> {
         // Revision 0: the node was told to remove an app of which it has no trace.
         let is_gone = status.state == AppState::Removed && (is_current || revision == 0);
         if is_gone && known.desired == Desired::Removing {
-            let remover = known.remover.take();
+            let (remover, revision, before) = (known.remover.take(), known.revision, std::mem::take(&mut known.status));
             *row = None;
             self.app_changed(&name, node);
+            self.note_changes((&name, node), revision, &before, &status, now)?;
             return remover.map_or(Ok(()), |job| self.removed(node, &job, now));
         } else if !is_current || status == known.status {
             return Ok(());
-        } else {
-            known.status = status;
-            known.update_time = now;
         }
+        let before = std::mem::replace(&mut known.status, status.clone());
+        known.update_time = now;
         self.app_changed(&name, node);
-        Ok(())
+        self.note_changes((&name, node), revision, &before, &status, now)
     }
 
     /// Takes what a node says of the revision before an update. It runs that until the new one is ready, and again from the
@@ -91,12 +91,14 @@ impl Batch<'_> {
             return Ok(());
         }
         let Some(row) = self.app(&name, node)? else { return Ok(()) };
-        if row.app.status != status {
-            row.app.status = status;
-            row.app.update_time = now;
-            self.app_changed(&name, node);
+        if row.app.status == status {
+            return Ok(());
         }
-        Ok(())
+        let revision = row.app.previous.as_ref().map_or(row.app.revision, |previous| previous.revision);
+        let before = std::mem::replace(&mut row.app.status, status.clone());
+        row.app.update_time = now;
+        self.app_changed(&name, node);
+        self.note_changes((&name, node), revision, &before, &status, now)
     }
 
     /// Takes the node's word that an app is gone as what it is for the job that removes it: the task's success.

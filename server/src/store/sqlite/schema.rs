@@ -33,6 +33,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-17.sql"),
     include_str!("schema-18.sql"),
     include_str!("schema-19.sql"),
+    include_str!("schema-21.sql"),
 ];
 
 /// How long a connection waits for a lock: only a checkpoint or somebody's `sqlite3` shell can hold one for long.

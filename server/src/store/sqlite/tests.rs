@@ -21,8 +21,8 @@ use super::{OpenError, SqliteStore, schema};
 use crate::store::conformance::{
     self, Bed, Factory, Recorder, at, conformance_suite, enrolling, job_id, lines, new_job, node_name, progress, token,
 };
-use crate::store::sorting::{AppKey, JobKey, NodeKey, Query, TaskKey, TokenKey};
-use crate::store::{JobRequest, NewJob, Observer, RequestKey, Seen, Store, StoreError, Terms};
+use crate::store::sorting::{AppKey, EventKey, JobKey, NodeKey, Query, TaskKey, TokenKey};
+use crate::store::{EventsOf, JobRequest, NewJob, Observer, RequestKey, Seen, Store, StoreError, Terms};
 
 mod crash;
 
@@ -213,6 +213,16 @@ fn pages_of_long_lists_are_found_by_an_index() {
     pages_are_found_by_an_index::<AppKey>(&database, || super::read::apps_of(None, Some(&app)), &one);
     let one = [("", "app USING INDEX app_by_node"), ("node_name desc", "app USING INDEX app_by_node")];
     pages_are_found_by_an_index::<AppKey>(&database, || super::read::apps_of(Some(&node), None), &one);
+    let events = [("", "app_event USING PRIMARY KEY"), ("node_name desc", "app_event USING INDEX app_event_by_node")];
+    let all = || EventsOf { since: Some(at(0)), ..EventsOf::default() };
+    pages_are_found_by_an_index::<EventKey>(&database, || super::events::source(&all()), &events);
+    let one = [("", "app_event USING PRIMARY KEY"), ("number desc", "app_event USING PRIMARY KEY")];
+    let of_one = || EventsOf { app: Some(app.clone()), node: Some(node.clone()), ..all() };
+    pages_are_found_by_an_index::<EventKey>(&database, || super::events::source(&of_one()), &one);
+    let one =
+        [("", "app_event USING INDEX app_event_by_node"), ("app_name desc", "app_event USING INDEX app_event_by_node")];
+    let of_node = || EventsOf { node: Some(node.clone()), ..all() };
+    pages_are_found_by_an_index::<EventKey>(&database, || super::events::source(&of_node()), &one);
     let tokens = [
         ("", "token USING PRIMARY KEY"),
         ("create_time desc", "token USING INDEX token_by_creation"),
