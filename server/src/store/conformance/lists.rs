@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use longshore_model::configuration::Kind;
 use longshore_model::identity::Role;
 use longshore_model::job::Job;
 use longshore_model::name::{CredentialName, JobId};
@@ -11,6 +12,7 @@ use longshore_model::sorting::{Direction, Position, SortKey, Sorting};
 use longshore_model::task::TaskState;
 use longshore_model::user::User;
 
+use super::configurations::stored;
 use super::{
     Bed, Factory, app_name, at, enroll, enrolling, job_id, new_job, node_name, progress, session_id, spec, token,
 };
@@ -258,6 +260,26 @@ pub(crate) async fn credentials_are_sorted(factory: &dyn Factory) {
         bed.store.replace_credential(changed, u64::from(count), Terms::default()).await.unwrap();
     };
     in_every_order(async |query: Query<NameKey>| bed.store.credentials(query).await, disturb).await;
+}
+
+pub(crate) async fn configurations_are_sorted(factory: &dyn Factory) {
+    let bed = Bed::open(factory);
+    let made = async |kind: Kind, name: &str, second: u32| {
+        let new = stored(kind, name, i64::from(second));
+        bed.store.create_configuration(new, Terms::default()).await.unwrap();
+    };
+    for (name, second) in [("c", 1), ("a", 2), ("f", 1), ("b", 3), ("e", 1), ("d", 2)] {
+        made(Kind::Secret, name, second).await;
+    }
+    let disturb = async |count: u32| {
+        let name = format!("{}-{count}", ["a", "c", "f"][count as usize % 3]);
+        made(Kind::Secret, &name, count % 4).await;
+        made(Kind::ConfigMap, &name, count % 4).await;
+        let mut changed = stored(Kind::Secret, "e", 1);
+        changed.configuration.version = u64::from(count) + 1;
+        bed.store.replace_configuration(changed, u64::from(count), Terms::default()).await.unwrap();
+    };
+    in_every_order(async |query: Query<NameKey>| bed.store.configurations(Kind::Secret, query).await, disturb).await;
 }
 
 /// A page begins after a place, and not after an item that must still be there.

@@ -35,6 +35,7 @@ use super::{
 
 pub(super) mod apps;
 pub(super) mod audit;
+pub(super) mod configurations;
 pub(super) mod credentials;
 pub(super) mod enrolment;
 pub(super) mod events;
@@ -83,7 +84,7 @@ macro_rules! conformance_suite {
                 a_machine_waits_for_approval, a_machine_is_denied, an_approval_is_for_the_machine_that_was_looked_at,
                 one_machine_waits_for_a_name, an_approval_ends_with_its_node, waiting_is_bounded_and_ends;
             lists: jobs_are_sorted, tasks_are_sorted, nodes_are_sorted, apps_are_sorted, events_are_sorted, tokens_are_sorted,
-                machines_that_wait_are_sorted, users_are_sorted, credentials_are_sorted, a_list_goes_on_where_an_item_was;
+                machines_that_wait_are_sorted, users_are_sorted, credentials_are_sorted, configurations_are_sorted, a_list_goes_on_where_an_item_was;
             users: users_are_kept_and_paged, the_first_user_is_adopted_once, the_last_admin_stays,
                 a_revoked_user_is_forgotten_with_their_certificate, a_renewal_is_for_the_users_own_certificate;
             nodes: nodes_are_paged, labels_change, sessions_are_recorded, full_sets_follow_tasks, deletion_fails_open_tasks,
@@ -92,6 +93,9 @@ macro_rules! conformance_suite {
             credentials: credentials_are_kept_and_paged, a_credential_is_made_once, a_change_knows_what_it_changes,
                 a_deletion_knows_what_it_deletes, what_is_validated_changes_no_credential, credentials_are_bounded,
                 an_assignment_says_whether_a_credential_is_for_its_image;
+            configurations: configurations_are_kept_and_paged, each_kind_has_names_of_its_own, a_configuration_is_made_once,
+                a_change_knows_which_version_it_changes, a_deletion_knows_which_version_it_deletes,
+                what_is_validated_changes_no_configuration, configurations_are_bounded;
             templates: versions_are_kept_and_paged, a_version_is_made_once_and_never_changes,
                 an_alias_stands_for_a_version_that_there_is, a_deletion_of_a_version_knows_what_it_deletes,
                 a_job_remembers_what_it_was_made_of;
