@@ -95,6 +95,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make a data directory out of a backup; no server may run in it.
     Restore(RestoreArgs),
+    /// Seal all secrets and registry passwords with a new key, and drop the old one; no server may run meanwhile.
+    RotateKey(RotateKeyArgs),
     /// Show the settings that `run` would have, and where each comes from; fails if one of them is wrong.
     Config(RunArgs),
     /// Print a script that completes this command's words in a shell.
@@ -182,6 +184,18 @@ pub struct DataDirArgs {
     /// Directory for everything that the server keeps.
     #[arg(long, default_value = DEFAULT_DATA_DIR, env = "LONGSHORE_DATA_DIR")]
     pub data_dir: PathBuf,
+}
+
+/// Flags of `rotate-key`.
+#[derive(Debug, Args)]
+pub struct RotateKeyArgs {
+    /// Where the server keeps everything.
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+    /// File to make for the old keys, which backups from before need; it must not exist, and only its owner may read it. Without
+    /// it they are gone.
+    #[arg(long, value_name = "FILE")]
+    pub keep_old: Option<PathBuf>,
 }
 
 /// Flags of `backup`.

@@ -8,9 +8,10 @@ use clap::{CommandFactory as _, FromArgMatches};
 use jiff::Timestamp;
 use longshore_server::config::{
     self, AdminCommand, BackupArgs, Command, CommandLine, Config, InitArgs, LogArgs, LogFormat, NewAdminArgs,
-    RestoreArgs, RevokeArgs,
+    RestoreArgs, RevokeArgs, RotateKeyArgs,
 };
 use longshore_server::identity::pki::{self, Holder};
+use longshore_server::rotation::Rotation;
 use longshore_server::serve::{Listeners, run};
 use longshore_server::{admin, backup};
 use longshore_settings::{Mistakes, Origins};
@@ -66,6 +67,7 @@ fn begin(command: Option<&Command>, origins: &Origins, mut mistakes: Mistakes) -
             Command::Admin(command) => administer(command),
             Command::Backup(args) => back_up(args),
             Command::Restore(args) => restore(args),
+            Command::RotateKey(args) => rotate_key(args),
             Command::Run(_) | Command::Config(_) => Ok(write!(std::io::stdout(), "{origins}")?),
         },
         _ => Err(mistakes.into()),
@@ -148,6 +150,22 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         None if backup::accept(&args.data_dir)? => tracing::info!("accepted: nodes follow it from the next start on"),
         None => tracing::info!("there was nothing to accept"),
     }
+    Ok(())
+}
+
+fn rotate_key(args: &RotateKeyArgs) -> anyhow::Result<()> {
+    let mut rotation = Rotation::begin(&args.data_dir.data_dir)?;
+    if let Some(path) = &args.keep_old {
+        rotation.keep_old_keys(path)?;
+        tracing::info!(file = %path.display(), "kept the old keys, for backups from before");
+    }
+    let key = rotation.add_key()?;
+    tracing::info!(%key, "made a key; everything opens with the old ones still");
+    let count = rotation.seal_anew()?;
+    tracing::info!(count, "sealed anew");
+    rotation.purge()?;
+    let dropped = rotation.drop_old_keys()?;
+    tracing::info!(%key, dropped, "dropped the old keys; back up the key file and the database, each apart from the other");
     Ok(())
 }
 

@@ -19,14 +19,28 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use longshore_model::secret::{Secret, SecretBytes};
 
+use crate::owner::keep_owner;
+
 /// Name of the key file in the data directory.
 pub const KEY_FILE: &str = "secrets.key";
 /// Bytes of a key.
 const KEY: usize = 32;
 /// Bytes of a key's identifier, which stands in front of what it sealed.
 const ID: usize = 8;
+/// Bytes of a line of the key file: the identifier, a space, the key in base64, and the line's end.
+const LINE: usize = 2 * ID + 1 + KEY.div_ceil(3) * 4 + 1;
 /// First byte of what is sealed: how the rest is to be read.
 const FORMAT: u8 = 1;
+
+/// The name of a key, which says nothing of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyId([u8; ID]);
+
+impl std::fmt::Display for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
 
 /// Why a secret cannot be sealed or opened. None of these says anything of the secret.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +65,8 @@ pub enum VaultError {
         line: usize,
     },
     /// The key that sealed it is not in the key file.
-    #[error("the key file has no key {}", hex::encode(.0))]
-    UnknownKey([u8; ID]),
+    #[error("the key file has no key {0}")]
+    UnknownKey(KeyId),
     /// It was sealed for another place, or is damaged.
     #[error("a sealed secret cannot be opened: it is damaged, or not where it was put")]
     Damaged,
@@ -68,8 +82,24 @@ pub struct Vault {
     keys: Mutex<Option<Arc<Keys>>>,
 }
 
+/// A key and its name.
+type Key = ([u8; ID], zeroize::Zeroizing<[u8; KEY]>);
+
 /// The keys, first the one that seals.
-struct Keys(Vec<([u8; ID], zeroize::Zeroizing<[u8; KEY]>)>);
+struct Keys(Vec<Key>);
+
+impl Keys {
+    /// The content of a key file.
+    fn text(&self) -> zeroize::Zeroizing<String> {
+        // As long as it will be, so that no shorter copy is left behind in memory.
+        let mut text = zeroize::Zeroizing::new(String::with_capacity(self.0.len() * LINE));
+        for (id, key) in &self.0 {
+            let key = zeroize::Zeroizing::new(STANDARD.encode(key.as_slice()));
+            text.extend([&hex::encode(id), " ", key.as_str(), "\n"]);
+        }
+        text
+    }
+}
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -132,7 +162,7 @@ impl Vault {
             return Err(VaultError::Damaged);
         }
         let keys = self.keys(false)?;
-        let key = keys.0.iter().find(|(known, _)| known == id).ok_or(VaultError::UnknownKey(*id))?;
+        let key = keys.0.iter().find(|(known, _)| known == id).ok_or(VaultError::UnknownKey(KeyId(*id)))?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, key.1.as_slice()).map_err(|_| VaultError::Crypto)?;
         let mut content = zeroize::Zeroizing::new(content.to_vec());
         let aad = Aad::from(place(id, parts));
@@ -161,16 +191,70 @@ impl Vault {
         if let Some(keys) = known.as_ref() {
             return Ok(Arc::clone(keys));
         }
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => zeroize::Zeroizing::new(text),
+        let keys = match fs::read_to_string(&self.path) {
+            Ok(text) => self.parse(&zeroize::Zeroizing::new(text))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
-                self.make().map_err(|source| self.failed("make", source))?
+                let keys = random_key().map(|key| Keys(vec![key]));
+                let made = keys.and_then(|keys| self.write(&keys).map(|()| keys));
+                let keys = made.map_err(|source| self.failed("make", source))?;
+                tracing::info!(path = %self.path.display(), "made the key that secrets are sealed with; back it up apart from the database");
+                keys
             }
             Err(source) => return Err(self.failed("read", source)),
         };
-        let keys = Arc::new(self.parse(&text)?);
+        let keys = Arc::new(keys);
         *known = Some(Arc::clone(&keys));
         Ok(keys)
+    }
+
+    /// The content of the key file.
+    ///
+    /// # Errors
+    ///
+    /// The key file cannot be read.
+    pub fn export(&self) -> Result<zeroize::Zeroizing<String>, VaultError> {
+        Ok(self.keys(false)?.text())
+    }
+
+    /// Puts a new key in front of the others. Nobody else may have the vault open.
+    ///
+    /// # Errors
+    ///
+    /// The key file cannot be read or written; it is as it was then.
+    pub fn add_key(&self) -> Result<KeyId, VaultError> {
+        let old = self.keys(false)?;
+        let key = random_key().map_err(|source| self.failed("write", source))?;
+        let id = KeyId(key.0);
+        let keys = Keys([key].into_iter().chain(old.0.iter().cloned()).collect());
+        self.replace(keys)?;
+        Ok(id)
+    }
+
+    /// Drops all keys but the first; returns how many they were. Nobody else may have the vault open.
+    ///
+    /// # Errors
+    ///
+    /// The key file cannot be read or written; it is as it was then.
+    pub fn drop_old_keys(&self) -> Result<usize, VaultError> {
+        let old = self.keys(false)?;
+        self.replace(Keys(old.0.iter().take(1).cloned().collect()))?;
+        Ok(old.0.len().saturating_sub(1))
+    }
+
+    /// A vault that has the first key alone, whatever is in the key file.
+    ///
+    /// # Errors
+    ///
+    /// The key file cannot be read.
+    pub fn with_first_key_alone(&self) -> Result<Self, VaultError> {
+        let keys = Keys(self.keys(false)?.0.iter().take(1).cloned().collect());
+        Ok(Self { path: self.path.clone(), keys: Mutex::new(Some(Arc::new(keys))) })
+    }
+
+    fn replace(&self, keys: Keys) -> Result<(), VaultError> {
+        self.write(&keys).map_err(|source| self.failed("write", source))?;
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        Ok(())
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> VaultError {
@@ -193,25 +277,28 @@ impl Vault {
         if keys.is_empty() { Err(VaultError::BadKey { path: self.path.clone(), line: 1 }) } else { Ok(Keys(keys)) }
     }
 
-    /// Makes the file, whole or not at all, and durable before anything depends on it.
-    fn make(&self) -> io::Result<zeroize::Zeroizing<String>> {
-        let mut key = zeroize::Zeroizing::new([0; KEY]);
-        aws_lc_rs::rand::fill(key.as_mut_slice()).map_err(|_| io::Error::other("no random numbers"))?;
-        let mut id = [0; ID];
-        aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("no random numbers"))?;
-        let text = zeroize::Zeroizing::new(format!("{} {}\n", hex::encode(id), STANDARD.encode(key.as_slice())));
+    /// Writes the file, whole or not at all, and durable before anything depends on it.
+    fn write(&self, keys: &Keys) -> io::Result<()> {
         let unfinished = self.path.with_extension("key.new");
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
+        keep_owner(&file, &unfinished)?;
+        file.write_all(keys.text().as_bytes())?;
         file.sync_all()?;
         fs::rename(&unfinished, &self.path)?;
         if let Some(directory) = self.path.parent() {
             File::open(directory)?.sync_all()?;
         }
-        tracing::info!(path = %self.path.display(), "made the key that secrets are sealed with; back it up apart from the database");
-        Ok(text)
+        Ok(())
     }
+}
+
+fn random_key() -> io::Result<Key> {
+    let mut key = zeroize::Zeroizing::new([0; KEY]);
+    aws_lc_rs::rand::fill(key.as_mut_slice()).map_err(|_| io::Error::other("no random numbers"))?;
+    let mut id = [0; ID];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok((id, key))
 }
 
 /// The place that something is sealed for: no two lists of parts give the same bytes.

@@ -224,6 +224,44 @@ async fn an_app_keeps_what_its_revision_began_with_and_a_secret_lies_on_no_disk(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_key_gives_apps_what_the_old_one_sealed() {
+    let mut cluster = Cluster::start().await;
+    let _node = cluster.node("node").await;
+    make(&cluster);
+    let data_dir = cluster.server_dir();
+    let (keys, kept) = (data_dir.join("secrets.key"), cluster.directory().join("old.key"));
+    let rotate = |kept: &Path| {
+        let mut rotate = command("longshore-server", None);
+        rotate.args(["rotate-key", "--data-dir"]).arg(&data_dir).arg("--keep-old").arg(kept);
+        output(&mut rotate)
+    };
+    let before = std::fs::read_to_string(&keys).unwrap();
+    let refused = rotate(&kept);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("a server runs") && told.contains("stop it first"), "{told}");
+    assert!(!kept.exists() && std::fs::read_to_string(&keys).unwrap() == before);
+
+    assert!(cluster.stop_server());
+    let done = rotate(&kept);
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && told.contains("dropped=1"), "{told}");
+    let after = std::fs::read_to_string(&keys).unwrap();
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), before);
+    for text in [&before, &after] {
+        assert_eq!(text.lines().count(), 1);
+        assert!(!told.contains(text.split_whitespace().nth(1).unwrap()), "a key is no business of the log's");
+    }
+    assert_ne!(before, after);
+    cluster.start_server().await;
+    let client = cluster.client().await;
+    let job = client.create(with_files(&cluster), &["node"]).await;
+    succeeds(&client, &job).await;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&client, &job.app_name).await));
+    assert_eq!(get(address, "/read?path=/run/db/deep/password").await, PASSWORD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_refused_with_the_job_and_fails_the_task_that_comes_too_late() {
     let cluster = Cluster::start().await;
     let node = cluster.enroll("node", &[], None, &[]).await;

@@ -74,7 +74,7 @@ fn place(secret: &Configuration) -> [String; 3] {
 }
 
 /// The form in which content is kept: as it goes to nodes.
-fn pack(vault: &Vault, configuration: &Configuration, content: &Content) -> Result<Vec<u8>, VaultError> {
+pub(crate) fn pack(vault: &Vault, configuration: &Configuration, content: &Content) -> Result<Vec<u8>, VaultError> {
     let data = content.iter().map(|(key, value)| (key.clone(), value.reveal().to_vec())).collect();
     let packed = v1::FetchedConfiguration { data, ..Default::default() }.encode_to_vec();
     match configuration.kind {
@@ -103,6 +103,15 @@ pub(crate) fn open(vault: &Vault, stored: &StoredConfiguration) -> Result<Conten
     };
     let packed = v1::FetchedConfiguration::decode(packed).map_err(|_| VaultError::Damaged)?;
     Ok(content(packed.data))
+}
+
+/// The content of one, in the form in which it is kept, a secret sealed with the first key for the place that it is in.
+///
+/// # Errors
+///
+/// Those of [`open`].
+pub(crate) fn reseal(vault: &Vault, stored: &StoredConfiguration) -> Result<Vec<u8>, VaultError> {
+    pack(vault, &stored.configuration, &open(vault, stored)?)
 }
 
 fn keys(content: &Content) -> Vec<String> {

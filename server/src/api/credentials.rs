@@ -51,7 +51,7 @@ fn place(credential: &RegistryCredential) -> [String; 5] {
     ]
 }
 
-fn seal(vault: &Vault, credential: &RegistryCredential, password: &Secret) -> Result<Vec<u8>, VaultError> {
+pub(crate) fn seal(vault: &Vault, credential: &RegistryCredential, password: &Secret) -> Result<Vec<u8>, VaultError> {
     vault.seal(&place(credential).each_ref().map(String::as_str), password)
 }
 
@@ -62,6 +62,15 @@ fn seal(vault: &Vault, credential: &RegistryCredential, password: &Secret) -> Re
 /// The key is gone, or the row was tampered with.
 pub(crate) fn open(vault: &Vault, stored: &StoredCredential) -> Result<Secret, VaultError> {
     vault.open(&place(&stored.credential).each_ref().map(String::as_str), &stored.sealed)
+}
+
+/// A credential's password, sealed with the first key for the place that it is in.
+///
+/// # Errors
+///
+/// Those of [`open`].
+pub(crate) fn reseal(vault: &Vault, stored: &StoredCredential) -> Result<Vec<u8>, VaultError> {
+    seal(vault, &stored.credential, &open(vault, stored)?)
 }
 
 fn registry(text: &str, bad: &mut Violations) -> Option<Scope> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use self::changes::{Change, EncodedAssignment, Observer};
 pub use self::error::StoreError;
 pub use self::sqlite::backup;
+pub use self::sqlite::rotation;
 pub use self::sqlite::{OpenError, SqliteStore, StoreMetrics};
 pub use self::terms::{REQUEST_LIFETIME, RequestKey, Terms};
 

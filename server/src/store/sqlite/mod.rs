@@ -60,6 +60,7 @@ mod read;
 mod reports;
 mod requests;
 mod retention;
+pub mod rotation;
 mod rows;
 mod schema;
 mod templates;

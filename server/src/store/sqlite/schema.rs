@@ -1,7 +1,7 @@
 //! The tables, their migrations, and how a connection is set up.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
+use crate::owner::keep_owner;
 
 /// Steps from each schema version to the next; the database's `user_version` counts those that were done.
 ///
@@ -76,14 +77,6 @@ fn private_file(path: &Path) -> Result<File, OpenError> {
     file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(file_error)?;
     keep_owner(&file, path).map_err(file_error)?;
     Ok(file)
-}
-
-/// Gives a file to the owner of its directory. Root may look after a server that runs as somebody else, who could not use what
-/// root left behind; anybody else makes files for themselves anyway.
-fn keep_owner(file: &File, path: &Path) -> std::io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (own, wanted) = (file.metadata()?, std::fs::metadata(directory)?);
-    if own.uid() == 0 && wanted.uid() != 0 { fchown(file, Some(wanted.uid()), Some(wanted.gid())) } else { Ok(()) }
 }
 
 /// Opens the connection that writes, and brings the tables up to date.
