@@ -23,6 +23,7 @@ use crate::runtime::embedded::EgressChoice;
 use crate::runtime::image::{Collection, Mirror};
 use crate::runtime::{Allowances, docker};
 use crate::session::channels::Openness;
+use crate::usage::MIN_USAGE_INTERVAL;
 
 /// Shortest time without a byte after which a pull may be called stalled.
 const MIN_STALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -208,6 +209,9 @@ pub struct Run {
     /// Bytes a second of apps' output that this node sends to whoever reads it, all readers together; 0 for no limit.
     #[arg(long, value_name = "BYTES", default_value = "256Ki", env = "LONGSHORE_LOG_BANDWIDTH", value_parser = quantity::bytes::parse)]
     pub log_bandwidth: u64,
+    /// How often it is measured what this node and its instances use, for the server and for Prometheus; 0s for never.
+    #[arg(long, value_name = "TIME", default_value = "30s", env = "LONGSHORE_USAGE_INTERVAL", value_parser = usage_interval)]
+    pub usage_interval: Duration,
     /// IP address and port where Prometheus may ask for metrics, by plain HTTP; they are not served without it.
     #[arg(long, value_name = "IP:PORT", env = "LONGSHORE_METRICS_LISTEN", value_parser = address)]
     pub metrics_listen: Option<SocketAddr>,
@@ -329,6 +333,17 @@ pub enum RuntimeKind {
 fn stall(text: &str) -> Result<Duration, String> {
     match duration::parse(text) {
         Ok(time) if time < MIN_STALL_TIMEOUT => Err("shorter than 1s, in which no line is dead".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn usage_interval(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(time) if !time.is_zero() && time < MIN_USAGE_INTERVAL => {
+            Err("shorter than 1s, in which measuring would be most of what there is to measure; 0s is for never"
+                .to_owned())
+        }
         Ok(time) => Ok(time),
         Err(error) => Err(error.to_string()),
     }

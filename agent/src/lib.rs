@@ -34,3 +34,4 @@ pub mod session;
 pub mod supervisor;
 #[cfg(test)]
 mod testing;
+pub mod usage;

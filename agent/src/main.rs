@@ -1,6 +1,7 @@
 //! `longshore-agent`: this file is the program's life, told in order.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use longshore_agent::runtime::measured::{Measured, RuntimeMetrics};
 use longshore_agent::runtime::{Rotation, Runtime};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, MAX_PROBES_AT_ONCE, Supervisor};
+use longshore_agent::usage::Sampling;
 use longshore_agent::{addresses, collection, doctor, enroll, metrics, node, renewal};
 use longshore_doctor::Report;
 use longshore_model::capability;
@@ -152,19 +154,12 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let _lock = data.lock()?;
     let identity = Arc::new(Identity::load(&data)?);
     let shutdown = on_signal()?;
-    let metrics_listener = match arguments.metrics_listen {
-        Some(address) => {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-            tracing::info!(metrics = %listener.local_addr()?, "listening");
-            Some(listener)
-        }
-        None => None,
-    };
+    let metrics_listener = listen_for_scrapes(arguments.metrics_listen).await?;
 
     let (reporter, measures) = (Reporter::default(), RuntimeMetrics::default());
     let server: Arc<str> = enrolment.server.as_str().into();
     let Some(runtime) = runtime(&arguments, &data, &enrolment, &shutdown).await? else { return Ok(()) };
-    let live = watch::Sender::new(None);
+    let (live, measured) = (watch::Sender::new(None), watch::Sender::new(None));
     let context = Arc::new(Context {
         keyring: Arc::new(ServerKeyring::new(live.subscribe())),
         configurations: Arc::new(ServerSource::new(live.subscribe())),
@@ -198,12 +193,22 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         host_ip: Arc::new(move || node::address_towards(&address)),
         live,
         log_bandwidth: Arc::new(Bandwidth::per_second(arguments.log_bandwidth)),
+        usage: measured.subscribe(),
         openness: arguments.openness(),
         context,
     };
+    let sampling = Sampling {
+        context: Arc::clone(&link.context),
+        data_dir: data.path().to_owned(),
+        interval: arguments.usage_interval,
+        live: link.live.subscribe(),
+        scraped: metrics_listener.is_some(),
+        newest: measured,
+    };
     if let Some(listener) = metrics_listener {
         let (live, identity) = (link.live.subscribe(), Arc::clone(&identity));
-        let sources = metrics::Sources { reporter, runtime: measures, live, identity };
+        let usage = link.usage.clone();
+        let sources = metrics::Sources { reporter, runtime: measures, usage, live, identity };
         tokio::spawn(longshore_metrics::serve(listener, sources.into_scrape(), shutdown.clone()));
     }
     let collecting = Arc::clone(&link.context);
@@ -215,10 +220,19 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         never = renewing => match never {},
         never = telling => match never {},
         never = collecting => match never {},
+        never = sampling.run() => match never {},
     }
     tracing::info!("ending; apps keep running");
     supervisor.shutdown().await;
     Ok(())
+}
+
+/// Binds where metrics are served, if they are to be.
+async fn listen_for_scrapes(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    tracing::info!(metrics = %listener.local_addr()?, "listening");
+    Ok(Some(listener))
 }
 
 /// Asks for all descriptors that the agent may have: it holds one for each container that runs, and the usual soft limit

@@ -10,12 +10,14 @@ use longshore_metrics::client::metrics::MetricType;
 use longshore_metrics::client::registry::{Registry, Unit};
 use longshore_metrics::{Scrape, gauge, process};
 use longshore_model::app::{AppState, InstanceState};
+use longshore_model::usage::Sample;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::identity::Identity;
 use crate::reporter::Reporter;
 use crate::runtime::measured::RuntimeMetrics;
+use crate::usage::Newest;
 
 /// Everything that is scraped.
 pub struct Sources {
@@ -23,6 +25,8 @@ pub struct Sources {
     pub reporter: Reporter,
     /// Counts what the runtime does.
     pub runtime: RuntimeMetrics,
+    /// What was measured last.
+    pub usage: Newest,
     /// Holds the connection of the live session.
     pub live: watch::Receiver<Option<Channel>>,
     /// Has the node's certificate.
@@ -35,8 +39,8 @@ impl Sources {
     pub fn into_scrape(self) -> Scrape {
         let mut registry = Registry::with_prefix("longshore_agent");
         self.runtime.register(&mut registry);
-        let Self { reporter, live, identity, .. } = self;
-        registry.register_collector(Box::new(Standing { reporter, live, identity }));
+        let Self { reporter, usage, live, identity, .. } = self;
+        registry.register_collector(Box::new(Standing { reporter, usage, live, identity }));
         let mut own = Registry::default();
         process::register(&mut own);
         let both = Arc::new((registry, own));
@@ -53,6 +57,7 @@ impl Sources {
 /// What is known without counting.
 struct Standing {
     reporter: Reporter,
+    usage: Newest,
     live: watch::Receiver<Option<Channel>>,
     identity: Arc<Identity>,
 }
@@ -98,8 +103,26 @@ impl Collector for Standing {
         put("unacknowledged_reports", "Reports that the server has not acknowledged", None, unacknowledged)?;
         let help = "When the node's certificate expires, since 1970";
         let end = self.identity.validity().not_after.as_second();
-        put("certificate_expiry_timestamp", help, Some(&Unit::Seconds), end)
+        put("certificate_expiry_timestamp", help, Some(&Unit::Seconds), end)?;
+        let sample = self.usage.borrow().clone();
+        sample.map_or(Ok(()), |sample| measured(&mut encoder, &sample))
     }
+}
+
+/// What instances use together, and how full the disk is.
+fn measured(encoder: &mut DescriptorEncoder, sample: &Sample) -> fmt::Result {
+    let instances = || sample.apps.values().flatten();
+    let cpu: u64 = instances().filter_map(|usage| usage.cpu_millis).sum();
+    let memory: u64 = instances().filter_map(|usage| usage.memory).sum();
+    let help = "CPU that instances used together, as it was measured last";
+    let described = encoder.encode_descriptor("instances_cpu_millicores", help, None, MetricType::Gauge)?;
+    gauge(cpu).encode(described)?;
+    let mut bytes = |name, help, value: u64| {
+        gauge(value).encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?)
+    };
+    bytes("instances_memory_working_set", "Memory that instances needed together, as it was measured last", memory)?;
+    bytes("disk_size", "Size of the disk that the data directory is on", sample.figures.disk_total)?;
+    bytes("disk_free", "What of it is free", sample.figures.disk_free)
 }
 
 fn family(encoder: &mut DescriptorEncoder, name: &str, help: &str, values: &[(&'static str, usize)]) -> fmt::Result {

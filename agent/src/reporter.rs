@@ -11,6 +11,8 @@ use longshore_model::name::{AppName, JobId};
 use longshore_model::report::{AppReport, TaskReport};
 use tokio::sync::Notify;
 
+use crate::runtime::InstanceKey;
+
 /// What reports are about; there is one newest report for each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
@@ -211,6 +213,16 @@ impl Reporter {
             instances: book.apps.values().flat_map(|report| &report.status.instances).map(|one| one.state).collect(),
             unacknowledged: book.kept.len(),
         }
+    }
+
+    /// Instances that run, as last reported.
+    #[must_use]
+    pub fn running(&self) -> Vec<InstanceKey> {
+        let book = self.book();
+        let instances =
+            book.apps.values().flat_map(|report| report.status.instances.iter().map(move |one| (report, one)));
+        let running = instances.filter(|(_, instance)| instance.state == InstanceState::Running);
+        running.map(|(report, one)| InstanceKey { app: report.app.clone(), index: one.index }).collect()
     }
 
     fn put(&self, report: Report) {

@@ -26,6 +26,7 @@ usage: /app COMMAND
   udp-echo PORT             send back datagrams
   exit CODE [AFTER_MS]      end with that exit code
   eat BYTES                 take that much memory, and keep it
+  spin                      keep a CPU busy
   fill PATH BYTES           write that many bytes to a file, and end
   print COUNT LINE...       print the lines COUNT times, on standard output and standard error in turn, and end
   cat [PATH]                print a file, or standard input, until its end
@@ -93,6 +94,9 @@ fn run(words: &[String]) -> Result<ExitCode, Trouble> {
             let _held = eat(argument(rest, 0, "BYTES")?);
             forever()
         }
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
         "fill" => fill(&argument::<String>(rest, 0, "PATH")?, argument(rest, 1, "BYTES")?),
         "print" => print(argument(rest, 0, "COUNT")?, rest.get(1..).unwrap_or_default()),
         "cat" => cat(optional::<String>(rest, 0, "PATH")?.as_deref()),

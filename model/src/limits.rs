@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Prefix of an app name: leaves room for `-`, the server's suffix and an instance number in one DNS label.
 pub const MAX_APP_PREFIX: usize = 40;
 /// Copies of an app on one node: a guard against a slip of the keyboard; an edge machine holds no more.
@@ -143,6 +145,13 @@ pub const MAX_INTERFACES: usize = 256;
 pub const MAX_ADDRESSES: usize = 64;
 /// Rules of a node for host paths, its own and its settings' together: a list written by hand. Of one with more none are told.
 pub const MAX_HOST_PATH_RULES: usize = 256;
+/// Instances of a node of which it is told what they use: more than any runs, at some 100 bytes each in the server's memory.
+pub const MAX_MEASURED_INSTANCES: usize = 1000;
+/// How far a node's clock may be from the server's before people are warned: far more than a message takes, and what both doctors
+/// allow.
+pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
+/// Per cent of a node's disk that may be in use before people are warned: images are removed from less on, and did not help.
+pub const MAX_DISK_USE: u64 = 90;
 /// Capabilities kept of what an agent says.
 pub const MAX_CAPABILITIES: usize = 64;
 /// Bytes of the name of an environment variable.

@@ -19,9 +19,11 @@ use v1::open_session_response::Message;
 
 use crate::store::EncodedAssignment;
 
+mod heard;
 mod metrics;
 mod outbox;
 
+pub use heard::{Heard, Standing};
 pub use metrics::FleetMetrics;
 use outbox::Offer;
 pub use outbox::{End, Outbox};
@@ -58,6 +60,8 @@ struct Registry {
     sessions: HashMap<NodeName, Arc<Outbox>>,
     /// When the last session of each node ended that has none now.
     ended: HashMap<NodeName, Instant>,
+    /// What nodes said of themselves in the newest session of each that said anything.
+    heard: HashMap<NodeName, Arc<Heard>>,
     draining: bool,
 }
 
@@ -87,6 +91,8 @@ impl Fleet {
                 return Err(FleetError::Draining);
             }
             registry.ended.remove(&node);
+            // Its agent may be one that says nothing, and what was said long ago would stand there as if it were new.
+            registry.heard.remove(&node);
             registry.sessions.insert(node.clone(), Arc::clone(&outbox))
         };
         self.streams.send_modify(|streams| *streams += 1);
@@ -215,7 +221,9 @@ impl Fleet {
     /// Ends the session of a node that was deleted.
     pub fn node_deleted(&self, node: &NodeName) {
         self.end(node, End::NodeDeleted);
-        self.registry().ended.remove(node);
+        let mut registry = self.registry();
+        registry.ended.remove(node);
+        registry.heard.remove(node);
     }
 
     /// Ends the session of whoever was this node before it was enrolled anew: as the new one's session would.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use longshore_model::limits::{MAX_SPEC, MAX_TARGETS};
 use longshore_model::name::MAX_NAME_LENGTH;
+use longshore_model::trouble;
 use longshore_proto::v1::agent_service_server::AgentServiceServer;
 use longshore_proto::v1::app_service_server::AppServiceServer;
 use longshore_proto::v1::audit_service_server::AuditServiceServer;
@@ -105,8 +106,9 @@ impl Services {
             vault: Arc::clone(&vault),
             closing: closing.clone(),
         };
+        let renewal_margin = trouble::renewal_margin(authority.node_life());
         let jobs = JobServiceServer::new(JobApi(context.clone())).max_decoding_message_size(MAX_JOB_MESSAGE);
-        let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin });
+        let nodes = NodeServiceServer::new(NodeApi { context: context.clone(), pin, renewal_margin });
         let users = UserServiceServer::new(UserApi { context: context.clone(), authority });
         let config_maps = ConfigMapServiceServer::new(ConfigMapApi::new(context.clone(), Arc::clone(&vault)));
         let secrets = SecretServiceServer::new(SecretApi::new(context.clone(), Arc::clone(&vault)));

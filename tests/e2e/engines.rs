@@ -33,7 +33,7 @@ fn apps_run_on(kind: Kind) {
         let mut engine = Engine::start(kind, &host);
         engine.stop();
         let socket = engine.address();
-        let arguments = ["--runtime", "docker", "--docker-socket", &socket];
+        let arguments = ["--runtime", "docker", "--docker-socket", &socket, "--usage-interval", "1s"];
         let mut node = cluster.enroll("node", &[], Some(&host), &arguments).await;
         node.start();
         wait::until("word of the missing engine", || async { node.log().contains("cannot be reached") }).await;
@@ -55,6 +55,7 @@ fn apps_run_on(kind: Kind) {
         let address = SocketAddr::new(IpAddr::V4(host.address), 80);
         let started = http::get(address, "/started").await.unwrap().body;
         assert_eq!(client.app("node", &job.app_name).await.status.unwrap().ports.len(), 4);
+        uses_something(&client, &job.app_name).await;
         let shared = v1::AppSpec { instances: 2, ..with_ports(app("/no/such.tar", &["serve"]), &[tcp(8080, 81)]) };
         let refused = client.create(shared, &["node"]).await;
         assert_eq!(client.rest(&refused.job_id).await.state(), JobState::Failed);
@@ -63,22 +64,8 @@ fn apps_run_on(kind: Kind) {
         assert!(failure.message.contains("network.ports.shared"), "{failure:?}");
 
         // Also by a way through the agent, to the port of the container itself.
-        let (sender, requests) = tokio::sync::mpsc::channel(2);
-        let (node_name, app_name) = ("node".to_owned(), job.app_name.clone());
-        let start = v1::ForwardPortStart { node_name, app_name, port: 8080, ..Default::default() };
-        let words = b"GET /started HTTP/1.1\r\n\r\n".to_vec();
-        for message in [Asked::Start(start), Asked::Data(words)] {
-            sender.send(v1::ForwardPortRequest { message: Some(message) }).await.unwrap();
-        }
-        let answers = client.apps.clone().forward_port(ReceiverStream::new(requests)).await.unwrap();
-        let (mut answers, mut said) = (answers.into_inner(), Vec::new());
-        while let Some(Answered::Started(_) | Answered::Data(_)) = answers.message().await.unwrap().and_then(|a| {
-            if let Some(Answered::Data(bytes)) = &a.message {
-                said.extend_from_slice(bytes);
-            }
-            a.message
-        }) {}
-        assert!(String::from_utf8_lossy(&said).ends_with(&started), "{said:?}");
+        let said = through_the_agent(&client, &job.app_name, b"GET /started HTTP/1.1\r\n\r\n").await;
+        assert!(said.ends_with(&started), "{said}");
 
         // The app does not notice that its agent is killed; the next one adopts it.
         node.kill();
@@ -112,6 +99,35 @@ fn apps_run_on(kind: Kind) {
         let (_, images) = engine.request("GET", "/v1.40/images/json", "");
         assert_eq!(images.trim(), "[]", "a reset removes the node's images");
     });
+}
+
+/// Waits for what the engine says that an app uses.
+async fn uses_something(client: &Client, app: &str) {
+    wait::until("what the engine says that the app uses", || async {
+        let status = client.app("node", app).await.status.unwrap();
+        let usage = status.instances[0].usage;
+        usage.is_some_and(|usage| usage.cpu_millis.is_some() && usage.memory_bytes.is_some_and(|bytes| bytes > 0))
+    })
+    .await;
+}
+
+/// What an app's port 8080 answers to these words.
+async fn through_the_agent(client: &Client, app: &str, words: &[u8]) -> String {
+    let (sender, requests) = tokio::sync::mpsc::channel(2);
+    let (node_name, app_name) = ("node".to_owned(), app.to_owned());
+    let start = v1::ForwardPortStart { node_name, app_name, port: 8080, ..Default::default() };
+    for message in [Asked::Start(start), Asked::Data(words.to_vec())] {
+        sender.send(v1::ForwardPortRequest { message: Some(message) }).await.unwrap();
+    }
+    let answers = client.apps.clone().forward_port(ReceiverStream::new(requests)).await.unwrap();
+    let (mut answers, mut said) = (answers.into_inner(), Vec::new());
+    while let Some(Answered::Started(_) | Answered::Data(_)) = answers.message().await.unwrap().and_then(|a| {
+        if let Some(Answered::Data(bytes)) = &a.message {
+            said.extend_from_slice(bytes);
+        }
+        a.message
+    }) {}
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 async fn failures_have_their_reasons(client: &Client, cluster: &Cluster) {

@@ -48,3 +48,4 @@ mod templates;
 mod traces;
 mod transport;
 mod updates;
+mod usage;

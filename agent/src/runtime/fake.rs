@@ -14,6 +14,7 @@
 //! | `runs=2` | only the first two runs of each instance end by themselves |
 //! | `wait=fail` | the first wait for each container fails, though it runs |
 //! | `admit=fail` | the first word to an instance on whether to let clients in is not heard |
+//! | `cpu=250`, `memory=1048576` | what each container uses as long as it runs, in thousandths of a CPU and in bytes; 0 when not said |
 //! | `oom=true` | they end by passing their memory limit |
 //! | `opens=81:5s` | the port 81 takes no connection before that long after a container's start; all others do at once |
 //! | `hangs=80:20s` | the port 80 does not answer any more from then on |
@@ -42,6 +43,7 @@ use longshore_model::name::AppName;
 use longshore_model::probe::{Action, HttpGet, Probe, TcpSocket};
 use longshore_model::spec::{Image, ImageSource};
 use longshore_model::task::PullProgress;
+use longshore_model::usage::Reading;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -382,6 +384,23 @@ impl Runtime for FakeRuntime {
             ports: container.launch.ports.clone(),
         };
         Ok(self.machine.state().containers.iter().map(found).collect())
+    }
+
+    async fn usage(&self, instances: &[InstanceKey]) -> Result<Vec<Reading>, RuntimeError> {
+        let (state, now) = (self.machine.state(), self.machine.clock.now());
+        let read = |instance: &InstanceKey| {
+            let container = state.containers.get(instance).filter(|container| container.exit.is_none())?;
+            let script = Script::of(&container.launch.spec.image);
+            let cpu = until(container.started?, now) * script.number("cpu").unwrap_or(0) / 1000;
+            Some(Reading {
+                app: instance.app.clone(),
+                index: instance.index,
+                run: (container.launch.revision, container.launch.run),
+                cpu: Some(cpu),
+                memory: Some(script.number("memory").unwrap_or(0)),
+            })
+        };
+        Ok(instances.iter().filter_map(read).collect())
     }
 
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {

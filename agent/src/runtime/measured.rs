@@ -21,6 +21,7 @@ use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
 use longshore_model::task::PullProgress;
+use longshore_model::usage::Reading;
 use tokio::net::TcpStream;
 
 use super::image::{Collected, Collection};
@@ -161,6 +162,10 @@ impl Runtime for Measured {
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.metrics.time("list", self.inner.list()).await
+    }
+
+    async fn usage(&self, instances: &[InstanceKey]) -> Result<Vec<Reading>, RuntimeError> {
+        self.metrics.time("usage", self.inner.usage(instances)).await
     }
 
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {

@@ -20,6 +20,7 @@ use longshore_model::probe::Probe;
 use longshore_model::secret::Secret;
 use longshore_model::spec::{AppSpec, Image};
 use longshore_model::task::PullProgress;
+use longshore_model::usage::Reading;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
@@ -157,7 +158,7 @@ pub type ProgressSink = Arc<dyn Fn(PullProgress) + Send + Sync>;
 /// What runs containers.
 ///
 /// All methods may be called for different instances at once; for one instance the caller sends one at a time, except
-/// [`Runtime::wait`] and [`Runtime::logs`]. Every method is cancel-safe in this sense: a dropped call leaves something
+/// [`Runtime::wait`], [`Runtime::logs`] and [`Runtime::usage`]. Every method is cancel-safe in this sense: a dropped call leaves something
 /// that [`Runtime::delete`] removes. Calls that remove are idempotent.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
@@ -203,6 +204,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// All containers of this node, and nothing of others.
     async fn list(&self) -> Result<Vec<Found>, RuntimeError>;
+
+    /// What the kernel has counted of these instances, without those of which nothing can be read, such as one that has just
+    /// ended.
+    async fn usage(&self, instances: &[InstanceKey]) -> Result<Vec<Reading>, RuntimeError>;
 
     /// Asks a running instance what its probe asks. An error is no answer: the instance may well be alive and ready.
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError>;

@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 use self::channels::Openness;
 use crate::bandwidth::Bandwidth;
 use crate::supervisor::{Context, Supervisor};
+use crate::usage::Newest;
 
 /// Shortest wait before an agent dials again that is refused, or that another agent of the same name has pushed out:
 /// only a person can help, and nothing is gained by asking every second.
@@ -45,6 +46,8 @@ pub struct Link {
     pub live: watch::Sender<Option<Channel>>,
     /// How fast lines of logs may leave this node.
     pub log_bandwidth: Arc<Bandwidth>,
+    /// What was measured last of the node and its instances.
+    pub usage: Newest,
     /// What this node lets people do inside its instances.
     pub openness: Openness,
     /// What the workers use too.

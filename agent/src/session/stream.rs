@@ -22,6 +22,7 @@ use super::logs::Uploads;
 use super::{End, Link};
 use crate::reporter::{Report, Reporter};
 use crate::supervisor::Supervisor;
+use crate::usage::Newest;
 use crate::{capability, node};
 
 /// Protocol version that this agent speaks.
@@ -54,6 +55,8 @@ struct Session {
     responses: Streaming<v1::OpenSessionResponse>,
     revision: Revision,
     max_unacknowledged: usize,
+    /// What is measured from here on, where the server takes it.
+    usage: Option<Newest>,
     uploads: Uploads,
     channels: Channels,
 }
@@ -76,6 +79,9 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
     if welcome.protocol != PROTOCOL {
         return Err(End::Protocol("it chose a protocol version that was not offered"));
     }
+    // What is live is measured at once, and that is to be seen.
+    let mut usage = link.usage.clone();
+    usage.mark_unchanged();
     link.context.reporter.begin_session();
     link.live.send_replace(Some(channel));
     tracing::info!(session = welcome.session_id, "session open");
@@ -88,6 +94,7 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
         responses,
         revision: Revision::default(),
         max_unacknowledged: max_unacknowledged as usize,
+        usage: welcome.takes_usage.then_some(usage),
         uploads: Uploads::new(link),
         channels: Channels::new(Arc::clone(&link.connect), Arc::clone(&link.context.runtime), link.openness),
     })
@@ -132,6 +139,7 @@ impl Session {
                     None => tracing::debug!("a message of an unknown kind was passed over"),
                 },
                 sent = send_next(&self.requests, &link.context.reporter, self.max_unacknowledged) => sent?,
+                sent = send_usage(&self.requests, &mut self.usage) => sent?,
             }
         }
     }
@@ -181,6 +189,23 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Sends what was measured, once there is something new. Cancel-safe, as [`send_next`].
+async fn send_usage(requests: &mpsc::Sender<v1::OpenSessionRequest>, usage: &mut Option<Newest>) -> Result<(), End> {
+    let Some(newest) = usage else { return std::future::pending().await };
+    let room = requests.reserve().await.map_err(|_| End::Closed)?;
+    if newest.changed().await.is_err() {
+        // Nobody measures any more.
+        *usage = None;
+        return Ok(());
+    }
+    let sample = newest.borrow_and_update().clone();
+    if let Some(sample) = sample {
+        let report = convert::usage_report(&sample, Timestamp::now());
+        room.send(v1::OpenSessionRequest { message: Some(Request::Usage(report)) });
+    }
+    Ok(())
 }
 
 /// Sends one report. Cancel-safe: a report is taken only when there is room for it.

@@ -17,6 +17,7 @@ use longshore_agent::runtime::{Allowances, InstanceKey};
 use longshore_agent::session::{self, Link};
 use longshore_agent::supervisor::{Context, Supervisor};
 use longshore_model::name::{AppName, NodeName};
+use longshore_model::usage::{NodeFigures, Sample};
 use longshore_proto::v1;
 use longshore_proto::v1::open_session_response::Message as Response;
 use prost::Message as _;
@@ -28,6 +29,7 @@ use tonic::Status;
 
 struct Agent {
     machine: Machine,
+    measured: watch::Sender<Option<Arc<Sample>>>,
     _directory: tempfile::TempDir,
     _end: tokio_util::sync::DropGuard,
 }
@@ -60,7 +62,9 @@ impl Agent {
             addresses: watch::Sender::new(()),
         });
         let mut supervisor = Supervisor::start(Arc::clone(&context)).await.unwrap();
+        let measured = watch::Sender::new(None);
         let link = Link {
+            usage: measured.subscribe(),
             connect: server.connector(),
             host_ip: Arc::new(|| None),
             live: watch::Sender::new(None),
@@ -71,7 +75,7 @@ impl Agent {
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         tokio::spawn(async move { session::run(&link, &mut supervisor, &token).await });
-        Self { machine, _directory: directory, _end: shutdown.drop_guard() }
+        Self { machine, measured, _directory: directory, _end: shutdown.drop_guard() }
     }
 
     fn starts(&self) -> u32 {
@@ -114,6 +118,38 @@ async fn an_assignment_is_deployed_and_reported() {
     peer.update(2, vec![deploy()], Vec::new()).await;
     peer.until(v1::TaskState::Succeeded).await;
     assert_eq!(agent.starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_measured_is_said_to_servers_that_take_it_and_only_what_is_new() {
+    let measured = |disk_free| {
+        let figures = NodeFigures { disk_total: 100, disk_free, ..NodeFigures::default() };
+        Some(Arc::new(Sample { figures, ..Sample::default() }))
+    };
+    let mut server = Scripted::start();
+    let agent = Agent::start(&server).await;
+    let mut older = server.session().await;
+    older.full(Vec::new()).await;
+    agent.measured.send_replace(measured(1));
+    // The first word is of the app, though there was something to say before.
+    older.update(2, vec![deploy()], Vec::new()).await;
+    older.until(v1::TaskState::Succeeded).await;
+    older.end(Status::unavailable("the server goes away")).await;
+
+    server.takes_usage = true;
+    let mut newer = server.session().await;
+    newer.full(vec![deploy()]).await;
+    newer.until(v1::TaskState::Succeeded).await;
+    agent.measured.send_replace(measured(2));
+    let report = loop {
+        match newer.receive().await {
+            Some(server::Request::Usage(report)) => break report,
+            Some(server::Request::Report(report)) => newer.acknowledge(report.sequence).await,
+            other => panic!("unexpected: {other:?}"),
+        }
+    };
+    assert!(report.node_time.is_some());
+    assert_eq!(report.figures.unwrap().disk_free_bytes, 2);
 }
 
 #[tokio::test(start_paused = true)]

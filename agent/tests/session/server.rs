@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use longshore_agent::session::Connector;
 use longshore_proto::v1;
 use longshore_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
-use longshore_proto::v1::open_session_request::Message as Request;
+pub(crate) use longshore_proto::v1::open_session_request::Message as Request;
 use longshore_proto::v1::open_session_response::Message as Response;
 use tokio::io::DuplexStream;
 use tokio::sync::{Mutex, mpsc};
@@ -146,6 +146,8 @@ pub(crate) struct Scripted {
     peers: mpsc::Receiver<Peer>,
     pub(crate) uploads: mpsc::Receiver<v1::UploadLogsRequest>,
     dials: mpsc::Sender<DuplexStream>,
+    /// Whether Welcome says that usage is taken.
+    pub(crate) takes_usage: bool,
 }
 
 impl Scripted {
@@ -156,7 +158,7 @@ impl Scripted {
         let incoming = futures::StreamExt::map(ReceiverStream::new(dialled), Ok::<_, std::io::Error>);
         let service = AgentServiceServer::new(Service { peers, uploads });
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
-        Self { peers: accepted, uploads: uploaded, dials }
+        Self { peers: accepted, uploads: uploaded, dials, takes_usage: false }
     }
 
     pub(crate) fn connector(&self) -> Connector {
@@ -190,7 +192,9 @@ impl Scripted {
         let Some(Request::Hello(hello)) = hello else { panic!("Hello was expected, not {hello:?}") };
         assert_eq!(hello.info.unwrap().runtime, "fake");
         let session_id = "01jd0000000000000000000000".to_owned();
-        peer.send(Response::Welcome(v1::Welcome { session_id, protocol: 1, max_unacknowledged_reports: 8 })).await;
+        let welcome =
+            v1::Welcome { session_id, protocol: 1, max_unacknowledged_reports: 8, takes_usage: self.takes_usage };
+        peer.send(Response::Welcome(welcome)).await;
         peer
     }
 }

@@ -97,6 +97,8 @@ impl From<&InstanceStatus> for v1::InstanceStatus {
             last_exit: status.last_exit.map(v1::InstanceExit::from),
             readiness: status.readiness.as_ref().map(v1::Readiness::from),
             last_exit_reason: status.last_exit_reason.clone().unwrap_or_default(),
+            // Not of the status: whoever knows of sessions adds it.
+            usage: None,
         }
     }
 }

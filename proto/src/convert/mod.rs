@@ -24,6 +24,7 @@ mod registry;
 mod spec;
 mod task;
 mod template;
+mod usage;
 mod user;
 
 pub use agent::task_report;
@@ -33,6 +34,7 @@ pub use node::{node, stocks};
 pub use plan::{node_plan, plan_summary};
 pub use registry::registry_credential;
 pub use spec::{decode_spec, encode_spec};
+pub use usage::{UsageReport, instance_usage, skew, usage_report};
 
 /// Something that can be read from its wire form.
 pub trait FromWire<Wire>: Sized {

@@ -25,6 +25,10 @@ pub fn node(node: &Node, connected: bool, now: Timestamp) -> v1::Node {
         info: node.info.as_ref().map(v1::NodeInfo::from),
         etag: node.etag(),
         certificate_expire_time: node.certificate_end.map(timestamp),
+        // What is live is for whoever knows of sessions.
+        status: None,
+        warnings: Vec::new(),
+        refusals: Vec::new(),
     }
 }
 

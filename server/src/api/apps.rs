@@ -21,7 +21,7 @@ use super::exec::{self, ExecStream};
 use super::forward::{self, ForwardStream};
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
-use super::{Context, filters, node_and_app, optional_name, status};
+use super::{Context, filters, measured, node_and_app, optional_name, status};
 use crate::session::logs::{DeskError, Event, Reader};
 use crate::store::{EventsOf, StoreError};
 
@@ -61,7 +61,7 @@ impl AppService for AppApi {
                 Some(job) => Arc::clone(job),
                 None => store.job(&app.job).await.map_err(status::store)?,
             };
-            apps.push(convert::app(app, &job.spec));
+            apps.push(measured::app(&self.0.live.fleet, app, &job.spec));
             jobs.insert(app.job.clone(), job);
         }
         let (apps, next_page_token) = listing.close(&found, apps);
@@ -73,7 +73,8 @@ impl AppService for AppApi {
         let (node, app) = node_and_app(request.node_name, request.app_name)?;
         let app = self.0.store.app(&node, &app).await.map_err(status::store)?;
         let job = self.0.store.job(&app.job).await.map_err(status::store)?;
-        Ok(Response::new(v1::GetAppResponse { app: Some(convert::app(&app, &job.spec)) }))
+        let app = measured::app(&self.0.live.fleet, &app, &job.spec);
+        Ok(Response::new(v1::GetAppResponse { app: Some(app) }))
     }
 
     async fn list_app_events(

@@ -21,6 +21,7 @@ mod forward;
 pub mod health;
 pub mod jobs;
 mod masks;
+mod measured;
 mod new_job;
 pub mod nodes;
 pub mod observe;

@@ -1,14 +1,14 @@
 //! NodeService.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use longshore_model::label;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::NodeName;
 use longshore_model::node::{LabelChange, Labels, Node};
 use longshore_model::selector::Selector;
 use longshore_model::validate::{Path, Violations, quoted};
-use longshore_proto::convert::{self, FromWire};
+use longshore_proto::convert::FromWire;
 use longshore_proto::v1;
 use longshore_tls::Pin;
 use tonic::{Request, Response, Status};
@@ -17,14 +17,25 @@ use v1::node_service_server::NodeService;
 use super::masks::{Fields, Named};
 use super::pages::{Asked, Listing};
 use super::repeats::Beside;
-use super::{Context, filters, status};
+use super::{Context, filters, measured, status};
 use crate::store::{StoreError, Terms};
 
 /// What there is of a node.
 pub(super) const FIELDS: Fields = Fields {
     changeable: &["labels"],
     maps: &["labels"],
-    fixed: &["name", "connected", "enroll_time", "last_seen_time", "info", "certificate_expire_time", "etag"],
+    fixed: &[
+        "name",
+        "connected",
+        "enroll_time",
+        "last_seen_time",
+        "info",
+        "certificate_expire_time",
+        "status",
+        "warnings",
+        "refusals",
+        "etag",
+    ],
 };
 
 /// What is to become of a node's labels when those that are named shall be as in the request.
@@ -47,11 +58,13 @@ pub struct NodeApi {
     pub context: Context,
     /// The pin of the server's root certificate, for enrolment tokens.
     pub pin: Pin,
+    /// How long before its end a node's certificate is overdue for renewal.
+    pub renewal_margin: SignedDuration,
 }
 
 impl NodeApi {
     fn on_wire(&self, node: &Node) -> v1::Node {
-        convert::node(node, self.context.live.fleet.connected(&node.name), Timestamp::now())
+        measured::node(&self.context.live.fleet, node, self.renewal_margin, Timestamp::now())
     }
 }
 
@@ -98,7 +111,9 @@ impl NodeService for NodeApi {
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::GetNodeResponse>, Status> {
         let name = NodeName::read_field(request.into_inner().name, "name").map_err(status::invalid)?;
         let node = self.context.store.node(&name).await.map_err(status::store)?;
-        Ok(Response::new(v1::GetNodeResponse { node: Some(self.on_wire(&node)) }))
+        let fleet = &self.context.live.fleet;
+        let node = measured::whole_node(fleet, &node, self.renewal_margin, Timestamp::now());
+        Ok(Response::new(v1::GetNodeResponse { node: Some(node) }))
     }
 
     async fn update_node(

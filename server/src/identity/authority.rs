@@ -250,6 +250,12 @@ impl Authority {
         Self { node_life, ..self }
     }
 
+    /// How long certificates of nodes live.
+    #[must_use]
+    pub fn node_life(&self) -> SignedDuration {
+        self.node_life
+    }
+
     /// When a node's certificate that is issued at this moment ends.
     #[must_use]
     pub fn node_end(&self, issued: Timestamp) -> Timestamp {

@@ -76,6 +76,7 @@ impl AgentService for AgentApi {
             session_id: session.to_string(),
             protocol,
             max_unacknowledged_reports: reports::MAX_UNACKNOWLEDGED,
+            takes_usage: true,
         };
         // Entered first: what is committed from here on reaches the session, in commit order and after its full set.
         let entry =

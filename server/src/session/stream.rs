@@ -13,6 +13,7 @@ use futures::Stream;
 use jiff::Timestamp;
 use longshore_model::limits::MAX_FULL_SET;
 use longshore_model::validate::Violations;
+use longshore_proto::convert::{FromWire, UsageReport};
 use longshore_proto::v1;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status, Streaming};
@@ -125,6 +126,11 @@ impl Session {
     fn take_in(&mut self, message: Option<FromAgent>) -> Result<(), Status> {
         let report = match message {
             Some(FromAgent::Report(report)) => report,
+            Some(FromAgent::Usage(usage)) => {
+                let usage = UsageReport::read_field(usage, "usage").map_err(status::invalid)?;
+                self.entry.measured(usage, Timestamp::now());
+                return Ok(());
+            }
             Some(FromAgent::Hello(_)) => return Err(super::out_of_order("Hello may only be the first message")),
             None => return Err(status::invalid(Violations::one("message", "is missing"))),
         };

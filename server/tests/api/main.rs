@@ -25,4 +25,5 @@ mod sessions;
 mod shutdown;
 mod templates;
 mod updates;
+mod usage;
 mod watches;

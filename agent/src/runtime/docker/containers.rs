@@ -43,7 +43,7 @@ use crate::runtime::{
 };
 
 /// Requests about different containers that the engine gets at once: it is one program for all of them.
-const REQUESTS_AT_ONCE: usize = 8;
+pub(super) const REQUESTS_AT_ONCE: usize = 8;
 /// Pause between two looks at a container whose state an engine is slow to tell.
 const POLL: Duration = Duration::from_millis(25);
 /// Looks at a container that runs although the engine could not send it a signal.
@@ -69,7 +69,7 @@ pub(super) struct Containers {
 /// A container as the engine lists it.
 pub(super) struct Listed {
     pub(super) id: String,
-    labels: Labels,
+    pub(super) labels: Labels,
 }
 
 impl Containers {
@@ -433,7 +433,7 @@ impl Containers {
 }
 
 /// Containers of a node with these labels.
-async fn labelled(
+pub(super) async fn labelled(
     engine: &Engine,
     docker: &Docker,
     node_uid: &str,

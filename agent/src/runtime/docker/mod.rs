@@ -21,6 +21,7 @@ use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
+use longshore_model::usage::Reading;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -43,6 +44,7 @@ mod kin;
 mod output;
 mod refusal;
 mod request;
+mod usage;
 
 pub use engine::{Address, AddressError};
 
@@ -301,6 +303,10 @@ impl Runtime for DockerRuntime {
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.containers.list().await
+    }
+
+    async fn usage(&self, instances: &[InstanceKey]) -> Result<Vec<Reading>, RuntimeError> {
+        self.containers.usage(instances).await
     }
 
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {

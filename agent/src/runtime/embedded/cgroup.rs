@@ -46,7 +46,12 @@ impl CgroupPath {
 
     /// The directory of this cgroup in each mounted hierarchy, whether it exists or not.
     fn directories(&self) -> io::Result<Vec<PathBuf>> {
-        Ok(hierarchies()?.into_iter().map(|h| h.join(&self.0[1..])).collect())
+        Ok(self.within(&hierarchies()?))
+    }
+
+    /// The same of hierarchies that are known already.
+    pub(super) fn within(&self, hierarchies: &[PathBuf]) -> Vec<PathBuf> {
+        hierarchies.iter().map(|hierarchy| hierarchy.join(&self.0[1..])).collect()
     }
 }
 

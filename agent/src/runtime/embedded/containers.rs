@@ -19,6 +19,7 @@ use longshore_model::failure::FailureReason;
 use longshore_model::health;
 use longshore_model::name::AppName;
 use longshore_model::probe::{Action, Probe};
+use longshore_model::usage::Reading;
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
@@ -32,7 +33,7 @@ use super::layout::{self, Layout};
 use super::lock::KeptOut;
 use super::logs::{self, Rotation};
 use super::state::{self, Answer, Command, State};
-use super::{exec, failure, files, owner, removed, sweep};
+use super::{exec, failure, files, owner, removed, sweep, usage};
 use crate::host_path::HostPaths;
 use crate::probe;
 use crate::runtime::{
@@ -341,6 +342,12 @@ impl Containers {
             });
         }
         Ok(found)
+    }
+
+    /// As [`crate::runtime::Runtime::usage`].
+    pub(super) async fn usage(&self, instances: &[InstanceKey]) -> Result<Vec<Reading>, RuntimeError> {
+        let (layout, instances) = (self.layout.clone(), instances.to_vec());
+        blocking(move || usage::of(&layout, &instances), "measuring containers").await
     }
 
     /// As [`crate::runtime::Runtime::probe`].

@@ -18,6 +18,7 @@ use longshore_model::health::Answer;
 use longshore_model::name::AppName;
 use longshore_model::probe::Probe;
 use longshore_model::spec::Image;
+use longshore_model::usage::Reading;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -43,6 +44,7 @@ mod state;
 mod sweep;
 mod sys;
 mod terminal;
+mod usage;
 mod user;
 
 pub use client::Patience;
@@ -193,6 +195,10 @@ impl Runtime for EmbeddedRuntime {
 
     async fn list(&self) -> Result<Vec<Found>, RuntimeError> {
         self.containers.list().await
+    }
+
+    async fn usage(&self, instances: &[InstanceKey]) -> Result<Vec<Reading>, RuntimeError> {
+        self.containers.usage(instances).await
     }
 
     async fn probe(&self, instance: &InstanceKey, probe: &Probe) -> Result<Answer, RuntimeError> {

@@ -113,6 +113,11 @@ impl Fill {
         Ok(Self { used, available: stat.blocks_available().saturating_mul(block) })
     }
 
+    /// Bytes of what users may have, and of what of it is available.
+    pub(crate) fn sizes(self) -> (u64, u64) {
+        (self.used.saturating_add(self.available), self.available)
+    }
+
     /// Whether more than so many per cent of what users may have is in use.
     pub(crate) fn is_above(self, per_cent: u8) -> bool {
         let whole = u128::from(self.used) + u128::from(self.available);

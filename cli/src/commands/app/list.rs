@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use longshore_proto::v1::{App, InstanceState, InstanceStatus, ListAppsResponse};
 
+use super::usage;
 use crate::commands::Context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -38,17 +39,20 @@ pub(super) async fn run(list: List, context: &mut Context<'_>) -> Result<Exit, E
 /// Apps as people see them.
 pub(crate) fn table(apps: &[App], now: Timestamp) -> String {
     let row = |app: &App| {
+        let [cpu, memory] = usage::of_app(app);
         [
             app.node_name.clone(),
             app.app_name.clone(),
             text::app_state(app),
             ready(app),
             starts(app).to_string(),
+            cpu,
+            memory,
             text::ports(app),
             text::age(app.update_time.as_ref(), now),
         ]
     };
-    text::table(["NODE", "APP", "STATE", "READY", "STARTS", "PORTS", "SINCE"], apps.iter().map(row))
+    text::table(["NODE", "APP", "STATE", "READY", "STARTS", "CPU", "MEMORY", "PORTS", "SINCE"], apps.iter().map(row))
 }
 
 /// How many instances are up, and ready where they have a probe, of how many there are.
@@ -71,14 +75,17 @@ fn starts(app: &App) -> u32 {
 #[cfg(test)]
 mod tests {
     use longshore_proto::v1::{
-        AppSpec, AppState, AppStatus, BoundPort, HostNetwork, Network, Protocol, Readiness, network,
+        AppSpec, AppState, AppStatus, BoundPort, HostNetwork, InstanceUsage, Network, Protocol, Readiness, network,
     };
 
     use super::*;
 
     fn up(starts: u32, ready: Option<bool>) -> InstanceStatus {
         let readiness = ready.map(|ready| Readiness { ready, ..Default::default() });
-        InstanceStatus { state: InstanceState::Running.into(), starts, readiness, ..Default::default() }
+        // The first look at an instance tells of no CPU.
+        let cpu_millis = (starts == 1).then_some(125);
+        let usage = Some(InstanceUsage { cpu_millis, memory_bytes: Some(4 << 20), sample_time: None });
+        InstanceStatus { state: InstanceState::Running.into(), starts, readiness, usage, ..Default::default() }
     }
 
     #[test]
@@ -111,9 +118,9 @@ mod tests {
             ..Default::default()
         };
         let expected = "\
-NODE     APP      STATE     READY  STARTS  PORTS                    SINCE
-store-1  till-x1  BACK_OFF  2/4    6       0.0.0.0:32768->8080/tcp  -
-store-2  vpn-y2   REMOVING  -      0       host                     -";
+NODE     APP      STATE     READY  STARTS  CPU   MEMORY    PORTS                    SINCE
+store-1  till-x1  BACK_OFF  2/4    6       250m  12.0 MiB  0.0.0.0:32768->8080/tcp  -
+store-2  vpn-y2   REMOVING  -      0       -     -         host                     -";
         assert_eq!(table(&[mapped, host], Timestamp::UNIX_EPOCH), expected);
     }
 }

@@ -6,6 +6,7 @@ mod logs;
 pub(crate) mod remove;
 mod show;
 mod summary;
+mod usage;
 
 use clap::Subcommand;
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use longshore_proto::v1::{App, AppStatus, GetAppRequest, GetNodeRequest, InstanceState, InstanceStatus, Node};
 
-use super::{node_of, summary};
+use super::{node_of, summary, usage};
 use crate::client::call;
 use crate::commands::Context;
 use crate::error::Error;
@@ -48,6 +48,7 @@ fn text(app: &App, node: &Node, now: Timestamp) -> String {
         ("Removed by", app.removing_job_id.clone()),
         ("Revision", app.revision.to_string()),
         ("Since", text::moment(app.update_time.as_ref(), now)),
+        ("Measured", text::moment(usage::time(app), now)),
     ]);
     let facts = format!("{}\n\n{facts}", text::one_line(&summary::sentence(app, node, now)));
     if status.instances.is_empty() { facts } else { format!("{facts}\n\n{}", instances(app, &status, now)) }
@@ -56,16 +57,20 @@ fn text(app: &App, node: &Node, now: Timestamp) -> String {
 fn instances(app: &App, status: &AppStatus, now: Timestamp) -> String {
     let row = |instance: &InstanceStatus| {
         let state: InstanceState = instance.state();
+        let [cpu, memory] = usage::of_instance(instance);
         [
             format!("{}-{}", app.app_name, instance.index),
             text::word(state.as_str_name(), "INSTANCE_STATE_"),
             ready(instance, now),
             instance.starts.to_string(),
             text::age(instance.start_time.as_ref(), now),
+            cpu,
+            memory,
             last_exit(instance, now),
         ]
     };
-    text::table(["INSTANCE", "STATE", "READY", "STARTS", "STARTED", "LAST EXIT"], status.instances.iter().map(row))
+    let headers = ["INSTANCE", "STATE", "READY", "STARTS", "STARTED", "CPU", "MEMORY", "LAST EXIT"];
+    text::table(headers, status.instances.iter().map(row))
 }
 
 /// What the readiness probe says, and for how long: `yes, 5m`, or `no, 12s: HTTP 503`.
@@ -90,7 +95,7 @@ pub(super) fn last_exit(instance: &InstanceStatus, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use longshore_proto::v1::{AppState, InstanceExit, Readiness};
+    use longshore_proto::v1::{AppState, InstanceExit, InstanceUsage, Readiness};
 
     use super::*;
 
@@ -112,6 +117,11 @@ mod tests {
             last_exit: Some(InstanceExit { code: 143, out_of_memory: false, time: time(149) }),
             last_exit_reason: "liveness probe failed: HTTP 500".to_owned(),
             readiness: Some(Readiness { ready: false, since_time: time(150), message: "HTTP 503".to_owned() }),
+            usage: Some(InstanceUsage {
+                cpu_millis: Some(1250),
+                memory_bytes: Some(100 << 20),
+                sample_time: time(155),
+            }),
         };
         let app = App {
             node_name: "store-1".to_owned(),
@@ -134,10 +144,11 @@ State:     BACK_OFF
 Image:     -
 Ports:     -
 Revision:  3
+Measured:  1970-01-01T00:02:35Z (5s ago)
 
-INSTANCE   STATE     READY              STARTS  STARTED  LAST EXIT
-till-x1-0  BACK_OFF  -                  2       60s      code 137, out of memory, 30s ago
-till-x1-1  RUNNING   no, 10s: HTTP 503  3       10s      code 143, liveness probe failed: HTTP 500, 11s ago";
+INSTANCE   STATE     READY              STARTS  STARTED  CPU    MEMORY     LAST EXIT
+till-x1-0  BACK_OFF  -                  2       60s      -      -          code 137, out of memory, 30s ago
+till-x1-1  RUNNING   no, 10s: HTTP 503  3       10s      1250m  100.0 MiB  code 143, liveness probe failed: HTTP 500, 11s ago";
         assert_eq!(text(&app, &node, Timestamp::from_second(160).unwrap_or_default()), expected);
     }
 }

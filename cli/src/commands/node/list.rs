@@ -1,7 +1,7 @@
 //! `longshore node list`
 
 use jiff::Timestamp;
-use longshore_proto::v1::{ListNodesResponse, Node};
+use longshore_proto::v1::{ListNodesResponse, Node, NodeWarning, NodeWarningKind};
 
 use crate::commands::Context;
 use crate::error::Error;
@@ -42,10 +42,25 @@ fn table(nodes: &[Node], now: Timestamp) -> String {
             text::or_dash(&info.architecture),
             text::or_dash(&info.host_ip),
             text::or_dash(&info.agent_version),
+            warnings(node),
             text::labels(&node.labels),
         ]
     };
-    text::table(["NAME", "CONNECTED", "SEEN", "ARCH", "ADDRESS", "AGENT", "LABELS"], nodes.iter().map(row))
+    let headers = ["NAME", "CONNECTED", "SEEN", "ARCH", "ADDRESS", "AGENT", "WARNINGS", "LABELS"];
+    text::table(headers, nodes.iter().map(row))
+}
+
+/// What to look at, a word each, such as `disk,clock`; `node show` has the sentences.
+fn warnings(node: &Node) -> String {
+    let word = |warning: &NodeWarning| match warning.kind() {
+        NodeWarningKind::CertificateExpiring => "certificate",
+        NodeWarningKind::DiskNearlyFull => "disk",
+        NodeWarningKind::ClockSkew => "clock",
+        // A newer server's.
+        NodeWarningKind::Unspecified => "other",
+    };
+    let words: Vec<&str> = node.warnings.iter().map(word).collect();
+    text::or_dash(&words.join(","))
 }
 
 #[cfg(test)]
@@ -69,14 +84,17 @@ mod tests {
                     agent_version: "0.1.0".to_owned(),
                     ..Default::default()
                 }),
+                warnings: [NodeWarningKind::DiskNearlyFull, NodeWarningKind::ClockSkew]
+                    .map(|kind| NodeWarning { kind: kind.into(), message: String::new() })
+                    .to_vec(),
                 ..Default::default()
             },
             Node { name: "store-1".to_owned(), ..Default::default() },
         ];
         let expected = "\
-NAME       CONNECTED  SEEN  ARCH   ADDRESS    AGENT  LABELS
-gateway-1  yes        now   amd64  192.0.2.7  0.1.0  role=gateway
-store-1    no         -     -      -          -      -";
+NAME       CONNECTED  SEEN  ARCH   ADDRESS    AGENT  WARNINGS    LABELS
+gateway-1  yes        now   amd64  192.0.2.7  0.1.0  disk,clock  role=gateway
+store-1    no         -     -      -          -      -           -";
         assert_eq!(table(&nodes, Timestamp::UNIX_EPOCH), expected);
     }
 }

@@ -7,6 +7,7 @@ mod label;
 mod list;
 mod pending;
 mod show;
+mod status;
 mod token;
 
 use clap::Subcommand;
