@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // In order, so that the same message is the same bytes: a request that comes again is known by them.
         .btree_map(".")
         .bytes(".longshore.v1.Assignment.app_spec")
+        .bytes(".longshore.v1.CheckRequest.app_spec")
         .bytes(".longshore.v1.LogLine.text")
         .skip_debug(WITH_SECRETS)
         .compile_fds(compiler.file_descriptor_set())?;

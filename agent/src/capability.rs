@@ -1,6 +1,6 @@
 //! What this node says that it can do, in the words of [`longshore_model::capability`].
 
-use longshore_model::capability::{RESOURCES_REQUESTS, SPEC_NODE_VALUES};
+use longshore_model::capability::{PLANS_CHECK, RESOURCES_REQUESTS, SPEC_NODE_VALUES};
 use longshore_model::kind::JobKind;
 
 use crate::runtime::Runtime;
@@ -10,7 +10,7 @@ use crate::runtime::Runtime;
 pub fn all(runtime: &dyn Runtime) -> Vec<String> {
     let jobs = JobKind::ALL.into_iter().filter_map(JobKind::capability);
     let mut words = runtime.capabilities();
-    for word in jobs.chain([RESOURCES_REQUESTS, SPEC_NODE_VALUES]) {
+    for word in jobs.chain([RESOURCES_REQUESTS, SPEC_NODE_VALUES, PLANS_CHECK]) {
         // A runtime may know all words.
         if !words.iter().any(|known| known == word) {
             words.push(word.to_owned());

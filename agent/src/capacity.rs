@@ -54,6 +54,15 @@ impl CapacityTable {
         Ok(())
     }
 
+    /// As [`CapacityTable::admit`], and the app holds no more for it.
+    ///
+    /// # Errors
+    ///
+    /// There is too little.
+    pub fn foresee(&self, app: &AppName, asked: Amounts) -> Result<(), Insufficient> {
+        admit(self.capacity, &self.held(), app, asked)
+    }
+
     /// Gives up what an app holds beyond `needed`.
     pub fn shrink(&self, app: &AppName, needed: Amounts) {
         if let Some(amounts) = self.held().get_mut(app) {

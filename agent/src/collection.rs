@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::runtime::image::Collection;
 use crate::supervisor::Context;
 
 /// How often it is looked how full the disk is: a large pull takes longer.
 const PERIOD: Duration = Duration::from_secs(30);
 
 /// Collects images for as long as it is polled.
-pub async fn run(context: &Context, policy: Collection) -> std::convert::Infallible {
+pub async fn run(context: &Context) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -19,7 +18,7 @@ pub async fn run(context: &Context, policy: Collection) -> std::convert::Infalli
         let ledger = context.ledger.clone();
         match tokio::task::spawn_blocking(move || ledger.images()).await {
             Ok(Ok(needed)) => {
-                if let Err(error) = context.runtime.collect_images(policy, needed).await {
+                if let Err(error) = context.runtime.collect_images(context.collection, needed).await {
                     tracing::warn!(%error, "images that nothing needs stay");
                 }
             }

@@ -19,6 +19,7 @@ use longshore_model::spec::{AppSpec, HostPath, VolumeSource};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, stat};
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use crate::mounts::{self, Mount};
@@ -189,10 +190,14 @@ impl HostPaths {
     ///
     /// The first one that cannot be mounted.
     pub fn prepare(&self, spec: &AppSpec) -> Result<(), HostPathError> {
-        spec.volumes.iter().try_for_each(|volume| match &volume.source {
-            VolumeSource::HostPath(path) => self.pin(path).map(drop),
-            VolumeSource::EmptyDir(_) | VolumeSource::Projection(_) => Ok(()),
-        })
+        of(spec).try_for_each(|path| self.pin(path).map(drop))
+    }
+
+    /// Every host path of a spec that cannot be mounted, as [`HostPaths::prepare`] would find it; nothing is made. Blocks.
+    #[must_use]
+    pub fn foresee(&self, spec: &AppSpec) -> Vec<HostPathError> {
+        let look = |path| self.hold(path, &self.locate(path)?, Missing::Left).map(drop);
+        of(spec).filter_map(|path| look(path).err()).collect()
     }
 
     /// Checks a host path, makes it if it is missing and may be made, and holds it. Blocks.
@@ -201,7 +206,7 @@ impl HostPaths {
     ///
     /// It cannot be mounted.
     pub fn pin(&self, wanted: &HostPath) -> Result<Pinned, HostPathError> {
-        self.hold(wanted, &self.locate(wanted)?)
+        self.hold(wanted, &self.locate(wanted)?, Missing::Made)
     }
 
     /// Checks a canonical path of an earlier check once more: it must still lead to no other. Blocks.
@@ -245,8 +250,8 @@ impl HostPaths {
         }
     }
 
-    /// Walks to a place that was judged, makes what is missing of it, and holds it.
-    fn hold(&self, wanted: &HostPath, place: &Place) -> Result<Pinned, HostPathError> {
+    /// Walks to a place that was judged, makes what is missing of it, and holds it; or holds what is there of it.
+    fn hold(&self, wanted: &HostPath, place: &Place, missing: Missing) -> Result<Pinned, HostPathError> {
         let landmarks = Landmarks::look(&self.guarded);
         let path = || wanted.path.clone();
         let target = || place.target().display().to_string();
@@ -273,12 +278,32 @@ impl HostPaths {
             let point = mount.point.display().to_string();
             return Err(HostPathError::Kernel { path: path(), target: target(), point, kind: mount.kind });
         }
+        if missing == Missing::Left && !place.missing.is_empty() {
+            // Something could be made here, unless the file system takes nothing.
+            access(&walk.path, AccessFlags::W_OK).map_err(unusable)?;
+            return Ok(Pinned { path: walk.path, file: walk.at });
+        }
         for name in &place.missing {
             step(&mut walk, name, true)?;
         }
         check(landmarks.above.get(&walk.id().map_err(unusable)?))?;
         Ok(Pinned { path: walk.path, file: walk.at })
     }
+}
+
+/// What becomes of directories that are missing and may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    Made,
+    Left,
+}
+
+/// The host paths of a spec.
+fn of(spec: &AppSpec) -> impl Iterator<Item = &HostPath> {
+    spec.volumes.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::HostPath(path) => Some(path),
+        VolumeSource::EmptyDir(_) | VolumeSource::Projection(_) => None,
+    })
 }
 
 /// Where a path leads: its deepest part that exists, with links followed, and the rest.

@@ -22,13 +22,21 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Asks the server each time and keeps nothing, so that a changed password is used from the next pull on.
 pub struct ServerKeyring {
     live: watch::Receiver<Option<Channel>>,
+    /// The check that it is asked for, in the place of an app's task.
+    check: Option<String>,
 }
 
 impl ServerKeyring {
     /// Asks over the connection of whichever session is live.
     #[must_use]
     pub fn new(live: watch::Receiver<Option<Channel>>) -> Self {
-        Self { live }
+        Self { live, check: None }
+    }
+
+    /// Asks for what the image of a check of this identifier is read with.
+    #[must_use]
+    pub fn for_check(live: watch::Receiver<Option<Channel>>, check: String) -> Self {
+        Self { live, check: Some(check) }
     }
 }
 
@@ -42,7 +50,10 @@ impl Keyring for ServerKeyring {
             // The session is over for good, and with it soon this future.
             let Some(channel) = channel else { return std::future::pending().await };
             let Some(channel) = channel else { continue };
-            let mut request = Request::new(v1::FetchRegistryCredentialRequest { app_name: app.to_string() });
+            let mut request = Request::new(match &self.check {
+                Some(check) => v1::FetchRegistryCredentialRequest { check_id: check.clone(), ..Default::default() },
+                None => v1::FetchRegistryCredentialRequest { app_name: app.to_string(), ..Default::default() },
+            });
             request.set_timeout(CALL_TIMEOUT);
             let status = match AgentServiceClient::new(channel).fetch_registry_credential(request).await {
                 Ok(answer) => return read(answer.into_inner()),

@@ -170,6 +170,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         host_paths: arguments.host_paths(),
         allowances: arguments.allowances(),
         accelerators: AcceleratorTable::new(arguments.accelerator_sources().map_err(anyhow::Error::msg)?),
+        collection: arguments.collection(),
         capacity: CapacityTable::new(node::capacity()?.less(arguments.reserve())),
         ports: PortTable::default(),
         probes: Semaphore::new(MAX_PROBES_AT_ONCE),
@@ -212,7 +213,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         tokio::spawn(longshore_metrics::serve(listener, sources.into_scrape(), shutdown.clone()));
     }
     let collecting = Arc::clone(&link.context);
-    let collecting = collection::run(&collecting, arguments.collection());
+    let collecting = collection::run(&collecting);
     let renewing = renewal::run(&identity, link.live.subscribe());
     let telling = accelerators::report::run(link.context.accelerators.changes(), link.live.subscribe());
     tokio::select! {

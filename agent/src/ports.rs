@@ -148,6 +148,34 @@ impl PortTable {
         Ok(ports)
     }
 
+    /// Everything that stands against an app's ports, as [`PortTable::reserve`] would find it; nothing is reserved. What the app has
+    /// already is its own, and is not tested by binding, so that none of its containers meets a test. Blocks for a moment.
+    #[must_use]
+    pub fn foresee(
+        &self,
+        app: &AppName,
+        spec: &AppSpec,
+        interfaces: &[NetworkInterface],
+        random: u32,
+    ) -> Vec<PortError> {
+        // Kept to the end: a reservation would take what is bound meanwhile for another program's.
+        let table = self.taken();
+        let held = owned(&table, app);
+        let mut taken = table.clone();
+        forget(&mut taken, app);
+        // Further instances share the fixed ports of the first, and get others of the automatic range.
+        let spec = AppSpec { instances: spec.instances.min(1), ..spec.clone() };
+        let request = Request { app, spec: &spec, interfaces, kept: &[], held: &held, spare: &[] };
+        let mut refusals = Vec::new();
+        for (instance, place, port) in wanted(&spec) {
+            match choose(&taken, &request, (instance, place), port, random) {
+                Ok(bound) => insert(&mut taken, app, &bound),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        refusals
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         // Each insertion is whole; a panic in between leaves at worst a reservation too many.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
@@ -275,6 +303,22 @@ fn owner<'a>(taken: &'a Taken, port: &BoundPort) -> Option<&'a AppName> {
     owners.iter().find(|(ip, _)| same_address(*ip, port.host_ip)).map(|(_, owner)| owner)
 }
 
+/// What an app has, as far as it matters to whoever asks for ports.
+fn owned(taken: &Taken, app: &AppName) -> Vec<BoundPort> {
+    let all = taken.iter().flat_map(|(port, owners)| owners.iter().map(move |owner| (port, owner)));
+    let own = all.filter(|(_, (_, owner))| owner == app);
+    own.map(|((protocol, host_port), (host_ip, _))| BoundPort {
+        instance: 0,
+        container_port: 0,
+        host_port: *host_port,
+        protocol: *protocol,
+        host_ip: *host_ip,
+        shared: false,
+        host_interface: None,
+    })
+    .collect()
+}
+
 fn insert(taken: &mut Taken, app: &AppName, port: &BoundPort) {
     let owners = taken.entry((port.protocol, port.host_port)).or_default();
     // Several instances may share it.
@@ -288,4 +332,57 @@ fn forget(taken: &mut Taken, app: &AppName) {
         owners.retain(|(_, owner)| owner != app);
     }
     taken.retain(|_, owners| !owners.is_empty());
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn spec(ports: &[u16]) -> AppSpec {
+        let ports: Vec<_> = ports
+            .iter()
+            .map(|port| serde_json::json!({ "containerPort": 80, "hostPort": port, "hostInterface": "lo" }))
+            .collect();
+        let spec = serde_json::json!({
+            "name": "a", "instances": 3, "image": { "reference": "a" }, "network": { "ports": ports },
+        });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn loopback() -> Vec<NetworkInterface> {
+        vec![NetworkInterface { name: "lo".to_owned(), ipv4: vec![Ipv4Addr::LOCALHOST], ipv6: Vec::new() }]
+    }
+
+    #[test]
+    fn everything_against_an_apps_ports_is_foreseen_and_none_is_taken() {
+        let table = PortTable::default();
+        let [foreign, owned] = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [foreign_port, owned_port] = [&foreign, &owned].map(|one| one.local_addr().unwrap().port());
+        drop(owned);
+        let [web, till] = ["web", "till"].map(|name| AppName::parse(name).unwrap());
+        let request = Request {
+            app: &web,
+            spec: &spec(&[owned_port]),
+            interfaces: &loopback(),
+            kept: &[],
+            held: &[],
+            spare: &[],
+        };
+        let bound = table.reserve(&request, 0).unwrap();
+        let before = table.taken().clone();
+        let wanted = spec(&[foreign_port, owned_port, owned_port]);
+        let refusals = table.foresee(&till, &wanted, &loopback(), 0);
+        assert!(matches!(refusals[0], PortError::Foreign { .. }), "{refusals:?}");
+        assert!(matches!(refusals[1], PortError::Refused(PortRefusal::Owned { .. })), "{refusals:?}");
+        assert_eq!(refusals.len(), 3);
+        // Even while something else than its container has it: that one may be about to be made again.
+        let open = TcpListener::bind((bound[0].host_ip, owned_port)).unwrap();
+        assert_eq!(table.foresee(&web, &spec(&[owned_port]), &loopback(), 0), []);
+        drop(open);
+        let twice = table.foresee(&web, &spec(&[owned_port, owned_port]), &loopback(), 0);
+        assert!(matches!(twice[..], [PortError::Twice { .. }]), "{twice:?}");
+        assert_eq!(*table.taken(), before);
+        TcpListener::bind((Ipv4Addr::LOCALHOST, owned_port)).unwrap();
+    }
 }

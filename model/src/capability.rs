@@ -93,6 +93,8 @@ pub const JOBS_UPDATE: &str = "jobs.update";
 pub const APPS_EXEC: &str = "apps.exec";
 /// Connections of people to ports of instances, which the node's configuration may forbid. No spec asks for it.
 pub const APPS_PORT_FORWARD: &str = "apps.port-forward";
+/// Specs are checked for plans, without anything being changed. No spec asks for it.
+pub const PLANS_CHECK: &str = "plans.check";
 /// Pulls of an image alone. No spec asks for it; [`crate::kind::JobKind::capability`] does.
 pub const JOBS_PULL: &str = "jobs.pull";
 /// References to the node's name, address and labels are filled in.

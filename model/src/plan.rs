@@ -2,9 +2,15 @@
 //!
 //! Each judgement is the one that server or agent makes when the job is really done: [`capability`], [`node_value`],
 //! [`host_path`], [`port`], [`capacity`], [`accelerator`]. All obstacles are named, not only the first, so that one look is enough.
+//!
+//! What follows from the agent's last report is one part of a [`Judgement`]; where the agent itself has looked just now, what it
+//! says takes that part's place: see [`Judgement::checked`].
+
+use std::sync::Arc;
 
 use crate::accelerator::{self, Ask};
 use crate::app::{App, BoundPort, Desired};
+use crate::assignment::ImageAccess;
 use crate::capability;
 use crate::capacity::{self, Amounts, Held};
 use crate::cause::{Grouping, Groups};
@@ -12,11 +18,14 @@ use crate::failure::{Failure, FailureReason};
 use crate::host_path;
 use crate::kind::JobKind;
 use crate::name::{AppName, NodeName};
-use crate::node::{Node, NodeInfo};
+use crate::node::{Labels, Node, NodeInfo};
 use crate::node_value;
 use crate::port;
 use crate::spec::{AppSpec, VolumeSource};
 use crate::task::TaskState;
+
+/// Obstacles that an agent tells of one app: more than a person reads of one node, and a bound for what it sends.
+pub const MAX_OBSTACLES: usize = 64;
 
 /// What a job would do on a node, if nothing stands in its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +98,88 @@ pub struct Wanted<'a> {
 }
 
 /// What would happen on a node, and everything that is known to stand in its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What the job would do.
+    pub action: Action,
+    /// What the server knows by itself.
+    pub own: Vec<Obstacle>,
+    /// What follows from what the agent said last.
+    pub reported: Vec<Obstacle>,
+}
+
+/// What an agent is asked to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The app.
+    pub app: AppName,
+    /// What it is to run.
+    pub spec: Arc<AppSpec>,
+    /// Whether its image is read with a credential, as far as the server knows.
+    pub image_access: ImageAccess,
+    /// The node's labels that the spec asks for.
+    pub node_labels: Labels,
+}
+
+/// What became of asking a node's agent to look for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It has looked.
+    Done(Look),
+    /// There is nothing to look for.
+    Needless,
+    /// It has no session.
+    NotConnected,
+    /// It is older than such checks.
+    TooOld,
+    /// Nothing came of it in time.
+    NoAnswer,
+}
+
+/// What an agent has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// What stands in the way.
+    pub obstacles: Vec<Obstacle>,
+    /// Bytes of the image that would be fetched from a registry; `None` where the image was not found.
+    pub fetch_bytes: Option<u64>,
+}
+
+impl Judgement {
+    /// Everything that stands in the way; `common` does so on every node.
+    #[must_use]
+    pub fn obstacles(self, common: &[Obstacle]) -> Vec<Obstacle> {
+        self.own.into_iter().chain(self.reported).chain(common.iter().cloned()).collect()
+    }
+
+    /// As [`Judgement::obstacles`], after the agent was asked.
+    #[must_use]
+    pub fn checked(mut self, check: &Check, common: &[Obstacle]) -> Vec<Obstacle> {
+        match check {
+            Check::Done(look) => {
+                // The node meets what stands in the way everywhere as well, in words of its own.
+                let is_common = |found: &&Obstacle| common.iter().any(|one| one.reason == found.reason);
+                self.reported = look.obstacles.iter().filter(|found| !is_common(found)).cloned().collect();
+            }
+            Check::NoAnswer => {
+                let message = "The node is connected, and its agent did not answer in time: its task may wait in vain.";
+                self.own.push(Obstacle::new(FailureReason::DeadlineExceeded, message));
+            }
+            Check::NotConnected if !self.own.iter().any(|one| one.reason == FailureReason::DeadlineExceeded) => {
+                self.own.insert(0, Obstacle::new(FailureReason::DeadlineExceeded, NOT_CONNECTED));
+            }
+            Check::Needless | Check::NotConnected | Check::TooOld => {}
+        }
+        self.obstacles(common)
+    }
+}
+
+const NOT_CONNECTED: &str = "The node is not connected: its task waits for it until the job's time is over.";
+
+/// Judges what would happen on a node.
 #[must_use]
-pub fn judge(wanted: Wanted<'_>, known: Known<'_>) -> (Action, Vec<Obstacle>) {
-    let mut obstacles = Vec::new();
+pub fn judge(wanted: Wanted<'_>, known: Known<'_>) -> Judgement {
+    let (mut obstacles, mut reported) = (Vec::new(), Vec::new());
     if !known.is_connected {
         obstacles.push(absence(known.node));
     }
@@ -112,14 +200,14 @@ pub fn judge(wanted: Wanted<'_>, known: Known<'_>) -> (Action, Vec<Obstacle>) {
     if wanted.kind != JobKind::Remove
         && let Some(info) = &known.node.info
     {
-        look(wanted, known, info, &mut obstacles);
+        look(wanted, known, info, &mut reported);
     }
-    (action, obstacles)
+    Judgement { action, own: obstacles, reported }
 }
 
 fn absence(node: &Node) -> Obstacle {
     let message = match node.info {
-        Some(_) => "The node is not connected: its task waits for it until the job's time is over.",
+        Some(_) => NOT_CONNECTED,
         None => {
             "The node has never been connected, and nothing is known of it: its task waits until the job's time is over."
         }
@@ -186,6 +274,12 @@ pub struct Summary {
     pub clear: u32,
     /// Nodes on which something does.
     pub obstructed: u32,
+    /// Nodes whose agents have looked for themselves.
+    pub checked: u32,
+    /// Nodes whose agents were to look, and did not.
+    pub unchecked: u32,
+    /// Bytes that would be fetched, of all nodes that know.
+    pub fetch_bytes: u64,
     /// Obstacles by cause, each with a node that has it.
     grouping: Grouping<NodeName>,
 }
@@ -196,6 +290,18 @@ impl Summary {
         *(if obstacles.is_empty() { &mut self.clear } else { &mut self.obstructed }) += 1;
         for Obstacle { reason, message } in obstacles {
             self.grouping.count(*reason, message, node.as_str(), node.clone());
+        }
+    }
+
+    /// Counts what became of asking a node.
+    pub fn count(&mut self, check: &Check) {
+        match check {
+            Check::Done(look) => {
+                self.checked += 1;
+                self.fetch_bytes = self.fetch_bytes.saturating_add(look.fetch_bytes.unwrap_or_default());
+            }
+            Check::NotConnected | Check::TooOld | Check::NoAnswer => self.unchecked += 1,
+            Check::Needless => {}
         }
     }
 

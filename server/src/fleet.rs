@@ -208,6 +208,19 @@ impl Fleet {
         self.ask(node, Message::Channel(request))
     }
 
+    /// Asks a node's agent for a check. Of all that an agent is asked this is the least: where its outbox is full, it is not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`FleetError::NotConnected`] when it has no live session, or reads too slowly.
+    pub fn ask_for_check(&self, node: &NodeName, request: v1::CheckRequest) -> Result<(), FleetError> {
+        let outbox = self.live(node).ok_or(FleetError::NotConnected)?;
+        match outbox.push(Message::Check(request)) {
+            Offer::Taken => Ok(()),
+            Offer::NotOpen | Offer::Full => Err(FleetError::NotConnected),
+        }
+    }
+
     fn ask(&self, node: &NodeName, message: Message) -> Result<(), FleetError> {
         let outbox = self.live(node).ok_or(FleetError::NotConnected)?;
         match outbox.push(message) {

@@ -8,6 +8,7 @@ use crate::fleet::Fleet;
 use crate::hub::Hub;
 use crate::identity::users::Users;
 use crate::session::channels::ChannelDesk;
+use crate::session::checks::CheckDesk;
 use crate::session::logs::LogDesk;
 use crate::store::{Change, Observer};
 
@@ -22,6 +23,8 @@ pub struct Live {
     pub logs: Arc<LogDesk>,
     /// People who work inside instances.
     pub channels: Arc<ChannelDesk>,
+    /// Plans that ask nodes.
+    pub checks: Arc<CheckDesk>,
     /// Who of the users may call.
     pub users: Arc<Users>,
     /// Wakes the controller.
@@ -44,6 +47,7 @@ impl Observer for Live {
                     self.fleet.node_deleted(&node);
                     self.logs.node_deleted(&node);
                     self.channels.node_deleted(&node);
+                    self.checks.node_deleted(&node);
                 }
                 Change::Reenrolled { node } => self.fleet.reenrolled(&node),
                 Change::User(user) => self.users.changed(user),

@@ -101,6 +101,7 @@ impl Services {
             fleet: Arc::clone(&live.fleet),
             logs: Arc::clone(&live.logs),
             channels: Arc::clone(&live.channels),
+            checks: Arc::clone(&live.checks),
             ids: Arc::clone(&context.ids),
             authority: Arc::clone(&authority),
             vault: Arc::clone(&vault),
@@ -155,7 +156,7 @@ impl Backstage {
         tokio::join!(reconciling, health);
     }
 
-    /// Ends all that would hold up a shutdown: sessions, watches, waits and readers of logs; then waits until their ends
+    /// Ends all that would hold up a shutdown: sessions, watches, waits, plans that ask nodes and readers of logs; then waits until their ends
     /// are recorded. Call it first thing, while the listeners still serve; the store must outlive it.
     ///
     /// Returns after `limit` at the latest, and tells whether everything had ended by then.
@@ -165,6 +166,7 @@ impl Backstage {
         self.live.hub.close();
         self.live.logs.close();
         self.live.channels.close();
+        self.live.checks.close();
         let ended = async {
             self.live.fleet.drain().await;
             self.closing.close();

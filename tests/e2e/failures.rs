@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 
+use longshore_demo_image::DemoImage;
 use longshore_proto::v1;
 use longshore_tests::client::Client;
 use longshore_tests::cluster::{Cluster, Node};
@@ -137,9 +138,25 @@ async fn a_full_disk() {
     let node = cluster.node("small").await;
     let client = cluster.client().await;
     let spec = app(&cluster.image(), &["sleep"]);
-    let job = fails(&client, &node, spec, FailureReason::DiskFull, TaskState::Pulling).await;
+    let job = fails(&client, &node, spec.clone(), FailureReason::DiskFull, TaskState::Checking).await;
+    let targets = v1::Targets { node_names: vec!["small".to_owned()], ..Default::default() };
+    let wanted = v1::CreateJobRequest { spec: Some(spec), targets: Some(targets), ..Default::default() };
+    let request = v1::PlanJobRequest { job: Some(wanted), live: true };
+    let mut plan = client.jobs.clone().plan_job(request).await.unwrap().into_inner();
+    let planned = plan.message().await.unwrap().unwrap().nodes.remove(0);
+    let failure = client.task(&job.job_id).await.failure.unwrap();
+    let told = planned.obstacles.iter().map(|found| (found.reason(), found.message.as_str()));
+    assert_eq!(told.collect::<Vec<_>>(), [(failure.reason(), failure.message.as_str())], "as the task was told");
+
+    // That it is larger than it seems shows when it is unpacked.
+    let zeros = DemoImage::new().layer(&[("zeros", &vec![0; 32 << 20])]);
+    let swollen = app(&cluster.file("swollen.tar", zeros.oci_archive()), &["sleep"]);
+    disk.resize("16m");
+    let swollen = fails(&client, &node, swollen, FailureReason::DiskFull, TaskState::Pulling).await;
     disk.resize("64m");
-    assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
+    for job in [job, swollen] {
+        assert_eq!(retry(&client, &job).await.state(), JobState::Succeeded);
+    }
     drop(node);
 }
 

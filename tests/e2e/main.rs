@@ -26,6 +26,7 @@ mod foreign;
 mod identity;
 mod images;
 mod jobs;
+mod live_plans;
 mod logs;
 mod metrics;
 mod network;

@@ -32,7 +32,7 @@ struct Site {
     node: Node,
     client: Client,
     cluster: Cluster,
-    _engine: Option<Engine>,
+    engine: Option<Engine>,
     node_host: Host,
     known: Registry,
     other: Registry,
@@ -57,7 +57,7 @@ impl Site {
         let node = cluster.node_with("node", &[], Some(&node_host), &arguments).await;
         let client = cluster.client().await;
         let _registry_hosts = registry_hosts;
-        Self { node, client, cluster, _engine: engine, node_host, known, other, _registry_hosts, images: 0 }
+        Self { node, client, cluster, engine, node_host, known, other, _registry_hosts, images: 0 }
     }
 
     /// `longshore registry` with a password.
@@ -98,6 +98,22 @@ impl Site {
             assert!(failure.message.contains(word), "{word} is not in: {}", failure.message);
         }
         assert!(!failure.message.contains("canary"), "{}", failure.message);
+    }
+
+    fn has_engine(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    /// What stands in the way of an image where the node looks for itself, and the bytes that it would fetch.
+    async fn would_fetch(&self, image: &v1::Image) -> (Vec<FailureReason>, Option<u64>) {
+        let spec = v1::AppSpec { image: Some(image.clone()), ..app("", &["serve"]) };
+        let targets = v1::Targets { node_names: vec!["node".to_owned()], ..Default::default() };
+        let job = v1::CreateJobRequest { spec: Some(spec), targets: Some(targets), ..Default::default() };
+        let request = v1::PlanJobRequest { job: Some(job), live: true };
+        let mut plan = self.client.jobs.clone().plan_job(request).await.unwrap().into_inner();
+        let node = plan.message().await.unwrap().unwrap().nodes.remove(0);
+        assert_eq!(node.check(), v1::NodeCheck::Done, "{node:?}");
+        (node.obstacles.iter().map(v1::PlanObstacle::reason).collect(), node.fetch_bytes)
     }
 
     async fn retry(&self, job: &v1::Job) {
@@ -164,7 +180,14 @@ async fn private_images_run(mut site: Site) {
     }
 
     let till = image(site.known.reference("shop/till:1"));
-    site.known.push("shop/till:1", &version("1")).await;
+    let first = version("1").layer(&[("etc/motd", &[7; 3000])]);
+    site.known.push("shop/till:1", &first).await;
+    // The agent's own runtime has all but the last of its layers; engines are given all of an image.
+    let sizes: Vec<u64> = first.parts().layers.iter().map(|layer| layer.content.len() as u64).collect();
+    let bytes = if site.has_engine() { sizes.iter().sum() } else { sizes[1] };
+    assert_eq!(site.would_fetch(&till).await, (vec![], Some(bytes)));
+    let absent = image(site.known.reference("shop/absent:1"));
+    assert_eq!(site.would_fetch(&absent).await, (vec![FailureReason::ImageNotFound], None));
     let job = site.deploy(with(PullPolicy::Never, &till)).await;
     site.fails(&job, FailureReason::ImageNotFound, &["shop/till:1", "Never"]).await;
     let runs = async |site: &Site, policy, expected: &str| {
@@ -173,6 +196,7 @@ async fn private_images_run(mut site: Site) {
         assert_eq!(site.env(&job, "VERSION").await, expected, "{policy:?}");
     };
     runs(&site, PullPolicy::IfNotPresent, "1").await;
+    assert_eq!(site.would_fetch(&with(PullPolicy::Always, &till)).await, (vec![], Some(0)));
     site.retry(&job).await;
     site.succeeds(&job).await;
     site.known.push("shop/till:1", &version("2")).await;
@@ -386,7 +410,7 @@ fn a_node_gets_no_credential_but_for_what_it_shall_run() {
             let pair = identity.join("node.pem");
             let credentials = Credentials::load(&identity.join("root.crt"), &pair, &pair).unwrap();
             let channel = longshore_tls::connect(&agents, &credentials, KeepAlive::default()).await.unwrap();
-            let request = v1::FetchRegistryCredentialRequest { app_name: app.to_owned() };
+            let request = v1::FetchRegistryCredentialRequest { app_name: app.to_owned(), ..Default::default() };
             AgentServiceClient::new(channel).fetch_registry_credential(request).await.map(tonic::Response::into_inner)
         };
         let of_known = site.image(|site| &site.known).await;
@@ -412,7 +436,8 @@ fn a_node_gets_no_credential_but_for_what_it_shall_run() {
         let admin = site.cluster.admin();
         let admin = Credentials::load(&admin.join("root.crt"), &admin.join("client.crt"), &admin.join("client.key"));
         if let Ok(channel) = longshore_tls::connect(&agents, &admin.unwrap(), KeepAlive::default()).await {
-            let request = v1::FetchRegistryCredentialRequest { app_name: public.app_name.clone() };
+            let request =
+                v1::FetchRegistryCredentialRequest { app_name: public.app_name.clone(), ..Default::default() };
             assert!(AgentServiceClient::new(channel).fetch_registry_credential(request).await.is_err());
         }
         let listed = output(&mut site.cluster.cli(&["registry", "list", "-o", "json"]));

@@ -67,7 +67,7 @@ impl Session<'_> {
         let mut inbound = client.open_session(ReceiverStream::new(outbound)).await?.into_inner();
         while let Some(response) = inbound.message().await? {
             match response.message.ok_or("an empty response")? {
-                Response::Welcome(_) | Response::Logs(_) | Response::Channel(_) => {}
+                Response::Welcome(_) | Response::Logs(_) | Response::Channel(_) | Response::Check(_) => {}
                 Response::Full(full) => {
                     self.is_connected = true;
                     self.board.connected.add(1);

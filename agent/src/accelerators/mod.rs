@@ -98,8 +98,7 @@ impl AcceleratorTable {
         let mut state = self.state();
         let State { inventory, held } = &mut *state;
         if let Some(ask) = ask {
-            let units: Vec<Unit> = inventory.accelerators.iter().map(|one| one.unit.clone()).collect();
-            let mut chosen = accelerator::assign(&units, held, app, ask)?;
+            let mut chosen = accelerator::assign(&units_of(inventory), held, app, ask)?;
             let own = held.entry(app.clone()).or_default();
             // The order says which instance has which: what is chosen comes first, each at its place.
             own.retain(|id| !chosen.contains(id));
@@ -109,6 +108,18 @@ impl AcceleratorTable {
         let own = held.get(app).cloned().unwrap_or_default();
         self.tell(&state);
         Ok(own)
+    }
+
+    /// As [`AcceleratorTable::assign`], and the app gets none. Blocks for a moment.
+    ///
+    /// # Errors
+    ///
+    /// There are too few.
+    pub fn foresee(&self, app: &AppName, spec: &AppSpec) -> Result<(), Refusal> {
+        let Some(ask) = Ask::of(spec) else { return Ok(()) };
+        self.look();
+        let state = self.state();
+        accelerator::assign(&units_of(&state.inventory), &state.held, app, ask).map(drop)
     }
 
     /// Gives up every accelerator of an app but these, which it has already.
@@ -145,8 +156,7 @@ impl AcceleratorTable {
     }
 
     fn tell(&self, state: &State) -> Vec<Stock> {
-        let units: Vec<Unit> = state.inventory.accelerators.iter().map(|one| one.unit.clone()).collect();
-        let stock = accelerator::stock(&units, &state.held);
+        let stock = accelerator::stock(&units_of(&state.inventory), &state.held);
         self.stock.send_if_modified(|known| {
             let is_news = *known != stock;
             known.clone_from(&stock);
@@ -159,6 +169,10 @@ impl AcceleratorTable {
         // Each change is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn units_of(inventory: &Inventory) -> Vec<Unit> {
+    inventory.accelerators.iter().map(|one| one.unit.clone()).collect()
 }
 
 /// Those of an app's accelerators that it still needs: for what it is to run, and for the revision to go back to.

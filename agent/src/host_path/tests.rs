@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
+use longshore_model::spec::Volume;
+
 use super::*;
 
 fn wanted(path: &Path, create: bool) -> HostPath {
@@ -37,6 +39,40 @@ fn a_missing_directory_is_made_only_when_asked_for() {
     let again = anywhere().pin(&wanted(&path, false)).unwrap();
     assert_eq!(again.id().unwrap(), FileId::at(&path).unwrap());
     anywhere().recheck(&path).unwrap();
+}
+
+#[test]
+fn what_is_foreseen_is_what_would_be_found_and_nothing_is_made() {
+    let (_kept, here) = directory();
+    symlink("/etc", here.join("link")).unwrap();
+    std::fs::create_dir(here.join("there")).unwrap();
+    let volume = |path: PathBuf, create| Volume {
+        mount_path: "/x".to_owned(),
+        read_only: false,
+        source: VolumeSource::HostPath(wanted(&path, create)),
+    };
+    let volumes = vec![
+        volume(here.join("there"), false),
+        volume(here.join("new/below"), true),
+        volume(here.join("absent"), false),
+        volume(here.join("link/passwd"), false),
+        volume(PathBuf::from("/proc/longshore"), true),
+    ];
+    let spec = AppSpec {
+        volumes: volumes.clone(),
+        ..serde_json::from_str(r#"{"name":"a","image":{"reference":"a"}}"#).unwrap()
+    };
+    let before: Vec<_> = std::fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let told = |errors: Vec<HostPathError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let foreseen = told(anywhere().foresee(&spec));
+    let after: Vec<_> = std::fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(before, after);
+    let one_by_one = volumes
+        .into_iter()
+        .filter_map(|volume| anywhere().prepare(&AppSpec { volumes: vec![volume], ..spec.clone() }).err());
+    assert_eq!(foreseen, told(one_by_one.collect()));
+    assert_eq!(foreseen.len(), 3, "{foreseen:?}");
+    assert!(here.join("new/below").is_dir(), "the real thing makes it");
 }
 
 #[test]
@@ -185,7 +221,7 @@ fn what_is_swapped_after_the_check_is_not_walked_into() {
         let place = anywhere().locate(&wanted).unwrap();
         let _ = fs::rename(here.join(swapped), here.join("ours/gone"));
         symlink(&outside, here.join(swapped)).unwrap();
-        let error = anywhere().hold(&wanted, &place).unwrap_err();
+        let error = anywhere().hold(&wanted, &place, Missing::Made).unwrap_err();
         assert!(matches!(&error, HostPathError::Swapped { at, .. } if Path::new(at) == here.join(swapped)), "{error}");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{path}");
         assert!(anywhere().recheck(&here.join(path)).is_err(), "{path}");

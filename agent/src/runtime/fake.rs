@@ -5,6 +5,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | `arch=arm64` | the image's architecture; [`FailureReason::ArchitectureMismatch`] where it is not the node's |
+//! | `room=1000` | so many bytes are free on the disk, of which the image takes a million; enough when not said |
 //! | `resolve=fail`, `pull=fail`, `create=fail`, `start=fail` | that step fails, by `reason` |
 //! | `reason=DISK_FULL` | the reason of failing steps; `RUNTIME_ERROR` when not said |
 //! | `pull=200ms` | how long the pull takes, with progress all along |
@@ -28,6 +29,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +52,7 @@ use tokio::sync::watch;
 use super::image::{Collected, Collection};
 use super::{
     Access, Command, Found, FoundState, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink,
-    ResolvedImage, Running, Runtime, RuntimeError, command,
+    Purpose, Resolution, ResolvedImage, Room, Running, Runtime, RuntimeError, command,
 };
 use crate::clock::{Clock, until};
 use crate::{node, probe};
@@ -261,7 +263,7 @@ impl Runtime for FakeRuntime {
         self.capabilities.clone()
     }
 
-    async fn resolve(&self, image: &Image, _: &Access) -> Result<ResolvedImage, RuntimeError> {
+    async fn resolve(&self, image: &Image, _: &Access, _: Purpose) -> Result<Resolution, RuntimeError> {
         let script = Script::of(image);
         script.fails_at("resolve")?;
         let node = node::architecture();
@@ -269,7 +271,13 @@ impl Runtime for FakeRuntime {
             let message = format!("The image is for {architecture}, this node is {node}.");
             return Err(error(FailureReason::ArchitectureMismatch, message));
         }
-        Ok(ResolvedImage { digest: format!("sha256:{:064}", 0), image: image.clone() })
+        let resolved = ResolvedImage { digest: format!("sha256:{:064}", 0), image: image.clone() };
+        let room = script.get("room").and_then(|room| room.parse().ok()).map(|available| Room {
+            place: PathBuf::from("/"),
+            needed: IMAGE_BYTES,
+            available,
+        });
+        Ok(Resolution { image: resolved, fetch: IMAGE_BYTES, room: room.into_iter().collect() })
     }
 
     async fn pull(&self, image: &ResolvedImage, _: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
@@ -287,6 +295,10 @@ impl Runtime for FakeRuntime {
     /// Its images take no room.
     async fn collect_images(&self, _: Collection, _: BTreeSet<String>) -> Result<Collected, RuntimeError> {
         Ok(Collected::default())
+    }
+
+    async fn idle_images(&self, _: BTreeSet<String>) -> Result<u64, RuntimeError> {
+        Ok(0)
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -26,8 +26,8 @@ use tokio::net::TcpStream;
 
 use super::image::{Collected, Collection};
 use super::{
-    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink, ResolvedImage,
-    Running, Runtime, RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink, Purpose,
+    Resolution, ResolvedImage, Running, Runtime, RuntimeError,
 };
 
 type Operation = [(&'static str, &'static str); 2];
@@ -113,8 +113,8 @@ impl Runtime for Measured {
         self.inner.capabilities()
     }
 
-    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
-        self.metrics.time("resolve", self.inner.resolve(image, access)).await
+    async fn resolve(&self, image: &Image, access: &Access, purpose: Purpose) -> Result<Resolution, RuntimeError> {
+        self.metrics.time("resolve", self.inner.resolve(image, access, purpose)).await
     }
 
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
@@ -126,6 +126,10 @@ impl Runtime for Measured {
         self.metrics.collected_images.inc_by(collected.images);
         self.metrics.collected.inc_by(collected.bytes);
         Ok(collected)
+    }
+
+    async fn idle_images(&self, needed: BTreeSet<String>) -> Result<u64, RuntimeError> {
+        self.inner.idle_images(needed).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,37 @@ pub struct ResolvedImage {
     pub digest: String,
     /// What was asked for, so that [`Runtime::pull`] knows where the bytes are.
     pub image: Image,
+}
+
+/// Why an image is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is about to be pulled: what is found out is kept until then.
+    Pull,
+    /// Somebody wants to know: nothing is kept.
+    Foresight,
+}
+
+/// An image that was found, and what it takes to have it here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// The image.
+    pub image: ResolvedImage,
+    /// Bytes of it that a registry has and this node has not: of layers, as they are packed.
+    pub fetch: u64,
+    /// What it takes of disks, where that is known.
+    pub room: Vec<Room>,
+}
+
+/// What an image takes of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// A directory on it.
+    pub place: PathBuf,
+    /// Bytes that it takes at the least: unpacked layers are no smaller than packed ones.
+    pub needed: u64,
+    /// Bytes that are free.
+    pub available: u64,
 }
 
 /// Everything needed to make the container of one run of an instance.
@@ -170,7 +202,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Finds the image by its pull policy and checks that it is for this node's architecture; fetches no layer.
     /// A registry is shown the credential that `access` gives, which is asked for only when a registry is.
-    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError>;
+    async fn resolve(&self, image: &Image, access: &Access, purpose: Purpose) -> Result<Resolution, RuntimeError>;
 
     /// Fetches and unpacks what is missing of the image.
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError>;
@@ -178,6 +210,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes images to make room, where the disk is fuller than it shall be: those first that were not used for longest, never
     /// one of which a container is, nor one of `needed`, which are digests.
     async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError>;
+
+    /// Bytes at the least of images that are none of `needed`, which are digests: what [`Runtime::collect_images`] could remove.
+    async fn idle_images(&self, needed: BTreeSet<String>) -> Result<u64, RuntimeError>;
 
     /// Makes the container; nothing of the app runs yet. One that the instance has already is not touched, and an error.
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError>;

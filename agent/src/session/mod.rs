@@ -1,6 +1,7 @@
 //! The agent's one conversation with its server: dial, talk, and dial again.
 
 pub mod channels;
+mod checks;
 mod connection;
 mod inbound;
 mod logs;

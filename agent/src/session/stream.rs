@@ -17,6 +17,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::channels::Channels;
+use super::checks::Checks;
 use super::inbound::{self, Revision};
 use super::logs::Uploads;
 use super::{End, Link};
@@ -59,6 +60,7 @@ struct Session {
     usage: Option<Newest>,
     uploads: Uploads,
     channels: Channels,
+    checks: Checks,
 }
 
 async fn open(link: &Link) -> Result<Session, End> {
@@ -97,6 +99,7 @@ async fn greet(link: &Link, channel: Channel) -> Result<Session, End> {
         usage: welcome.takes_usage.then_some(usage),
         uploads: Uploads::new(link),
         channels: Channels::new(Arc::clone(&link.connect), Arc::clone(&link.context.runtime), link.openness),
+        checks: Checks::new(link),
     })
 }
 
@@ -182,6 +185,7 @@ impl Session {
             }
             Response::Logs(request) => self.uploads.begin(request),
             Response::Channel(request) => self.channels.begin(request),
+            Response::Check(request) => self.checks.begin(request),
             Response::Drain(drain) => {
                 let within = drain.reconnect_within.and_then(|within| FromWire::read(within).ok());
                 return Err(End::Drained(within.unwrap_or_default()));

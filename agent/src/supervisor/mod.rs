@@ -1,5 +1,6 @@
 //! Keeps on this node what the server wants on it: one worker for each app.
 
+pub mod check;
 pub mod plan;
 pub mod status;
 mod worker;
@@ -24,6 +25,7 @@ use crate::host_path::HostPaths;
 use crate::ledger::{Entry, Ledger, LedgerError, Wish};
 use crate::ports::PortTable;
 use crate::reporter::{Reporter, Settled};
+use crate::runtime::image::Collection;
 use crate::runtime::{Allowances, Found, Keyring, Runtime, RuntimeError};
 use plan::App;
 use worker::Worker;
@@ -52,6 +54,8 @@ pub struct Context {
     pub allowances: Allowances,
     /// Knows what of this node apps hold.
     pub capacity: CapacityTable,
+    /// When images are removed to make room.
+    pub collection: Collection,
     /// Knows the accelerators of this node, and who holds them.
     pub accelerators: AcceleratorTable,
     /// Knows who has which port.

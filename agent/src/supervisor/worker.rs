@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::plan::{App, ContainerState, Ending, Next, Side};
-use super::{Context, Orders, status};
+use super::{Context, Orders, check, status};
 use crate::accelerators::Attached;
 use crate::configuration::Configuration;
 use crate::environment;
@@ -168,7 +168,7 @@ impl Worker {
         }
         // A retry may find its image prepared, and was not checked again.
         let app = &self.app.entry.assignment.app;
-        if let Err(error) = prepare::admit(&self.context, app, Amounts::of(&self.app.target().spec)) {
+        if let Err(error) = check::admit(&self.context, app, Amounts::of(&self.app.target().spec)) {
             return self.stumbled(error);
         }
         if let Err(error) = self.reserve_accelerators().await {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use longshore_agent::accelerators::Attached;
 use longshore_agent::runtime::{
-    Access, Allowances, InstanceKey, Launch, LogLine, LogQuery, Rotation, Runtime, RuntimeError, Selection,
+    Access, Allowances, InstanceKey, Launch, LogLine, LogQuery, Purpose, Rotation, Runtime, RuntimeError, Selection,
 };
 use longshore_demo_image::DemoImage;
 use longshore_model::app::{BoundPort, InstanceExit};
@@ -127,7 +127,7 @@ impl<B: Backend> Node<B> {
         let mut whole = json!({ "name": "t", "image": image });
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let spec: AppSpec = serde_json::from_value(whole).unwrap();
-        let image = self.runtime().resolve(&image, &Access::anonymous()).await.unwrap();
+        let image = self.runtime().resolve(&image, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
         self.runtime().pull(&image, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
         Launch {
             instance: self.key(app),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use longshore_agent::runtime::Access;
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::runtime::{Access, Purpose};
 use longshore_agent::runtime::{Launch, Runtime};
 use longshore_model::spec::{AppSpec, Image, ImageSource};
 use serde_json::json;
@@ -35,7 +35,7 @@ impl Bench for Fake {
             keep_for: None,
         };
         let spec: AppSpec = serde_json::from_value(json!({ "name": "t", "image": image })).unwrap();
-        let image = self.0.resolve(&image, &Access::anonymous()).await.unwrap();
+        let image = self.0.resolve(&image, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
         self.0.pull(&image, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
         Launch {
             instance: key(app),

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use longshore_agent::runtime::Access;
 use longshore_agent::runtime::image::RegistryConfig;
+use longshore_agent::runtime::{Access, Purpose};
 use longshore_agent::runtime::{Launch, Runtime};
 use longshore_demo_image::{ARCHITECTURE, DemoImage};
 use longshore_model::failure::FailureReason;
@@ -26,17 +26,17 @@ async fn a_registry_is_reached_with_the_agents_authority() {
         keep_for: None,
     };
     let (till, foreign) = (refers("shop/till:1"), refers("shop/foreign:1"));
-    let error = node.runtime().resolve(&till, &Access::anonymous()).await.unwrap_err();
+    let error = node.runtime().resolve(&till, &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable, "nobody vouches for it: {error}");
     *node.backend.registry.lock().unwrap() =
         RegistryConfig { ca_pems: vec![registry.authority().to_owned()], ..RegistryConfig::default() };
     node.restart();
 
-    let error = node.runtime().resolve(&foreign, &Access::anonymous()).await.unwrap_err();
+    let error = node.runtime().resolve(&foreign, &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ArchitectureMismatch, "{error}");
     assert!(error.message.contains("s390x") && error.message.contains(ARCHITECTURE), "{error}");
 
-    let image = node.runtime().resolve(&till, &Access::anonymous()).await.unwrap();
+    let image = node.runtime().resolve(&till, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
     assert_eq!(image.digest, pushed);
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&told);
@@ -51,7 +51,7 @@ async fn a_registry_is_reached_with_the_agents_authority() {
     // What the engine has needs no registry any more.
     registry.stop();
     node.restart();
-    let known = node.runtime().resolve(&till, &Access::anonymous()).await.unwrap();
+    let known = node.runtime().resolve(&till, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
     assert_eq!(known.digest, pushed);
     node.runtime().pull(&known, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
     let launch = node.launch("a", DemoImage::new(), json!({})).await;
@@ -83,7 +83,7 @@ async fn an_image_for_another_machine_is_refused_before_it_is_fetched() {
     std::fs::write(&archive, DemoImage::new().architecture("s390x").docker_archive()).unwrap();
     let source = ImageSource::Archive(archive.to_str().unwrap().to_owned());
     let image = Image { source, pull_policy: Some(PullPolicy::Always), credential: None, keep_for: None };
-    let error = node.runtime().resolve(&image, &Access::anonymous()).await.unwrap_err();
+    let error = node.runtime().resolve(&image, &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ArchitectureMismatch, "{error}");
     node.end().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use longshore_agent::runtime::Access;
+use longshore_agent::runtime::{Access, Purpose};
 use longshore_agent::runtime::{FoundState, Launch, Runtime};
 use longshore_demo_image::DemoImage;
 use longshore_model::failure::FailureReason;
@@ -93,7 +93,7 @@ async fn containers_of_others_are_not_seen_and_not_touched() {
     let other = Node::new();
     let theirs = other.launch("a", DemoImage::new(), json!({})).await;
     other.run(&theirs).await.unwrap();
-    let image = other.runtime().resolve(&theirs.spec.image, &Access::anonymous()).await.unwrap();
+    let image = other.runtime().resolve(&theirs.spec.image, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
     let name = format!("longshore.invalid/{}:{}", other.uid.to_lowercase(), &image.digest["sha256:".len()..]);
     let foreign = format!("ls-foreign-{}", other.uid);
     let body = json!({ "Image": name, "Labels": { "com.example.app": "a" } }).to_string();

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use longshore_agent::runtime::image::{ImageStore, RegistryConfig};
-use longshore_agent::runtime::{Access, Keyring, ProgressSink, RegistryCredential, ResolvedImage, RuntimeError};
+use longshore_agent::runtime::{
+    Access, Keyring, ProgressSink, Purpose, RegistryCredential, ResolvedImage, RuntimeError,
+};
 use longshore_demo_image::{ARCHITECTURE, DemoImage, PROGRAM};
 use longshore_model::assignment::ImageAccess;
 use longshore_model::failure::FailureReason;
@@ -45,7 +47,7 @@ async fn deploy(store: &ImageStore, image: &Image) -> Result<ResolvedImage, Runt
 }
 
 async fn deploy_as(store: &ImageStore, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
-    let resolved = store.resolve(image, access).await?;
+    let resolved = store.resolve(image, access, Purpose::Pull).await?.image;
     store.pull(&resolved, access, Arc::new(|_| {})).await?;
     Ok(resolved)
 }
@@ -57,8 +59,11 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
     let digest = registry.push("shore/demo:1", &demo).await;
     let store = open_store(&registry);
 
-    let resolved =
-        store.resolve(&image(&registry.reference("shore/demo:1"), None), &Access::anonymous()).await.unwrap();
+    let resolved = store
+        .resolve(&image(&registry.reference("shore/demo:1"), None), &Access::anonymous(), Purpose::Pull)
+        .await
+        .unwrap()
+        .image;
     assert_eq!(resolved.digest, digest);
     assert!(has_no_layers(&registry));
     let seen = Arc::new(Mutex::new(Vec::<PullProgress>::new()));
@@ -83,6 +88,39 @@ async fn an_image_is_pulled_by_tag_and_by_digest() {
 }
 
 #[tokio::test]
+async fn what_a_pull_would_fetch_is_told_without_a_trace() {
+    let registry = Registry::start(false);
+    let base = DemoImage::new().layer(&[("a", b"the same in both")]);
+    registry.push("shore/demo:1", &base).await;
+    let further = base.clone().layer(&[("b", &[7; 5000])]);
+    registry.push("shore/demo:2", &further).await;
+    let store = open_store(&registry);
+    let files = || {
+        let mut found = Vec::new();
+        for kind in ["layers", "images", "resolved", "names", "used", "tmp"] {
+            let entries = fs::read_dir(registry.directory().join("images").join(kind)).unwrap();
+            found.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        found
+    };
+    let look = async |name: &str| {
+        let image = image(&registry.reference(name), None);
+        store.resolve(&image, &Access::anonymous(), Purpose::Foresight).await
+    };
+    let packed: Vec<u64> = further.parts().layers.iter().map(|layer| layer.content.len() as u64).collect();
+    let found = look("shore/demo:2").await.unwrap();
+    assert_eq!((found.fetch, found.room[0].needed), (packed.iter().sum(), packed.iter().sum()));
+    assert_eq!(look("shore/demo:3").await.unwrap_err().reason, FailureReason::ImageNotFound);
+    assert!(files().is_empty(), "{:?}", files());
+
+    deploy(&store, &image(&registry.reference("shore/demo:1"), None)).await.unwrap();
+    let before = files();
+    assert_eq!(look("shore/demo:2").await.unwrap().fetch, packed[2], "the layer that it has alone");
+    assert_eq!(look("shore/demo:1").await.unwrap().fetch, 0);
+    assert_eq!(files(), before);
+}
+
+#[tokio::test]
 async fn the_platform_of_the_node_is_chosen_from_an_index() {
     let registry = Registry::start(false);
     let demo = DemoImage::new();
@@ -100,14 +138,19 @@ async fn another_architecture_and_missing_images_are_refused() {
     registry.push("shore/demo:sparc", &DemoImage::new().architecture("sparc")).await;
     let store = open_store(&registry);
 
-    let error =
-        store.resolve(&image(&registry.reference("shore/demo:sparc"), None), &Access::anonymous()).await.unwrap_err();
+    let error = store
+        .resolve(&image(&registry.reference("shore/demo:sparc"), None), &Access::anonymous(), Purpose::Pull)
+        .await
+        .unwrap_err();
     assert_eq!(error.reason, FailureReason::ArchitectureMismatch);
     assert_eq!(error.message, format!("the image is for sparc, and this node is {ARCHITECTURE}"));
     assert!(has_no_layers(&registry));
 
     for name in ["shore/demo:other", "shore/other:1", &format!("shore/demo@sha256:{}", "0".repeat(64))] {
-        let error = store.resolve(&image(&registry.reference(name), None), &Access::anonymous()).await.unwrap_err();
+        let error = store
+            .resolve(&image(&registry.reference(name), None), &Access::anonymous(), Purpose::Pull)
+            .await
+            .unwrap_err();
         assert_eq!(error.reason, FailureReason::ImageNotFound, "{name}: {error}");
         assert!(error.message.contains(name), "{error}");
     }
@@ -121,25 +164,40 @@ async fn pull_policies_say_when_the_registry_is_asked() {
     let reference = registry.reference("shore/demo:1");
     let with = |policy| image(&reference, Some(policy));
 
-    let error = store.resolve(&with(PullPolicy::Never), &Access::anonymous()).await.unwrap_err();
+    let error = store.resolve(&with(PullPolicy::Never), &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageNotFound);
     assert_eq!(deploy(&store, &with(PullPolicy::IfNotPresent)).await.unwrap().digest, first);
 
     let second = registry.push("shore/demo:1", &DemoImage::new().env("VERSION", "2")).await;
     assert_ne!(first, second);
-    assert_eq!(store.resolve(&with(PullPolicy::IfNotPresent), &Access::anonymous()).await.unwrap().digest, first);
-    assert_eq!(store.resolve(&with(PullPolicy::Never), &Access::anonymous()).await.unwrap().digest, first);
+    assert_eq!(
+        store.resolve(&with(PullPolicy::IfNotPresent), &Access::anonymous(), Purpose::Pull).await.unwrap().image.digest,
+        first
+    );
+    assert_eq!(
+        store.resolve(&with(PullPolicy::Never), &Access::anonymous(), Purpose::Pull).await.unwrap().image.digest,
+        first
+    );
     // What is only resolved is not on the node.
-    assert_eq!(store.resolve(&with(PullPolicy::Always), &Access::anonymous()).await.unwrap().digest, second);
-    assert_eq!(store.resolve(&with(PullPolicy::Never), &Access::anonymous()).await.unwrap().digest, first);
+    assert_eq!(
+        store.resolve(&with(PullPolicy::Always), &Access::anonymous(), Purpose::Pull).await.unwrap().image.digest,
+        second
+    );
+    assert_eq!(
+        store.resolve(&with(PullPolicy::Never), &Access::anonymous(), Purpose::Pull).await.unwrap().image.digest,
+        first
+    );
     assert_eq!(deploy(&store, &with(PullPolicy::Always)).await.unwrap().digest, second);
-    assert_eq!(store.resolve(&with(PullPolicy::Never), &Access::anonymous()).await.unwrap().digest, second);
+    assert_eq!(
+        store.resolve(&with(PullPolicy::Never), &Access::anonymous(), Purpose::Pull).await.unwrap().image.digest,
+        second
+    );
 
     registry.stop();
     drop(store);
     let store = open_store(&registry);
     assert_eq!(deploy(&store, &with(PullPolicy::IfNotPresent)).await.unwrap().digest, second);
-    let error = store.resolve(&with(PullPolicy::Always), &Access::anonymous()).await.unwrap_err();
+    let error = store.resolve(&with(PullPolicy::Always), &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable);
     assert!(error.message.contains("Connection refused"), "{error}");
 }
@@ -150,7 +208,8 @@ async fn only_trusted_registries_are_talked_to() {
     registry.push("shore/demo:1", &DemoImage::new()).await;
     let wanted = image(&registry.reference("shore/demo:1"), None);
     let other = certify(tempfile::tempdir().unwrap().path(), &["127.0.0.1"]);
-    let error = store_trusting(&registry, vec![other]).resolve(&wanted, &Access::anonymous()).await.unwrap_err();
+    let error =
+        store_trusting(&registry, vec![other]).resolve(&wanted, &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::RegistryUnreachable);
     assert!(error.message.contains("certificate"), "{error}");
     let nonsense = RegistryConfig { ca_pems: vec![b"no certificate".to_vec()], ..RegistryConfig::default() };
@@ -161,7 +220,7 @@ async fn only_trusted_registries_are_talked_to() {
 async fn a_registry_that_wants_a_password_denies_access() {
     let registry = Registry::start(true);
     let error = open_store(&registry)
-        .resolve(&image(&registry.reference("shore/demo:1"), None), &Access::anonymous())
+        .resolve(&image(&registry.reference("shore/demo:1"), None), &Access::anonymous(), Purpose::Pull)
         .await
         .unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageAccessDenied, "{error}");
@@ -173,8 +232,11 @@ async fn a_damaged_layer_is_refused_and_can_be_pulled_when_mended() {
     let demo = DemoImage::new();
     registry.push("shore/demo:1", &demo).await;
     let store = open_store(&registry);
-    let resolved =
-        store.resolve(&image(&registry.reference("shore/demo:1"), None), &Access::anonymous()).await.unwrap();
+    let resolved = store
+        .resolve(&image(&registry.reference("shore/demo:1"), None), &Access::anonymous(), Purpose::Pull)
+        .await
+        .unwrap()
+        .image;
 
     let layer = demo.parts().layers[0].digest.replace("sha256:", "");
     let blobs = registry.directory().join("storage/docker/registry/v2/blobs/sha256");
@@ -228,17 +290,17 @@ async fn a_credential_opens_a_private_registry_by_tag_and_digest_and_brings_its_
     let (ring, access) = ring(&registry, PASSWORD);
     for name in ["shore/demo:1".to_owned(), format!("shore/demo@{digest}")] {
         let wanted = image(&registry.reference(&name), Some(PullPolicy::Always));
-        let resolved = store.resolve(&wanted, &access).await.unwrap();
+        let resolved = store.resolve(&wanted, &access, Purpose::Pull).await.unwrap().image;
         store.pull(&resolved, &access, Arc::new(|_| {})).await.unwrap();
         assert_eq!(resolved.digest, digest);
     }
     let asked = ring.1.load(Ordering::Relaxed);
     let here = image(&registry.reference("shore/demo:1"), Some(PullPolicy::IfNotPresent));
-    let resolved = store.resolve(&here, &access).await.unwrap();
+    let resolved = store.resolve(&here, &access, Purpose::Pull).await.unwrap().image;
     store.pull(&resolved, &access, Arc::new(|_| {})).await.unwrap();
     assert_eq!(ring.1.load(Ordering::Relaxed), asked, "an image that is here needs no credential");
     let missing = image(&registry.reference("shore/demo:2"), None);
-    let error = store.resolve(&missing, &access).await.unwrap_err();
+    let error = store.resolve(&missing, &access, Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageNotFound, "{error}");
     let images = registry.directory().join("images");
     assert!(!holds(&images, PASSWORD.as_bytes()), "no password on the disk");
@@ -266,17 +328,17 @@ async fn a_wrong_password_names_registry_and_credential_and_is_shown_to_no_other
     let store = store_trusting(&registry, Vec::new());
     let wanted = image(&registry.reference("shore/demo:1"), None);
     let (_, wrong) = ring(&registry, "canary-wrong");
-    let error = store.resolve(&wanted, &wrong).await.unwrap_err();
+    let error = store.resolve(&wanted, &wrong, Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageAccessDenied, "{error}");
     assert!(error.message.contains(registry.address()) && error.message.contains("credential shop"), "{error}");
     assert!(!format!("{error:?}").contains("canary"), "{error:?}");
 
     let (_, right) = ring(&registry, PASSWORD);
-    let resolved = store.resolve(&wanted, &right).await.unwrap();
+    let resolved = store.resolve(&wanted, &right, Purpose::Pull).await.unwrap().image;
     let error = store.pull(&resolved, &wrong, Arc::new(|_| {})).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageAccessDenied, "no token of an earlier pull is used: {error}");
     let other = Registry::start(false);
-    let error = store.resolve(&image(&other.reference("shore/demo:1"), None), &right).await.unwrap_err();
+    let error = store.resolve(&image(&other.reference("shore/demo:1"), None), &right, Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageAccessDenied);
     assert!(error.message.contains("is for"), "{error}");
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use longshore_agent::runtime::Access;
 use longshore_agent::runtime::image::RegistryConfig;
+use longshore_agent::runtime::{Access, Purpose};
 use longshore_demo_image::{Compression, DemoImage};
 use longshore_model::failure::FailureReason;
 use longshore_model::spec::PullPolicy;
@@ -59,7 +59,7 @@ async fn a_layer_that_breaks_off_is_gone_on_with_where_it_ended() {
     let front = front(&registry, &layer, cuts);
     let store = store_trusting(&registry, vec![front.authority().to_vec()]);
     let wanted = image(&format!("{}/shop/till:1", front.address()), None);
-    let resolved = store.resolve(&wanted, &Access::anonymous()).await.unwrap();
+    let resolved = store.resolve(&wanted, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let sink = Arc::new(move |pull: PullProgress| sink.lock().unwrap().push(pull.done));

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use longshore_agent::runtime::image::ImageStore;
-use longshore_agent::runtime::{Access, RuntimeError};
+use longshore_agent::runtime::{Access, Purpose, RuntimeError};
 use longshore_demo_image::DemoImage;
 use longshore_model::failure::FailureReason;
 use longshore_tests::https::{Https, Reply, Request, Way};
@@ -105,12 +105,12 @@ async fn everybody_gets_a_token_for_what_everybody_may_read_and_for_nothing_else
     assert!(bed.asked(before).iter().all(|request| request.header("authorization").is_none()));
 
     let private = image(&bed.registry.reference("shop/till:1"), None);
-    let refused = store.resolve(&private, &Access::anonymous()).await;
+    let refused = store.resolve(&private, &Access::anonymous(), Purpose::Pull).await;
     assert_eq!(reason(refused, &["shop/till", "everyone"]), FailureReason::ImageAccessDenied);
-    let refused = store.resolve(&private, &bed.access("canary-wrong")).await;
+    let refused = store.resolve(&private, &bed.access("canary-wrong"), Purpose::Pull).await;
     assert_eq!(reason(refused, &["shop/till", "credential shop"]), FailureReason::ImageAccessDenied);
     let absent = image(&bed.registry.reference("shop/none:1"), None);
-    let refused = store.resolve(&absent, &bed.access(PASSWORD)).await;
+    let refused = store.resolve(&absent, &bed.access(PASSWORD), Purpose::Pull).await;
     assert_eq!(reason(refused, &["shop/none:1"]), FailureReason::ImageNotFound);
     deploy_as(&store, &private, &bed.access(PASSWORD)).await.unwrap();
 }
@@ -136,7 +136,7 @@ async fn a_token_that_expires_during_a_pull_is_followed_by_another() {
     let (_, access) = ring_for(&front.address(), PASSWORD, &authorities);
     let store = store_trusting(&bed.registry, vec![authorities]);
     let wanted = image(&format!("{}/shop/till:1", front.address()), None);
-    let resolved = store.resolve(&wanted, &access).await.unwrap();
+    let resolved = store.resolve(&wanted, &access, Purpose::Pull).await.unwrap().image;
     let resolving = bed.service.given().len() - before;
 
     bed.service.set_life(2 - LEEWAY);
@@ -170,7 +170,7 @@ async fn a_token_service_without_tls_is_shown_nothing() {
     let wanted = image(&format!("{}/shop/till:1", registry.address()), None);
     let (_, access) = ring_for(&registry.address(), PASSWORD, registry.authority());
     for access in [access, Access::anonymous()] {
-        let refused = store.resolve(&wanted, &access).await;
+        let refused = store.resolve(&wanted, &access, Purpose::Pull).await;
         assert_eq!(reason(refused, &[&realm, "without TLS"]), FailureReason::ImageAccessDenied);
     }
     assert_eq!(plain.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody has called");
@@ -204,7 +204,8 @@ async fn nothing_is_shown_to_whom_a_registry_or_its_token_service_sends_on() {
         let authorities = [registry.authority(), service.authority(), elsewhere.authority()].concat();
         let (_, access) = ring_for(&registry.address(), PASSWORD, &authorities);
         let store = store_trusting(&bed, Vec::new());
-        let refused = store.resolve(&image(&format!("{}/shop/till:1", registry.address()), None), &access).await;
+        let refused =
+            store.resolve(&image(&format!("{}/shop/till:1", registry.address()), None), &access, Purpose::Pull).await;
         assert_eq!(reason(refused, &[&registry.address()]), FailureReason::RegistryUnreachable);
     }
     // The registry's own redirection is followed, without what it was told.
@@ -239,7 +240,7 @@ async fn a_token_service_that_does_not_do_its_work_is_named() {
         });
         let store = store_trusting(&bed, vec![[registry.authority(), service.authority()].concat()]);
         let wanted = image(&format!("{}/shop/till:1", registry.address()), None);
-        let refused = store.resolve(&wanted, &Access::anonymous()).await;
+        let refused = store.resolve(&wanted, &Access::anonymous(), Purpose::Pull).await;
         let words = ["token service 127.0.0.1", &registry.address(), word];
         assert_eq!(reason(refused, &words), FailureReason::RegistryUnreachable);
     }
@@ -250,6 +251,7 @@ async fn a_manifest_without_an_end_is_not_read_to_it() {
     let endless = Https::start(HERE, None, async |_: Request| Reply::Own(200, Vec::new(), vec![b' '; 16 << 20]));
     let bed = Registry::start(false);
     let store = store_trusting(&bed, vec![endless.authority().to_vec()]);
-    let refused = store.resolve(&image(&format!("{}/a:1", endless.address()), None), &Access::anonymous()).await;
+    let refused =
+        store.resolve(&image(&format!("{}/a:1", endless.address()), None), &Access::anonymous(), Purpose::Pull).await;
     assert_eq!(reason(refused, &["the image's manifest", "larger"]), FailureReason::ImageInvalid);
 }

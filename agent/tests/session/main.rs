@@ -54,6 +54,7 @@ impl Agent {
             allowances: Allowances::all(),
             accelerators: longshore_agent::accelerators::AcceleratorTable::new(Default::default()),
             capacity: longshore_agent::capacity::CapacityTable::default(),
+            collection: longshore_agent::runtime::image::Collection::default(),
             ports: PortTable::default(),
             probes: Semaphore::new(1),
             clock: Clock::starting_at(Timestamp::now()),

@@ -119,6 +119,13 @@ impl AgentService for Service {
         Ok(tonic::Response::new(v1::FetchRegistryCredentialResponse::default()))
     }
 
+    async fn answer_check(
+        &self,
+        _: tonic::Request<v1::AnswerCheckRequest>,
+    ) -> Result<tonic::Response<v1::AnswerCheckResponse>, Status> {
+        Err(Status::unimplemented("no test of sessions asks for checks"))
+    }
+
     async fn report_accelerators(
         &self,
         _: tonic::Request<v1::ReportAcceleratorsRequest>,

@@ -4,6 +4,7 @@
 mod accelerators;
 mod admission;
 mod crashes;
+mod foresight;
 mod node;
 mod probes;
 mod trouble;

@@ -12,6 +12,7 @@ use longshore_agent::ledger::Ledger;
 use longshore_agent::ports::PortTable;
 use longshore_agent::reporter::{Report, Reporter};
 use longshore_agent::runtime::fake::{FakeRuntime, Machine};
+use longshore_agent::runtime::image::Collection;
 use longshore_agent::runtime::{Allowances, FoundState, InstanceKey};
 use longshore_agent::supervisor::{Context, MAX_PROBES_AT_ONCE, Supervisor};
 use longshore_model::app::{AppState, AppStatus};
@@ -168,6 +169,7 @@ fn context_with(ledger: PathBuf, runtime: FakeRuntime) -> Arc<Context> {
         host_paths: longshore_agent::host_path::HostPaths::default(),
         allowances: Allowances::all(),
         accelerators: AcceleratorTable::new(Sources { root: Some(machine), ..Sources::default() }),
+        collection: Collection::default(),
         capacity: CapacityTable::new(Amounts { cpu: 1000, memory: 1 << 30 }),
         ports: PortTable::default(),
         probes: Semaphore::new(MAX_PROBES_AT_ONCE),

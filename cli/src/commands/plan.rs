@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use longshore_proto::v1::{NodePlan, PlanAction, PlanJobRequest, PlanJobResponse, PlanSummary};
+use longshore_proto::v1::{NodeCheck, NodePlan, PlanAction, PlanJobRequest, PlanJobResponse, PlanSummary};
 use tonic::Request;
 
 use super::apply::read;
@@ -16,6 +16,8 @@ use crate::{job_file, json, text};
 
 /// How long a plan may take: a server looks at some thousand nodes in a second.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(300);
+/// The same where the agents are asked: a fleet of ten thousand, of which every tenth does not answer, takes some minutes.
+const LIVE_PLAN_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// Show what a job would do on each node and what stands in its way, without doing it.
 ///
@@ -26,14 +28,18 @@ pub(crate) struct Plan {
     /// The job file, in YAML; `-` reads standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Have every connected node look for itself, without changing anything: its ports, paths and disk as they are now, and what
+    /// of the image it would fetch.
+    #[arg(long)]
+    live: bool,
 }
 
 pub(super) async fn run(plan: Plan, connection: &Connection, output: &mut Output) -> Result<Exit, Error> {
     let name = job_file::display_name(&plan.file);
     let job = job_file::parse(&name, &read(&plan.file, &name)?).map_err(Error::new)?;
     let mut context = context(connection, output).await?;
-    let mut request = Request::new(PlanJobRequest { job: Some(job) });
-    request.set_timeout(PLAN_TIMEOUT);
+    let mut request = Request::new(PlanJobRequest { job: Some(job), live: plan.live });
+    request.set_timeout(if plan.live { LIVE_PLAN_TIMEOUT } else { PLAN_TIMEOUT });
     let refused = |status: tonic::Status| Error::from(status).about_file_in("job.", &name);
     let mut stream = context.client.jobs.plan_job(request).await.map_err(refused)?.into_inner();
     let mut whole = PlanJobResponse::default();
@@ -44,6 +50,9 @@ pub(super) async fn run(plan: Plan, connection: &Connection, output: &mut Output
     }
     for warning in whole.job.iter().flat_map(|job| &job.warnings) {
         context.output.note(&format!("warning: {warning}"));
+    }
+    if plan.live && whole.nodes.iter().any(|node| node.check() == NodeCheck::Unspecified) {
+        context.output.note("warning: this server is too old to have nodes look for themselves");
     }
     context.output.show(|| json::of("PlanJobResponse", &whole), || describe(&whole))?;
     Ok(verdict(&whole.summary.unwrap_or_default()))
@@ -58,10 +67,19 @@ fn verdict(summary: &PlanSummary) -> Exit {
 }
 
 fn describe(plan: &PlanJobResponse) -> String {
-    let row = |node: &NodePlan| [node.node_name.clone(), action(node), obstacles(node)];
-    let table = text::table(["NODE", "PLAN", "IN THE WAY"], plan.nodes.iter().map(row));
+    let is_live = plan.nodes.iter().any(|node| node.check() != NodeCheck::Unspecified);
+    let table = if is_live {
+        let row = |node: &NodePlan| [node.node_name.clone(), action(node), fetch(node), obstacles(node)];
+        text::table(["NODE", "PLAN", "WOULD FETCH", "IN THE WAY"], plan.nodes.iter().map(row))
+    } else {
+        let row = |node: &NodePlan| [node.node_name.clone(), action(node), obstacles(node)];
+        text::table(["NODE", "PLAN", "IN THE WAY"], plan.nodes.iter().map(row))
+    };
     let summary = plan.summary.clone().unwrap_or_default();
     let mut lines = vec![table, String::new()];
+    if is_live {
+        lines.push(looked(plan, &summary));
+    }
     lines.push(match summary.obstructed_nodes {
         0 => format!("Nothing is known to stand in the way on {}.", text::count(summary.clear_nodes, "node")),
         some => {
@@ -77,6 +95,39 @@ fn describe(plan: &PlanJobResponse) -> String {
         lines.push(format!("  {} for other causes", summary.other_obstacles));
     }
     lines.join("\n")
+}
+
+/// Who has looked, and what is to be fetched in all.
+fn looked(plan: &PlanJobResponse, summary: &PlanSummary) -> String {
+    let checked = text::count(summary.checked_nodes, "node");
+    let mut line = format!("Looked on {checked}: would fetch {}.", text::bytes(summary.fetch_bytes));
+    let counts = [NodeCheck::NotConnected, NodeCheck::TooOld, NodeCheck::NoAnswer].map(|check| {
+        let count = plan.nodes.iter().filter(|node| node.check() == check).count();
+        (count > 0).then(|| format!("{count} {}", unchecked(check)))
+    });
+    let counts: Vec<String> = counts.into_iter().flatten().collect();
+    if !counts.is_empty() {
+        line.push_str(&format!(" Judged by what they said last: {}.", counts.join(", ")));
+    }
+    line
+}
+
+fn fetch(node: &NodePlan) -> String {
+    match (node.check(), node.fetch_bytes) {
+        (NodeCheck::Done, Some(bytes)) => text::bytes(bytes),
+        (NodeCheck::Done, None) => "unknown".to_owned(),
+        (NodeCheck::Unspecified | NodeCheck::Needless, _) => "-".to_owned(),
+        (check, _) => unchecked(check).to_owned(),
+    }
+}
+
+fn unchecked(check: NodeCheck) -> &'static str {
+    match check {
+        NodeCheck::NotConnected => "not connected",
+        NodeCheck::TooOld => "agent too old",
+        NodeCheck::NoAnswer => "no answer",
+        NodeCheck::Done | NodeCheck::Needless | NodeCheck::Unspecified => "-",
+    }
 }
 
 fn action(node: &NodePlan) -> String {
@@ -114,6 +165,7 @@ mod tests {
             from_revision,
             same_spec,
             obstacles,
+            ..NodePlan::default()
         };
         let nodes = vec![
             node("shop-1", PlanAction::Update, 3, false, vec![taken]),
@@ -126,7 +178,8 @@ mod tests {
             nodes: 1,
             example_node: "shop-1".to_owned(),
         };
-        let summary = PlanSummary { clear_nodes: 2, obstructed_nodes: 1, groups: vec![group], other_obstacles: 0 };
+        let summary =
+            PlanSummary { clear_nodes: 2, obstructed_nodes: 1, groups: vec![group], ..PlanSummary::default() };
         let plan = PlanJobResponse { job: None, nodes, summary: Some(summary) };
         let expected = "\
 NODE     PLAN                    IN THE WAY
@@ -136,6 +189,41 @@ shop-30  nothing to do           -
 
 Something stands in the way on 1 of 3 nodes:
   1 PORT_IN_USE: Port … on … is taken by the app … on this node. (such as shop-1)";
+        assert_eq!(describe(&plan), expected);
+    }
+
+    #[test]
+    fn a_plan_for_which_nodes_were_asked_says_what_they_would_fetch_and_who_did_not_look() {
+        let node = |name: &str, check: NodeCheck, fetch_bytes| NodePlan {
+            node_name: name.to_owned(),
+            action: PlanAction::Deploy.into(),
+            check: check.into(),
+            fetch_bytes,
+            ..NodePlan::default()
+        };
+        let nodes = vec![
+            node("shop-1", NodeCheck::Done, Some(120 << 20)),
+            node("shop-2", NodeCheck::Done, None),
+            node("shop-3", NodeCheck::NoAnswer, None),
+            node("shop-4", NodeCheck::TooOld, None),
+        ];
+        let summary = PlanSummary {
+            clear_nodes: 4,
+            checked_nodes: 2,
+            unchecked_nodes: 2,
+            fetch_bytes: 120 << 20,
+            ..PlanSummary::default()
+        };
+        let plan = PlanJobResponse { job: None, nodes, summary: Some(summary) };
+        let expected = "\
+NODE    PLAN    WOULD FETCH    IN THE WAY
+shop-1  deploy  120.0 MiB      -
+shop-2  deploy  unknown        -
+shop-3  deploy  no answer      -
+shop-4  deploy  agent too old  -
+
+Looked on 2 nodes: would fetch 120.0 MiB. Judged by what they said last: 1 agent too old, 1 no answer.
+Nothing is known to stand in the way on 4 nodes.";
         assert_eq!(describe(&plan), expected);
     }
 

@@ -82,9 +82,12 @@ fn resident(name: &str, holds: Amounts, port: u16) -> Resident {
 fn plan(kind: JobKind, app: &str, spec: &AppSpec, node: &Node, is_connected: bool) -> (Action, Vec<String>) {
     let residents = [resident("web-x1", Amounts { cpu: 1000, memory: 100 * MI }, 8080)];
     let app = AppName::parse(app).unwrap();
-    let (action, obstacles) =
-        judge(Wanted { kind, app: &app, spec }, Known { node, is_connected, residents: &residents });
-    (action, obstacles.iter().map(|found| format!("{:?}: {}", found.reason, found.message)).collect())
+    let judged = judge(Wanted { kind, app: &app, spec }, Known { node, is_connected, residents: &residents });
+    (judged.action, told(&judged.obstacles(&[])))
+}
+
+fn told(obstacles: &[Obstacle]) -> Vec<String> {
+    obstacles.iter().map(|found| format!("{:?}: {}", found.reason, found.message)).collect()
 }
 
 #[test]
@@ -198,4 +201,53 @@ fn a_summary_counts_nodes_and_causes() {
     let groups = summary.into_groups().groups;
     assert_eq!((groups.len(), groups[0].count, groups[0].example.as_str()), (1, 2, "a"));
     assert_eq!(groups[0].shape, "Port … is taken.");
+}
+
+#[test]
+fn what_an_agent_finds_takes_the_place_of_what_it_reported_and_of_nothing_else() {
+    let one = |reason, word: &str| Obstacle::new(reason, word);
+    let judgement = Judgement {
+        action: Action::Nothing,
+        own: vec![one(FailureReason::AppNotFound, "own")],
+        reported: vec![one(FailureReason::PortInUse, "reported")],
+    };
+    let common = [one(FailureReason::ImageAccessDenied, "common")];
+    let found = vec![
+        one(FailureReason::ImageNotFound, "found"),
+        // In the node's words, what is said already.
+        one(FailureReason::ImageAccessDenied, "denied"),
+    ];
+    let own_and_common = |between: &[&str]| -> Vec<String> {
+        [&["AppNotFound: Own."], between, &["ImageAccessDenied: Common."]]
+            .concat()
+            .iter()
+            .map(|&s| s.to_owned())
+            .collect()
+    };
+    let silent =
+        "DeadlineExceeded: The node is connected, and its agent did not answer in time: its task may wait in vain.";
+    let table = [
+        (Check::Done(Look { obstacles: found, fetch_bytes: None }), vec!["ImageNotFound: Found."]),
+        (Check::TooOld, vec!["PortInUse: Reported."]),
+        (Check::Needless, vec!["PortInUse: Reported."]),
+        (Check::NoAnswer, vec![silent, "PortInUse: Reported."]),
+    ];
+    for (check, between) in table {
+        assert_eq!(told(&judgement.clone().checked(&check, &common)), own_and_common(&between), "{check:?}");
+    }
+    // It has gone since it was judged, or before.
+    for own in [Vec::new(), vec![one(FailureReason::DeadlineExceeded, NOT_CONNECTED)]] {
+        let judgement = Judgement { own, ..judgement.clone() };
+        let told = told(&judgement.checked(&Check::NotConnected, &[]));
+        assert_eq!(told, [format!("DeadlineExceeded: {NOT_CONNECTED}"), "PortInUse: Reported.".to_owned()]);
+    }
+}
+
+#[test]
+fn a_summary_adds_up_what_would_be_fetched_and_tells_who_did_not_look() {
+    let mut summary = Summary::default();
+    let done = |fetch_bytes| Check::Done(Look { obstacles: Vec::new(), fetch_bytes });
+    let checks = [done(Some(5)), done(None), done(Some(u64::MAX)), Check::Needless, Check::TooOld, Check::NoAnswer];
+    checks.iter().for_each(|check| summary.count(check));
+    assert_eq!((summary.checked, summary.unchecked, summary.fetch_bytes), (3, 2, u64::MAX));
 }

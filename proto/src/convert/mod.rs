@@ -31,7 +31,7 @@ pub use agent::task_report;
 pub use app::{LogLine, app};
 pub use configuration::{config_map, secret};
 pub use node::{node, stocks};
-pub use plan::{node_plan, plan_summary};
+pub use plan::{answer_check, look, node_plan, plan_summary};
 pub use registry::registry_credential;
 pub use spec::{decode_spec, encode_spec};
 pub use usage::{UsageReport, instance_usage, skew, usage_report};

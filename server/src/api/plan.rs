@@ -1,12 +1,15 @@
 //! What a job would do, node by node, without doing it.
 //!
-//! Everything comes from what is stored and from which sessions are live; the judgement is [`longshore_model::plan`]'s. Nodes
-//! are read and answered for in pieces, so that a plan for a large fleet needs the memory of one piece.
+//! Everything comes from what is stored and from which sessions are live, and where that is asked for from the agents: see
+//! [`live`]. The judgement is [`longshore_model::plan`]'s. Nodes are read and answered for in pieces, so that a plan for a large
+//! fleet needs the memory of one piece.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use longshore_model::app::App;
 use longshore_model::capacity::Amounts;
@@ -14,22 +17,31 @@ use longshore_model::failure::FailureReason;
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_PAGE;
 use longshore_model::name::{JobId, NodeName};
-use longshore_model::plan::{self, Known, Obstacle, Resident, Summary, Wanted};
+use longshore_model::node::Node;
+use longshore_model::plan::{self, Check, Judgement, Known, Obstacle, Resident, Summary, Wanted};
 use longshore_model::validate::{Violation, Violations};
 use longshore_proto::convert;
 use longshore_proto::v1;
 use prost::Message;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use self::live::Inquiry;
 use super::new_job::{self, Draft, Unmade};
 use super::{Context, status};
 use crate::store::sorting::Query;
 use crate::store::{NewJob, StoreError};
 
+mod live;
+
 /// Nodes of one message.
 const NODES_AT_ONCE: usize = 500;
 /// Bytes after which a message gets no further node: with the whole of one more it stays far below gRPC's 4 MiB.
 const FULL: usize = 1 << 20;
+
+/// Nodes that are judged ahead of what is sent, while agents are asked: so many that one which does not answer holds up no
+/// others until its time is over, and few enough that a plan needs the memory of some megabytes.
+const NODES_AHEAD: usize = 1000;
 
 /// A plan that is being made.
 pub(super) struct Plan {
@@ -37,12 +49,11 @@ pub(super) struct Plan {
     job: Job,
     nodes: std::vec::IntoIter<NodeName>,
     /// What stands in the way everywhere.
-    common: Vec<Obstacle>,
+    common: Arc<[Obstacle]>,
     /// What is needed of each job that has an app on some node.
     jobs: HashMap<JobId, JobFacts>,
-    summary: Summary,
-    /// Whether the job has been sent.
-    has_begun: bool,
+    /// What agents are asked, if they are.
+    inquiry: Option<Arc<Inquiry>>,
 }
 
 /// What is needed of the job that an app comes from.
@@ -52,11 +63,19 @@ struct JobFacts {
     is_same: bool,
 }
 
+/// A node with all that is known of it.
+struct Planned {
+    node: NodeName,
+    judgement: Judgement,
+    check: Option<Check>,
+}
+
 impl Plan {
     /// Checks the request as the creation of a job does.
     pub(super) async fn begin(context: &Context, request: v1::PlanJobRequest, creator: String) -> Result<Self, Status> {
         let store = context.store.as_ref();
-        let Some(job) = request.job else { return Err(status::invalid(Violations::one("job", "is missing"))) };
+        let v1::PlanJobRequest { job, live } = request;
+        let Some(job) = job else { return Err(status::invalid(Violations::one("job", "is missing"))) };
         let id = context.ids.job().map_err(|error| status::internal(&error))?;
         let draft = new_job::draft(store, job, id, creator, Timestamp::now(), Violations::default()).await;
         let Draft { new, credential, configurations } = draft.map_err(in_job)?;
@@ -70,63 +89,56 @@ impl Plan {
         };
         let mut common: Vec<Obstacle> = missing(FailureReason::ImageAccessDenied, credential).collect();
         common.extend(missing(FailureReason::ConfigurationMissing, configurations));
+        let inquiry = match live {
+            true => Some(Arc::new(Inquiry::of(context, &job).await.map_err(status::store)?)),
+            false => None,
+        };
         Ok(Self {
             context: context.clone(),
             job,
             nodes: nodes.into_iter(),
-            common,
+            common: common.into(),
             jobs: HashMap::new(),
-            summary: Summary::default(),
-            has_begun: false,
+            inquiry,
         })
     }
 
     /// The job, its nodes, and the summary.
     pub(super) fn messages(self) -> BoxStream<'static, Result<v1::PlanJobResponse, Status>> {
-        let next = |plan: Option<Self>| async move {
-            match plan {
-                Some(plan) => plan.next().await.map(Some),
+        let (job, common) = (new_job::preview(&self.job), Arc::clone(&self.common));
+        let ahead = if self.inquiry.is_some() { NODES_AHEAD } else { 1 };
+        let inquiry = self.inquiry.clone();
+        let judged = stream::try_unfold(self, |mut plan| async move {
+            let next = plan.next().await.map_err(status::store)?;
+            Ok::<_, Status>(next.map(|judged| (judged, plan)))
+        });
+        let planned =
+            judged.map_ok(move |(node, judgement)| planned(inquiry.clone(), node, judgement)).try_buffered(ahead);
+        let pages = Pages { planned: planned.boxed(), job: Some(job), common, summary: Summary::default() };
+        let next = |pages: Option<Pages>| async move {
+            match pages {
+                Some(pages) => pages.next().await.map(Some),
                 None => Ok(None),
             }
         };
-        stream::try_unfold(Some(self), next).boxed()
+        stream::try_unfold(Some(pages), next).boxed()
     }
 
-    /// The next message, and the rest of the plan if there is one.
-    async fn next(mut self) -> Result<(v1::PlanJobResponse, Option<Self>), Status> {
-        let mut message = v1::PlanJobResponse::default();
-        if !self.has_begun {
-            self.has_begun = true;
-            message.job = Some(new_job::preview(&self.job));
-        }
-        let mut bytes = 0;
-        while message.nodes.len() < NODES_AT_ONCE && bytes < FULL {
-            let Some(node) = self.nodes.next() else {
-                message.summary = Some(convert::plan_summary(self.summary));
-                return Ok((message, None));
+    /// The next node that was not deleted meanwhile, and what is planned for it.
+    async fn next(&mut self) -> Result<Option<(Node, Judgement)>, StoreError> {
+        for name in self.nodes.by_ref() {
+            let node = match self.context.store.node(&name).await {
+                Ok(node) => node,
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
             };
-            if let Some(planned) = self.node(&node).await.map_err(status::store)? {
-                bytes += planned.encoded_len();
-                message.nodes.push(planned);
-            }
+            let residents = self.residents(&name).await?;
+            let wanted = Wanted { kind: self.job.kind, app: &self.job.app, spec: &self.job.spec };
+            let is_connected = self.context.live.fleet.connected(&name);
+            let judgement = plan::judge(wanted, Known { node: &node, is_connected, residents: &residents });
+            return Ok(Some((node, judgement)));
         }
-        Ok((message, Some(self)))
-    }
-
-    /// What is planned for a node; `None` if it was deleted meanwhile.
-    async fn node(&mut self, name: &NodeName) -> Result<Option<v1::NodePlan>, StoreError> {
-        let node = match self.context.store.node(name).await {
-            Ok(node) => node,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let residents = self.residents(name).await?;
-        let wanted = Wanted { kind: self.job.kind, app: &self.job.app, spec: &self.job.spec };
-        let is_connected = self.context.live.fleet.connected(name);
-        let (action, mut obstacles) = plan::judge(wanted, Known { node: &node, is_connected, residents: &residents });
-        obstacles.extend(self.common.iter().cloned());
-        self.summary.add(name, &obstacles);
-        Ok(Some(convert::node_plan(name, action, &obstacles)))
+        Ok(None)
     }
 
     /// The apps of a node, with what they hold.
@@ -161,6 +173,63 @@ impl Plan {
         };
         self.jobs.insert(id.clone(), facts);
         Ok(facts)
+    }
+}
+
+/// Has the node asked, if it is to be: by a task of its own, since whoever reads the plan slowly keeps no other plan from asking.
+fn planned(
+    inquiry: Option<Arc<Inquiry>>,
+    node: Node,
+    judgement: Judgement,
+) -> impl Future<Output = Result<Planned, Status>> + Send {
+    let (name, action) = (node.name.clone(), judgement.action);
+    let asking =
+        inquiry.map(|inquiry| AbortOnDropHandle::new(tokio::spawn(async move { inquiry.ask(&node, action).await })));
+    async move {
+        let check = match asking {
+            Some(asking) => Some(asking.await.map_err(|error| status::internal(&error))??),
+            None => None,
+        };
+        Ok(Planned { node: name, judgement, check })
+    }
+}
+
+/// What is sent of a plan.
+struct Pages {
+    planned: BoxStream<'static, Result<Planned, Status>>,
+    /// Until it is sent.
+    job: Option<v1::Job>,
+    common: Arc<[Obstacle]>,
+    summary: Summary,
+}
+
+impl Pages {
+    /// The next message, and what is left to send if there is something.
+    async fn next(mut self) -> Result<(v1::PlanJobResponse, Option<Self>), Status> {
+        let mut message = v1::PlanJobResponse { job: self.job.take(), ..Default::default() };
+        let mut bytes = 0;
+        while message.nodes.len() < NODES_AT_ONCE && bytes < FULL {
+            let Some(planned) = self.planned.try_next().await? else {
+                message.summary = Some(convert::plan_summary(self.summary));
+                return Ok((message, None));
+            };
+            let node = self.add(planned);
+            bytes += node.encoded_len();
+            message.nodes.push(node);
+        }
+        Ok((message, Some(self)))
+    }
+
+    fn add(&mut self, planned: Planned) -> v1::NodePlan {
+        let Planned { node, judgement, check } = planned;
+        let action = judgement.action;
+        let obstacles = match &check {
+            Some(check) => judgement.checked(check, &self.common),
+            None => judgement.obstacles(&self.common),
+        };
+        self.summary.add(&node, &obstacles);
+        check.iter().for_each(|check| self.summary.count(check));
+        convert::node_plan(&node, action, &obstacles, check.as_ref())
     }
 }
 

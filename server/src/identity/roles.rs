@@ -23,6 +23,7 @@ const TABLE: [(&str, Access); 66] = [
     ("/grpc.health.v1.Health/Watch", ALL),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", PEOPLE),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", PEOPLE),
+    ("/longshore.v1.AgentService/AnswerCheck", NODES),
     ("/longshore.v1.AgentService/FetchConfiguration", NODES),
     ("/longshore.v1.AgentService/FetchRegistryCredential", NODES),
     ("/longshore.v1.AgentService/OpenChannel", NODES),

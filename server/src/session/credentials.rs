@@ -6,6 +6,7 @@ use longshore_model::app::Desired;
 use longshore_model::limits::MAX_REGISTRY_CREDENTIALS;
 use longshore_model::name::{AppName, NodeName};
 use longshore_model::registry::{self, ChoiceError};
+use longshore_model::spec::Image;
 use longshore_proto::v1;
 use tonic::Status;
 
@@ -26,9 +27,32 @@ impl AgentApi {
             return Err(status::store(StoreError::NotFound { kind: "app", name: name.to_string() }));
         }
         let job = self.store.job(&app.job).await.map_err(status::store)?;
+        let answer = self.credential_of(&job.spec.image).await?;
+        if !answer.name.is_empty() {
+            tracing::info!(%node, app = %name, credential = answer.name, "registry credential handed to a node");
+        }
+        Ok(answer)
+    }
+
+    /// The credential for the image of a plan that this node is asked for now, and for no other.
+    pub(super) async fn credential_for_check(
+        &self,
+        node: &NodeName,
+        id: &str,
+    ) -> Result<v1::FetchRegistryCredentialResponse, Status> {
+        let image = self.checks.image(node, id).ok_or_else(super::no_plan)?;
+        let answer = self.credential_of(&image).await?;
+        if !answer.name.is_empty() {
+            tracing::info!(%node, check = id, credential = answer.name, "registry credential handed to a node for a plan");
+        }
+        Ok(answer)
+    }
+
+    /// What an image is read with, as things are now.
+    async fn credential_of(&self, image: &Image) -> Result<v1::FetchRegistryCredentialResponse, Status> {
         let query = Query::first(MAX_REGISTRY_CREDENTIALS);
         let all = self.store.credentials(query).await.map_err(status::store)?.items;
-        let chosen = registry::choose(&job.spec.image, all, |stored| &stored.credential).map_err(|error| {
+        let chosen = registry::choose(image, all, |stored| &stored.credential).map_err(|error| {
             let subject = match &error {
                 ChoiceError::Unknown(name) => name.clone(),
                 ChoiceError::OtherRegistry { name, .. } => name.to_string(),
@@ -45,7 +69,6 @@ impl AgentApi {
                 format!("the server cannot open the registry credential {}; set its password anew", credential.name);
             status::precondition("REGISTRY_CREDENTIAL_UNUSABLE", credential.name.as_str(), &message)
         })?;
-        tracing::info!(%node, app = %name, credential = %credential.name, "registry credential handed to a node");
         Ok(v1::FetchRegistryCredentialResponse {
             name: credential.name.to_string(),
             registry: credential.registry.to_string(),

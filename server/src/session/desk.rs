@@ -99,6 +99,13 @@ impl<W> Desk<W> {
         Some((place.left.take()?, place.given_up.clone()))
     }
 
+    /// Looks at what was left for a call of the node's agent that has not come yet.
+    pub(super) fn look<T>(&self, node: &NodeName, request_id: &str, look: impl FnOnce(&W) -> T) -> Option<T> {
+        let inner = self.inner();
+        let place = inner.places.get(request_id).filter(|place| place.node == *node)?;
+        place.left.as_ref().map(look)
+    }
+
     /// Breaks off everything of a node.
     pub(super) fn node_deleted(&self, node: &NodeName) {
         for place in self.inner().places.values().filter(|place| place.node == *node) {

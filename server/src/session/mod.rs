@@ -25,6 +25,7 @@ use crate::store::{Store, StoreError};
 use crate::vault::Vault;
 
 pub mod channels;
+pub mod checks;
 mod configurations;
 mod credentials;
 mod desk;
@@ -33,6 +34,7 @@ mod reports;
 mod stream;
 
 use channels::ChannelDesk;
+use checks::CheckDesk;
 use logs::LogDesk;
 use stream::Session;
 
@@ -47,6 +49,7 @@ pub struct AgentApi {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) logs: Arc<LogDesk>,
     pub(crate) channels: Arc<ChannelDesk>,
+    pub(crate) checks: Arc<CheckDesk>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) vault: Arc<Vault>,
@@ -152,8 +155,25 @@ impl AgentService for AgentApi {
         let node = status::calling_node(&request)?;
         // A connection may be older than its node's deletion.
         self.still_enrolled(&node, request.extensions().get::<Caller>()).await?;
-        let app = AppName::read_field(request.into_inner().app_name, "app_name").map_err(status::invalid)?;
+        let v1::FetchRegistryCredentialRequest { app_name, check_id } = request.into_inner();
+        if !check_id.is_empty() {
+            return Ok(Response::new(self.credential_for_check(&node, &check_id).await?));
+        }
+        let app = AppName::read_field(app_name, "app_name").map_err(status::invalid)?;
         Ok(Response::new(self.credential_for(&node, &app).await?))
+    }
+
+    async fn answer_check(
+        &self,
+        request: Request<v1::AnswerCheckRequest>,
+    ) -> Result<Response<v1::AnswerCheckResponse>, Status> {
+        let node = status::calling_node(&request)?;
+        let answer = request.into_inner();
+        let id = answer.request_id.clone();
+        if !self.checks.answer(&node, &id, convert::look(answer)) {
+            return Err(no_plan());
+        }
+        Ok(Response::new(v1::AnswerCheckResponse {}))
     }
 
     async fn report_accelerators(
@@ -190,6 +210,11 @@ impl AgentApi {
             Err(error) => Err(status::store(error)),
         }
     }
+}
+
+/// What an agent hears that is late.
+fn no_plan() -> Status {
+    status::plain(Code::NotFound, "NO_CALLER", "no plan waits for this check any more")
 }
 
 /// A write about a node that may have been deleted meanwhile.

@@ -347,7 +347,7 @@ async fn credentials(world: &World, answers: &mut Answers) {
         let (page_token, filter, order_by) = (owned(text), owned(text), owned(text));
         let list = v1::ListRegistryCredentialsRequest { page_size: -1, page_token, filter, order_by };
         answers.of("ListRegistryCredentials", &list, credentials.list_registry_credentials(list.clone()).await);
-        let fetch = v1::FetchRegistryCredentialRequest { app_name: owned(text) };
+        let fetch = v1::FetchRegistryCredentialRequest { app_name: owned(text), ..Default::default() };
         let result = world.agent_service("shop-1").fetch_registry_credential(fetch.clone()).await;
         answers.of("FetchRegistryCredential", &fetch, result);
     }

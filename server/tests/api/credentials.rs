@@ -32,7 +32,7 @@ async fn create(world: &World, request: v1::CreateRegistryCredentialRequest) -> 
 }
 
 async fn fetch(world: &World, node: &str, app: &str) -> Result<v1::FetchRegistryCredentialResponse, Status> {
-    let request = v1::FetchRegistryCredentialRequest { app_name: app.to_owned() };
+    let request = v1::FetchRegistryCredentialRequest { app_name: app.to_owned(), ..Default::default() };
     world.agent_service(node).fetch_registry_credential(request).await.map(tonic::Response::into_inner)
 }
 

@@ -15,6 +15,7 @@ mod errors;
 mod filters;
 mod harness;
 mod jobs;
+mod live_plans;
 mod mutations;
 mod nodes;
 mod pages;

@@ -9,7 +9,7 @@ use crate::removal::deployed;
 
 /// A whole plan, and in how many messages it came.
 async fn plan(world: &World, job: v1::CreateJobRequest) -> (v1::PlanJobResponse, usize) {
-    let request = v1::PlanJobRequest { job: Some(job) };
+    let request = v1::PlanJobRequest { job: Some(job), live: false };
     let mut stream = world.jobs().plan_job(request).await.unwrap().into_inner();
     let (mut whole, mut messages) = (v1::PlanJobResponse::default(), 0);
     while let Some(piece) = soon(stream.message()).await.unwrap() {
@@ -110,7 +110,7 @@ async fn what_no_job_can_be_is_refused_under_its_path() {
     assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["job".to_owned()]));
     let mut job = order(&["shop-1", "nobody"]);
     job.spec.as_mut().unwrap().instances = 1000;
-    let (_, details) = failure(world.jobs().plan_job(v1::PlanJobRequest { job: Some(job) }).await);
+    let (_, details) = failure(world.jobs().plan_job(v1::PlanJobRequest { job: Some(job), live: false }).await);
     assert_eq!(fields(&details), ["job.spec.instances", "job.targets.node_names"]);
 }
 

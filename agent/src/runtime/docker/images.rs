@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bollard::Docker;
-use bollard::models::ImageConfig;
+use bollard::models::{ImageConfig, ImageSummary};
 use bollard::query_parameters::{
     ImportImageOptions, ListImagesOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder,
 };
@@ -23,7 +23,7 @@ use longshore_model::task::PullProgress;
 
 use super::engine::{self, Engine};
 use crate::runtime::image::{Collected, Collection, Digest, Fill, ImageStore};
-use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError, failure};
+use crate::runtime::{Access, ProgressSink, Purpose, Resolution, ResolvedImage, Room, RuntimeError, failure};
 
 /// Longest time until an engine has taken in an image: a large one on a slow disk.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -50,7 +50,12 @@ impl Images {
     }
 
     /// As [`crate::runtime::Runtime::resolve`].
-    pub(super) async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
+    pub(super) async fn resolve(
+        &self,
+        image: &Image,
+        access: &Access,
+        purpose: Purpose,
+    ) -> Result<Resolution, RuntimeError> {
         let mut known = None;
         if image.effective_pull_policy() != PullPolicy::Always
             && let Some(digest) = self.store.remembered(image).await?
@@ -58,7 +63,32 @@ impl Images {
         {
             known = Some(digest);
         }
-        self.store.find(image, known, access).await
+        let found = self.store.find(image, known, access, purpose).await?;
+        let resolved = ResolvedImage { digest: found.digest.to_string(), image: image.clone() };
+        // The engine has an image or has it not; layers that it has of others are fetched all the same.
+        let is_here = found.record.is_none() || self.config(&resolved.digest).await?.is_some();
+        let needed = if is_here { 0 } else { found.bytes() };
+        if needed == 0 {
+            return Ok(Resolution { image: resolved, fetch: 0, room: Vec::new() });
+        }
+        let mut room = vec![self.store.room(needed).await?];
+        let (_, facts) = self.engine.connect().await?;
+        // The engine may keep its things where this agent does not see them.
+        if let Some(place) = facts.root.clone()
+            && let Ok(fill) = Fill::of(&place)
+        {
+            room.push(Room { place, needed, available: fill.available() });
+        }
+        Ok(Resolution { image: resolved, fetch: if found.is_remote { needed } else { 0 }, room })
+    }
+
+    /// As [`crate::runtime::Runtime::idle_images`].
+    pub(super) async fn idle(&self, needed: &BTreeSet<String>) -> Result<u64, RuntimeError> {
+        let docker = self.engine.client().await?;
+        let images = summaries(&self.engine, &docker, &self.repository).await?;
+        let is_needed = |name: &String| digest_of(name).is_some_and(|digest| needed.contains(&digest));
+        let idle = images.iter().filter(|image| !image.repo_tags.iter().any(is_needed));
+        Ok(idle.map(|image| u64::try_from(image.size).unwrap_or_default()).sum())
     }
 
     /// As [`crate::runtime::Runtime::pull`].
@@ -108,7 +138,7 @@ impl Images {
         }
         let mut images = Vec::new();
         for name in names(&self.engine, &docker, &self.repository).await? {
-            let digest = name.rsplit_once(':').map(|(_, hex)| format!("sha256:{hex}")).unwrap_or_default();
+            let digest = digest_of(&name).unwrap_or_default();
             if !needed.contains(&digest) {
                 // A name that is not of our making has no note, and bars nothing.
                 images.push((self.store.last_used(&digest).await.unwrap_or_default(), digest, name));
@@ -220,11 +250,21 @@ pub(super) async fn remove_all(engine: &Engine, node_uid: &str) -> Result<(), Ru
     Ok(())
 }
 
-/// Names of a repository's images in an engine.
-async fn names(engine: &Engine, docker: &Docker, wanted: &str) -> Result<Vec<String>, RuntimeError> {
+/// The digest in a name of ours.
+fn digest_of(name: &str) -> Option<String> {
+    name.rsplit_once(':').map(|(_, hex)| format!("sha256:{hex}"))
+}
+
+/// A repository's images in an engine.
+async fn summaries(engine: &Engine, docker: &Docker, wanted: &str) -> Result<Vec<ImageSummary>, RuntimeError> {
     let filters = [("reference".to_owned(), vec![wanted.to_owned()])].into();
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-    let images = docker.list_images(Some(options)).await.map_err(|e| engine.failed("listing images", &e))?;
+    docker.list_images(Some(options)).await.map_err(|e| engine.failed("listing images", &e))
+}
+
+/// Their names.
+async fn names(engine: &Engine, docker: &Docker, wanted: &str) -> Result<Vec<String>, RuntimeError> {
+    let images = summaries(engine, docker, wanted).await?;
     let ours = |name: &String| name.rsplit_once(':').is_some_and(|(repository, _)| repository == wanted);
     Ok(images.into_iter().flat_map(|image| image.repo_tags).filter(ours).collect())
 }

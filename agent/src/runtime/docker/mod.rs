@@ -30,7 +30,7 @@ use super::layout::Layout;
 use super::logs::{self, Rotation};
 use super::{
     Access, Allowances, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink,
-    ResolvedImage, Running, Runtime, RuntimeError, failure, files, owner, removed, volumes,
+    Purpose, Resolution, ResolvedImage, Running, Runtime, RuntimeError, failure, files, owner, removed, volumes,
 };
 use crate::durable;
 use crate::host_path::HostPaths;
@@ -261,8 +261,8 @@ impl Runtime for DockerRuntime {
         always.into_iter().chain(offered).map(str::to_owned).collect()
     }
 
-    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
-        self.containers.images.resolve(image, access).await
+    async fn resolve(&self, image: &Image, access: &Access, purpose: Purpose) -> Result<Resolution, RuntimeError> {
+        self.containers.images.resolve(image, access, purpose).await
     }
 
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
@@ -271,6 +271,10 @@ impl Runtime for DockerRuntime {
 
     async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError> {
         self.containers.images.collect(policy, &needed).await
+    }
+
+    async fn idle_images(&self, needed: BTreeSet<String>) -> Result<u64, RuntimeError> {
+        self.containers.images.idle(&needed).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -24,8 +24,8 @@ use tokio::task::AbortHandle;
 
 use super::image::{Collected, Collection, ImageStore, RegistryConfig};
 use super::{
-    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink, ResolvedImage,
-    Running, Runtime, RuntimeError,
+    Access, Command, Found, InstanceKey, Launch, LogFile, LogLine, LogQuery, PortError, ProgressSink, Purpose,
+    Resolution, ResolvedImage, Running, Runtime, RuntimeError,
 };
 use super::{failure, files, layout, logs, owner, privileges, removed, volumes};
 
@@ -151,8 +151,8 @@ impl Runtime for EmbeddedRuntime {
         words
     }
 
-    async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
-        self.images.resolve(image, access).await
+    async fn resolve(&self, image: &Image, access: &Access, purpose: Purpose) -> Result<Resolution, RuntimeError> {
+        self.images.resolve(image, access, purpose).await
     }
 
     async fn pull(&self, image: &ResolvedImage, access: &Access, progress: ProgressSink) -> Result<(), RuntimeError> {
@@ -162,6 +162,10 @@ impl Runtime for EmbeddedRuntime {
     async fn collect_images(&self, policy: Collection, needed: BTreeSet<String>) -> Result<Collected, RuntimeError> {
         let mounted = self.containers.mounted_layers().await?;
         self.images.collect(policy, needed, mounted).await
+    }
+
+    async fn idle_images(&self, needed: BTreeSet<String>) -> Result<u64, RuntimeError> {
+        self.images.idle(needed).await
     }
 
     async fn create(&self, launch: &Launch) -> Result<(), RuntimeError> {

@@ -41,6 +41,12 @@ impl Collection {
     pub const LOW: u8 = 75;
     /// Longer than it takes from the end of a pull until it is written down which app it was for.
     pub const MIN_AGE: Duration = Duration::from_secs(120);
+
+    /// Whether no image is ever removed.
+    #[must_use]
+    pub fn is_off(self) -> bool {
+        self.high > 100
+    }
 }
 
 /// What was removed.
@@ -122,6 +128,11 @@ impl Fill {
     pub(crate) fn is_above(self, per_cent: u8) -> bool {
         let whole = u128::from(self.used) + u128::from(self.available);
         u128::from(self.used) * 100 > whole * u128::from(per_cent)
+    }
+
+    /// Bytes that can be written yet.
+    pub(crate) fn available(self) -> u64 {
+        self.available
     }
 
     /// Bytes that are available now, and were not before.

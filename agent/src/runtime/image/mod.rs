@@ -23,6 +23,7 @@ mod error;
 mod export;
 mod flight;
 mod manifest;
+mod need;
 mod registry;
 mod rooted;
 #[cfg(test)]
@@ -40,9 +41,10 @@ use self::digest::HashingReader;
 use self::disk::{Disk, ImageRecord, LayerRecord};
 use self::error::ImageError;
 use self::flight::{Flights, Interest, Progress, Watch};
+use self::need::Found;
 use self::registry::{Reference, Registries, Visit, parse_reference};
 use crate::runtime::access::Tries;
-use crate::runtime::{Access, ProgressSink, RegistryCredential, ResolvedImage, RuntimeError};
+use crate::runtime::{Access, ProgressSink, Purpose, RegistryCredential, Resolution, ResolvedImage, RuntimeError};
 
 /// Layers fetched and unpacked at a time, over all pulls of the node: more would only share the same disk and line.
 const MAX_LAYERS_AT_ONCE: usize = 3;
@@ -96,9 +98,14 @@ impl ImageStore {
     /// # Errors
     ///
     /// With the reason that says who is at fault, and a sentence.
-    pub async fn resolve(&self, image: &Image, access: &Access) -> Result<ResolvedImage, RuntimeError> {
+    pub async fn resolve(&self, image: &Image, access: &Access, purpose: Purpose) -> Result<Resolution, RuntimeError> {
         let known = self.known(&name(&image.source)?).await?;
-        self.find(image, known, access).await
+        let found = self.find(image, known, access, purpose).await?;
+        let needed = self.missing(&found).await?;
+        let fetch = if found.is_remote { needed } else { 0 };
+        let image = ResolvedImage { digest: found.digest.to_string(), image: image.clone() };
+        let room = if needed > 0 { vec![self.room(needed).await?] } else { Vec::new() };
+        Ok(Resolution { image, fetch, room })
     }
 
     /// As [`ImageStore::resolve`]; `known` is what the image meant when it was pulled last, if the node still has it.
@@ -107,30 +114,30 @@ impl ImageStore {
         image: &Image,
         known: Option<Digest>,
         access: &Access,
-    ) -> Result<ResolvedImage, RuntimeError> {
+        purpose: Purpose,
+    ) -> Result<Found, RuntimeError> {
         let policy = image.effective_pull_policy();
-        let known = known.filter(|_| policy != PullPolicy::Always);
-        let digest = match &image.source {
+        let known = known.filter(|_| policy != PullPolicy::Always).map(Found::here);
+        Ok(match &image.source {
             ImageSource::Archive(path) => match self.resolve_archive(PathBuf::from(path)).await {
                 Err(error @ ImageError::NotFound(_)) => known.ok_or(error)?,
                 resolved => resolved?,
             },
             ImageSource::Reference(text) => match (known, policy) {
-                (Some(digest), _) => digest,
+                (Some(found), _) => found,
                 (None, PullPolicy::Never) => return Err(never(text).into()),
                 (None, _) => {
                     let reference = parse_reference(text)?;
                     let mut tries = access.tries();
                     loop {
-                        match self.resolve_reference(&reference, tries.next().await?).await {
-                            Ok(digest) => break digest,
+                        match self.resolve_reference(&reference, tries.next().await?, purpose).await {
+                            Ok(found) => break found,
                             Err(error) => tries.failed(error)?,
                         }
                     }
                 }
             },
-        };
-        Ok(ResolvedImage { digest: digest.to_string(), image: image.clone() })
+        })
     }
 
     /// Fetches and unpacks what is missing of the image; at most once at a time for the same image or layer.
@@ -225,20 +232,24 @@ impl ImageStore {
         self.blocking(move |disk| shared.busy.unless_collecting(|| disk.use_image(&digest))).await
     }
 
-    async fn resolve_archive(&self, path: PathBuf) -> Result<Digest, ImageError> {
-        self.blocking(move |disk| Ok(open_archive(disk, &path)?.1.digest)).await
+    async fn resolve_archive(&self, path: PathBuf) -> Result<Found, ImageError> {
+        self.blocking(move |disk| Ok(Found::in_archive(record_of(&open_archive(disk, &path)?.1)))).await
     }
 
     async fn resolve_reference(
         &self,
         reference: &Reference,
         credential: Option<RegistryCredential>,
-    ) -> Result<Digest, ImageError> {
+        purpose: Purpose,
+    ) -> Result<Found, ImageError> {
         let visit = self.shared.registries.visit(reference, credential)?;
         let record = visit.resolve(manifest::node_architecture()).await?;
+        if purpose == Purpose::Foresight {
+            return Ok(Found::in_registry(record));
+        }
         self.blocking(move |disk| {
             disk.keep_resolved(&record)?;
-            Ok(record.digest)
+            Ok(Found::in_registry(record))
         })
         .await
     }

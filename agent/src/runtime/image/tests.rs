@@ -31,13 +31,13 @@ impl Bench {
     }
 
     async fn deploy(&self, image: &Image) -> Result<ResolvedImage, RuntimeError> {
-        let resolved = self.store.resolve(image, &Access::anonymous()).await?;
+        let resolved = self.store.resolve(image, &Access::anonymous(), Purpose::Pull).await?.image;
         self.store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await?;
         Ok(resolved)
     }
 
     async fn refusal(&self, bytes: &[u8]) -> RuntimeError {
-        let error = self.store.resolve(&self.archive(bytes), &Access::anonymous()).await.unwrap_err();
+        let error = self.store.resolve(&self.archive(bytes), &Access::anonymous(), Purpose::Pull).await.unwrap_err();
         assert_eq!(names(&self.dir.path().join("images/layers")), [""; 0], "{error}");
         error
     }
@@ -129,10 +129,15 @@ async fn what_is_no_image_is_refused() {
         assert_eq!(bench.refusal(bytes).await.reason, FailureReason::ImageInvalid);
     }
 
-    let missing = bench.store.resolve(&image(Path::new("/no/such.tar"), None), &Access::anonymous()).await.unwrap_err();
+    let missing = bench
+        .store
+        .resolve(&image(Path::new("/no/such.tar"), None), &Access::anonymous(), Purpose::Pull)
+        .await
+        .unwrap_err();
     assert_eq!(missing.reason, FailureReason::ImageNotFound);
     assert_eq!(missing.message, "there is no image archive /no/such.tar on this node");
-    let directory = bench.store.resolve(&image(bench.dir.path(), None), &Access::anonymous()).await.unwrap_err();
+    let directory =
+        bench.store.resolve(&image(bench.dir.path(), None), &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(directory.reason, FailureReason::ImageInvalid);
 }
 
@@ -161,18 +166,21 @@ async fn an_image_outlives_its_archive_and_the_agent() {
 
     let store = open(&bench.dir);
     assert_eq!(names(&bench.dir.path().join("images/tmp")), [""; 0]);
-    assert_eq!(store.resolve(&archive, &Access::anonymous()).await.unwrap(), resolved);
+    assert_eq!(store.resolve(&archive, &Access::anonymous(), Purpose::Pull).await.unwrap().image, resolved);
     store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
     assert_eq!(store.layer_dirs(&resolved.digest).await.unwrap().len(), 1);
     let always = image(Path::new(path), Some(PullPolicy::Always));
-    assert_eq!(store.resolve(&always, &Access::anonymous()).await.unwrap_err().reason, FailureReason::ImageNotFound);
+    assert_eq!(
+        store.resolve(&always, &Access::anonymous(), Purpose::Pull).await.unwrap_err().reason,
+        FailureReason::ImageNotFound
+    );
 }
 
 #[tokio::test]
 async fn layers_are_shared_and_pulls_run_once() {
     let bench = Bench::new();
     let archive = bench.archive(&DemoImage::new().layer(&[("a", b"a")]).layer(&[("a", b"a")]).oci_archive());
-    let resolved = bench.store.resolve(&archive, &Access::anonymous()).await.unwrap();
+    let resolved = bench.store.resolve(&archive, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
     let seen = Arc::new(Mutex::new(Vec::<PullProgress>::new()));
     let sink: ProgressSink = {
         let seen = Arc::clone(&seen);
@@ -190,7 +198,7 @@ async fn layers_are_shared_and_pulls_run_once() {
 
     // A pull that nobody waits for frees what it held.
     let other = bench.archive(&DemoImage::new().layer(&[("b", b"b")]).docker_archive());
-    let resolved = bench.store.resolve(&other, &Access::anonymous()).await.unwrap();
+    let resolved = bench.store.resolve(&other, &Access::anonymous(), Purpose::Pull).await.unwrap().image;
     drop(futures::poll!(Box::pin(bench.store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})))));
     bench.store.pull(&resolved, &Access::anonymous(), Arc::new(|_| {})).await.unwrap();
 }
@@ -206,7 +214,7 @@ async fn what_was_never_pulled_is_not_there() {
         credential: None,
         keep_for: None,
     };
-    let error = bench.store.resolve(&image, &Access::anonymous()).await.unwrap_err();
+    let error = bench.store.resolve(&image, &Access::anonymous(), Purpose::Pull).await.unwrap_err();
     assert_eq!(error.reason, FailureReason::ImageNotFound);
     let image = Image {
         source: ImageSource::Reference("Not A Reference".to_owned()),
@@ -215,7 +223,7 @@ async fn what_was_never_pulled_is_not_there() {
         keep_for: None,
     };
     assert_eq!(
-        bench.store.resolve(&image, &Access::anonymous()).await.unwrap_err().reason,
+        bench.store.resolve(&image, &Access::anonymous(), Purpose::Pull).await.unwrap_err().reason,
         FailureReason::ImageInvalid
     );
 }

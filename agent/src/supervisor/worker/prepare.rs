@@ -8,17 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use longshore_model::capacity::Amounts;
 use longshore_model::failure::FailureReason;
-use longshore_model::name::AppName;
 use longshore_model::report::TaskReport;
-use longshore_model::spec::AppSpec;
 use longshore_model::task::TaskState;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Worker, blocking, overtaken, refusal};
-use crate::runtime::{Access, ProgressSink, ResolvedImage, RuntimeError};
-use crate::supervisor::Context;
+use crate::runtime::{Access, ProgressSink, Purpose, ResolvedImage, RuntimeError};
+use crate::supervisor::check;
 use crate::supervisor::plan::{Next, Side};
-use crate::{accelerators, capability, capacity, node, ports};
+use crate::{accelerators, capacity, ports};
 
 /// What became of something that takes long.
 pub(super) enum Way<T> {
@@ -56,11 +54,11 @@ impl Worker {
         let (context, asked) = (Arc::clone(&self.context), Amounts::of(&spec));
         let app = self.app.entry.assignment.app.clone();
         let check = move || {
-            check_rights(&checked, &context)?;
-            admit(&context, &app, asked)?;
-            let accelerators = assign(&context, &app, &checked)?;
+            check::rights(&context, &checked)?;
+            check::admit(&context, &app, asked)?;
+            let accelerators = check::assign(&context, &app, &checked)?;
             // Last, for what is made stays.
-            context.host_paths.prepare(&checked).map_err(|error| refusal(error.reason(), error.to_string()))?;
+            check::host_paths(&context, &checked)?;
             Ok(accelerators)
         };
         match blocking(check).await {
@@ -76,8 +74,13 @@ impl Worker {
             Way::Done(Err(error)) => return self.unprepared(error),
             Way::Overtaken | Way::Disturbed => return,
         }
-        let (runtime, access) = (Arc::clone(&self.context.runtime), self.access(side));
-        match self.unless_disturbed(async move { runtime.resolve(&spec.image, &access).await }).await {
+        let (context, access) = (Arc::clone(&self.context), self.access(side));
+        let find = async move {
+            let found = context.runtime.resolve(&spec.image, &access, Purpose::Pull).await?;
+            check::room(&context, &found).await?;
+            Ok(found.image)
+        };
+        match self.unless_disturbed(find).await {
             Way::Overtaken | Way::Disturbed => {}
             Way::Done(Ok(image)) => {
                 self.app.resolved = Some(image);
@@ -94,9 +97,7 @@ impl Worker {
         let spec = Arc::clone(&self.app.assignment_of(side).spec);
         let (kept, held, spare) = (self.app.kept_ports(side), self.held_ports(), self.app.spare_ports(side));
         let ports = blocking(move || {
-            let interfaces = node::interfaces().map_err(|error| {
-                refusal(FailureReason::RuntimeError, format!("The network interfaces cannot be listed: {error}."))
-            })?;
+            let interfaces = check::interfaces()?;
             let (app, spec, interfaces) = (&app, &*spec, &*interfaces);
             let request = ports::Request { app, spec, interfaces, kept: &kept, held: &held, spare: &spare };
             context.ports.reserve(&request, rand::random()).map_err(|error| refusal(error.reason(), error.to_string()))
@@ -110,7 +111,7 @@ impl Worker {
     pub(super) async fn reserve_accelerators(&mut self) -> Result<(), RuntimeError> {
         let (context, app) = (Arc::clone(&self.context), self.app.entry.assignment.app.clone());
         let spec = Arc::clone(&self.app.target().spec);
-        self.app.entry.accelerators = blocking(move || assign(&context, &app, &spec)).await?;
+        self.app.entry.accelerators = blocking(move || check::assign(&context, &app, &spec)).await?;
         Ok(())
     }
 
@@ -242,25 +243,6 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.open.store(false, Ordering::Release);
     }
-}
-
-/// What the machine must be able to do, and allow.
-fn check_rights(spec: &AppSpec, context: &Context) -> Result<(), RuntimeError> {
-    longshore_model::capability::check(spec, &capability::all(&*context.runtime))
-        .map_err(|error| refusal(FailureReason::Unsupported, error.to_string()))?;
-    context.allowances.check(spec)?;
-    context.allowances.devices(spec).map(drop)
-}
-
-/// Lets an app hold what it asks for, if that is free.
-pub(super) fn admit(context: &Context, app: &AppName, asked: Amounts) -> Result<(), RuntimeError> {
-    let admitted = context.capacity.admit(app, asked);
-    admitted.map_err(|error| refusal(FailureReason::InsufficientResources, error.to_string()))
-}
-
-/// Gives an app the accelerators that it asks for, if they are free; returns all that it holds.
-fn assign(context: &Context, app: &AppName, spec: &AppSpec) -> Result<Vec<String>, RuntimeError> {
-    context.accelerators.assign(app, spec).map_err(|error| refusal(error.reason(), error.to_string()))
 }
 
 fn interrupted(error: &tokio::task::JoinError) -> RuntimeError {
