@@ -97,7 +97,7 @@ impl Client {
 
     /// One job and all its tasks.
     pub(crate) async fn job_with_tasks(&mut self, job_id: &str) -> Result<(v1::Job, Vec<v1::Task>), Error> {
-        let request = v1::GetJobRequest { job_id: job_id.to_owned() };
+        let request = v1::GetJobRequest { job_id: job_id.to_owned(), ..Default::default() };
         let job = self.jobs.get_job(call(request)).await?.into_inner().job.unwrap_or_default();
         let tasks = all_pages(async |page_token| {
             let request =

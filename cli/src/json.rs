@@ -172,7 +172,7 @@ mod tests {
             concat!(
                 r#"{"jobId":"01jd","nodeName":"store-1","attempt":2,"state":"TIMED_OUT","#,
                 r#""failure":{"reason":"DEADLINE_EXCEEDED","message":"Too late.","step":"PULLING","cause":""},"#,
-                r#""cancelRequested":false,"endTime":"2023-11-14T22:13:20.5Z","history":[],"version":0}"#,
+                r#""cancelRequested":false,"endTime":"2023-11-14T22:13:20.5Z","history":[],"version":0,"specRevision":0}"#,
             )
         );
     }

@@ -16,6 +16,8 @@ pub struct App {
     pub name: AppName,
     /// The job that put it there, and whose spec it runs.
     pub job: JobId,
+    /// Number of that job's spec that it runs.
+    pub spec_revision: u32,
     /// Attempt of the job's task that last placed it.
     pub attempt: u32,
     /// Grows with every change of what the app runs on this node.
@@ -39,6 +41,8 @@ pub struct App {
 pub struct Previous {
     /// The job whose spec it ran.
     pub job: JobId,
+    /// Number of that job's spec.
+    pub spec_revision: u32,
     /// Attempt of that job's task.
     pub attempt: u32,
     /// Its number.

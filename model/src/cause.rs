@@ -125,6 +125,7 @@ mod tests {
             job: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),
             node: NodeName::parse(node).unwrap(),
             attempt: 1,
+            spec_revision: 1,
             state: TaskState::Failed,
             pull: None,
             failure: Some(Failure::new(reason, message, TaskState::Checking)),

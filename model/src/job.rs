@@ -23,8 +23,10 @@ pub struct Job {
     pub kind: JobKind,
     /// Name of the app that it is about.
     pub app: AppName,
-    /// What runs on each node; for a removal, what ran when it was created.
+    /// What runs on each node; for a removal, what ran when it was created. The newest, where a retry has amended it.
     pub spec: Arc<AppSpec>,
+    /// Number of that spec: 1, and one more with every retry that amends it.
+    pub spec_revision: u32,
     /// How it is paced.
     pub rollout: Rollout,
     /// Time to finish in.
@@ -50,6 +52,17 @@ pub struct Job {
     /// Advice about the spec that did not prevent creation.
     pub warnings: Vec<String>,
     /// The template that its spec was made of, if it was.
+    pub template: Option<TemplateUse>,
+}
+
+/// Another spec for what is retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amendment {
+    /// What runs from now on on the nodes whose tasks are retried.
+    pub spec: Arc<AppSpec>,
+    /// Advice about it.
+    pub warnings: Vec<String>,
+    /// The template that it was made of, if it was.
     pub template: Option<TemplateUse>,
 }
 
@@ -231,10 +244,11 @@ impl Job {
         self.version.to_string()
     }
 
-    /// The job as it was at its creation.
+    /// The job as it was at its creation; of one that was amended since, read with its first spec.
     #[must_use]
     pub fn as_created(&self) -> Self {
         Self {
+            spec_revision: 1,
             control: Control::Run,
             clock: Clock::start(self.create_time, self.timeout),
             round: 1,

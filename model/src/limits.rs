@@ -105,6 +105,10 @@ pub const MAX_CHANNEL_PIECE: usize = 16 * 1024;
 /// Bytes of the value of a probe's header.
 pub const MAX_PROBE_HEADER_VALUE: usize = 4096;
 
+/// Specs of a job, those that retries brought included: each is kept for as long as a task or an app is made of it. Beyond, the
+/// oldest goes that nothing is made of, but for the first.
+pub const MAX_JOB_SPECS: usize = 16;
+
 /// Events kept of a task's past: enough to see what happened, and bounded under any number of retries.
 pub const MAX_TASK_HISTORY: usize = 16;
 

@@ -4,6 +4,7 @@
 //! the job's counts, the clock, the version. What must follow on the node is returned as an [`AppEffect`], for the
 //! caller to store and send. The arrows themselves are in [`TaskState::arrow`]; nothing here makes one that is not there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use crate::app::Desired;
 use crate::clock::Clock;
 use crate::failure::{Failure, FailureReason};
-use crate::job::{Control, Job, JobState};
+use crate::job::{Amendment, Control, Job, JobState};
 use crate::kind::{JobKind, Turn};
 use crate::limits::MAX_TASK_HISTORY;
 use crate::name::NodeName;
@@ -293,6 +294,9 @@ pub fn resume(
 
 /// Starts a new attempt for exactly the tasks that have not succeeded, and the clock afresh.
 ///
+/// With an amendment these attempts are for another spec; without, for the newest that the job has. What has succeeded keeps
+/// the spec that it succeeded with.
+///
 /// A task whose node no longer `exists` fails again at once.
 ///
 /// # Errors
@@ -301,6 +305,7 @@ pub fn resume(
 pub fn retry(
     job: &mut Job,
     tasks: &mut [Task],
+    amendment: Option<&Amendment>,
     exists: impl Fn(&NodeName) -> bool,
     now: Timestamp,
 ) -> Result<Vec<Changed>, Refused> {
@@ -310,6 +315,12 @@ pub fn retry(
     job.round += 1;
     job.start_time = None;
     job.end_time = None;
+    if let Some(Amendment { spec, warnings, template }) = amendment {
+        job.spec = Arc::clone(spec);
+        job.warnings.clone_from(warnings);
+        job.template.clone_from(template);
+        job.spec_revision += 1;
+    }
     Ok(reopen(job, tasks, |class| class != TaskClass::Succeeded, exists, now))
 }
 
@@ -385,6 +396,7 @@ fn reopen_one(job: &mut Job, task: &mut Task, now: Timestamp) {
     let failure = task.failure.take();
     remember(task, TaskEvent { attempt: task.attempt, state: task.state, failure, time: now, late: false });
     task.attempt += 1;
+    task.spec_revision = job.spec_revision;
     task.cancel_requested = false;
     task.assign_time = None;
     enter(job, task, TaskState::Pending, now);

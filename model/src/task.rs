@@ -15,6 +15,8 @@ pub struct Task {
     pub node: NodeName,
     /// 1, and one more with every retry or resume that starts it anew.
     pub attempt: u32,
+    /// Number of the job's spec that this attempt is for.
+    pub spec_revision: u32,
     /// Where it is; only grows in rank within an attempt.
     pub state: TaskState,
     /// Bytes of the image, while PULLING.

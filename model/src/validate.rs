@@ -32,26 +32,29 @@ pub use violation::{Path, Violation, Violations, cut, one_line, quoted};
 pub fn job_order(order: &JobOrder) -> Result<Vec<String>, Violations> {
     let mut bad = Violations::default();
     let targets = Path::Root.field("targets");
-    match &order.work {
-        Work::Pull(spec) => image_only(spec, Path::Root.field("spec"), &mut bad),
-        Work::Deploy(spec) | Work::Update { spec, .. } => app_spec(spec, Path::Root.field("spec"), &mut bad),
-        Work::Remove(_) => {}
-    }
-    if let Work::Update { app, spec } = &order.work
-        && spec.name != app.prefix()
-    {
-        let (name, right) = (quoted(&spec.name), app.prefix());
-        bad.add(
-            Path::Root.field("spec").field("name"),
-            format!("is {name}; the name of the app {app} stays {right:?}"),
-        );
-    }
+    work(&order.work, &mut bad);
     match order.work.app() {
         Some(_) => order.targets.check_choice(targets, &mut bad),
         None => order.targets.check(targets, &mut bad),
     }
     pace(order.rollout, order.timeout, Path::Root, &mut bad);
     bad.or(order.work.spec().map(|spec| advice(spec)).unwrap_or_default())
+}
+
+/// Checks what a job shall do, without where: its spec, in the field `spec` of a message.
+pub fn work(work: &Work, bad: &mut Violations) {
+    let path = Path::Root.field("spec");
+    match work {
+        Work::Pull(spec) => image_only(spec, path, bad),
+        Work::Deploy(spec) | Work::Update { spec, .. } => app_spec(spec, path, bad),
+        Work::Remove(_) => {}
+    }
+    if let Work::Update { app, spec } = work
+        && spec.name != app.prefix()
+    {
+        let (name, right) = (quoted(&spec.name), app.prefix());
+        bad.add(path.field("name"), format!("is {name}; the name of the app {app} stays {right:?}"));
+    }
 }
 
 /// Checks that a spec says nothing but its name and its image.

@@ -194,6 +194,7 @@ fn new_job(nodes: &[NodeName]) -> Result<NewJob> {
         kind: JobKind::Deploy,
         app: AppName::parse("web-1")?,
         spec: Arc::new(spec),
+        spec_revision: 1,
         rollout: Rollout::default(),
         timeout,
         control: Control::Run,

@@ -88,6 +88,10 @@ impl Store for FailingStore {
         self.nothing()
     }
 
+    async fn job_with_spec(&self, _: &JobId, _: u32) -> Result<Arc<Job>, StoreError> {
+        self.nothing()
+    }
+
     async fn jobs(&self, _: Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError> {
         self.answer(Page { items: Vec::new(), more: false })
     }

@@ -8,6 +8,7 @@ mod absence;
 mod accelerators;
 mod admins;
 mod admission;
+mod amendments;
 mod apps;
 mod audit;
 mod authorities;

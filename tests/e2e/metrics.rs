@@ -62,7 +62,7 @@ async fn what_is_documented_is_exposed_and_the_other_way_round() {
     order.image.as_mut().unwrap().source = Some(v1::image::Source::Reference(reference));
     let job = client.create(order, &["edge-1"]).await;
     assert_eq!(client.rest(&job.job_id).await.state(), v1::JobState::Succeeded);
-    let unknown = v1::GetJobRequest { job_id: "0".repeat(26) };
+    let unknown = v1::GetJobRequest { job_id: "0".repeat(26), ..Default::default() };
     assert_eq!(client.jobs.clone().get_job(unknown).await.unwrap_err().code(), Code::NotFound);
 
     let server = scrape(&cluster.metrics_address()).await;

@@ -37,7 +37,7 @@ async fn one_word_finds_what_a_call_led_to_on_all_machines() {
     let log = cluster.server_log();
     assert!(log.lines().any(|line| line.contains(wanted) && line.contains("job created")), "{log}");
 
-    let unknown = v1::GetJobRequest { job_id: "0".repeat(26) };
+    let unknown = v1::GetJobRequest { job_id: "0".repeat(26), ..Default::default() };
     let error = jobs.get_job(named(unknown.clone(), "lost")).await.unwrap_err();
     assert_eq!((error.code(), error.metadata().get(HEADER).unwrap().to_str().unwrap()), (Code::NotFound, "lost"));
     let details = error.get_error_details();

@@ -76,7 +76,7 @@ impl Client {
 
     /// The job as it is now.
     pub async fn job(&self, job_id: &str) -> v1::Job {
-        let request = v1::GetJobRequest { job_id: job_id.to_owned() };
+        let request = v1::GetJobRequest { job_id: job_id.to_owned(), ..Default::default() };
         self.jobs.clone().get_job(request).await.unwrap().into_inner().job.unwrap()
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod apply;
 pub(crate) mod audit;
+mod changes;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod doctor;

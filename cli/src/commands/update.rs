@@ -1,7 +1,6 @@
 //! `longshore update`
 
 mod base;
-mod changes;
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use longshore_model::name::AppName;
 use longshore_model::order::{JobOrder, Work};
 use longshore_proto::v1::CreateJobRequest;
 
-use self::changes::Changes;
+use super::changes::Changes;
 use super::submit::{Pace, Where, submit};
 use crate::commands::context;
 use crate::connection::Connection;
@@ -29,7 +28,8 @@ pub(crate) struct Update {
     #[command(flatten)]
     changes: Changes,
 
-    /// Begin with the spec of this job of the app; needed where its nodes do not all run the same.
+    /// Begin with the spec of this job of the app; needed where its nodes do not all run the same. JOB@2 is the second spec of a job
+    /// that was retried with another one; JOB alone has the newest.
     #[arg(long, value_name = "JOB")]
     from: Option<String>,
 

@@ -67,6 +67,7 @@ fn resident(name: &str, holds: Amounts, port: u16) -> Resident {
         node: NodeName::parse("shop-1").unwrap(),
         name: AppName::parse(name).unwrap(),
         job: JobId::parse("01arz3ndektsv4rrffq69g5fav").unwrap(),
+        spec_revision: 1,
         attempt: 1,
         revision: 3,
         desired: Desired::Present,

@@ -31,7 +31,13 @@ pub(super) fn every_state(world: &World) {
     }
     for task in tasks {
         one_task(task);
+        // So that nobody has to ask which spec is to be sent.
+        let is_open = !task.state.is_end() || task.state == TaskState::Cancelled;
+        assert!(task.spec_revision <= job.spec_revision, "{task:?}");
+        assert!(!is_open || task.spec_revision == job.spec_revision, "what is open is for the newest spec: {task:?}");
     }
+    let said = if job.spec_revision == 1 { Vec::new() } else { vec![job.spec_revision.to_string()] };
+    assert_eq!(job.spec.args, said, "the newest spec is the job's");
 }
 
 fn one_task(task: &Task) {
@@ -75,8 +81,11 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
     assert!(before.job.version <= after.job.version);
     let (from, to) = (before.job.state(), after.job.state());
     if from.is_final() && from != to {
-        assert!(matches!(event, Event::Retry), "{from} became {to} by {event:?}");
+        assert!(matches!(event, Event::Retry | Event::RetryOf { .. }), "{from} became {to} by {event:?}");
     }
+    let is_amended = matches!((event, answer), (Event::RetryOf { amended: true, .. }, Answer::Changed(_)));
+    let specs = after.job.spec_revision - before.job.spec_revision;
+    assert_eq!(specs, u32::from(is_amended), "a spec comes with a retry alone: {event:?}");
     for (old, new) in before.tasks.iter().zip(&after.tasks) {
         one_step(old, new, event);
         assert_eq!(old.node, new.node, "a task stays with its node");
@@ -91,8 +100,12 @@ pub(super) fn step(before: &World, after: &World, event: &Event, answer: &Answer
         Event::RefuseFor(index) => refused_for(before, after, *index, answer),
         Event::Report { task, attempts_ago, .. } => reported(before, after, *task, *attempts_ago, answer),
         Event::Stop { cancel } => stopped(before, after, *cancel, answer),
-        Event::Resume => again(before, after, Request::Resume, answer),
-        Event::Retry => again(before, after, Request::Retry, answer),
+        Event::Resume => again(before, after, Request::Resume, |_| true, answer),
+        Event::Retry => again(before, after, Request::Retry, |_| true, answer),
+        Event::RetryOf { .. } if *answer == Answer::Nothing => assert!(is_same, "there is nothing to retry"),
+        Event::RetryOf { chosen, .. } => {
+            again(before, after, Request::Retry, |index| chosen >> index & 1 == 1, answer);
+        }
         Event::Deadline => timed_out(before, after, answer),
         Event::DeleteNode(index) => deleted(before, after, *index),
         Event::Wait(_) => assert!(is_same, "time alone changes nothing"),
@@ -141,11 +154,16 @@ fn one_step(old: &Task, new: &Task, event: &Event) {
     if old.state == TaskState::Succeeded {
         assert_eq!((new.state, new.attempt), (old.state, old.attempt), "a success stays: {event:?}");
     }
+    if new.attempt == old.attempt {
+        assert_eq!(new.spec_revision, old.spec_revision, "an attempt is for one spec: {event:?}");
+    }
     match new.attempt - old.attempt {
         0 if old.state == new.state => {}
         0 => assert!(old.state.arrow(new.state).is_some(), "no arrow from {} to {}", old.state, new.state),
         1 => {
-            assert!(matches!(event, Event::Resume | Event::Retry | Event::DeleteNode(_)), "{event:?}");
+            let begins_anew =
+                matches!(event, Event::Resume | Event::Retry | Event::RetryOf { .. } | Event::DeleteNode(_));
+            assert!(begins_anew, "{event:?}");
             let reopened = old.state.arrow(TaskState::Pending).is_some();
             assert!(reopened && matches!(new.state, TaskState::Pending | TaskState::Failed), "{old:?} {new:?}");
             let kept = new.history.last().unwrap();
@@ -235,16 +253,16 @@ fn stopped(before: &World, after: &World, cancel: bool, answer: &Answer) {
     }
 }
 
-fn again(before: &World, after: &World, what: Request, answer: &Answer) {
+fn again(before: &World, after: &World, what: Request, is_chosen: impl Fn(usize) -> bool, answer: &Answer) {
     let Some(changed) = request(before, after, what, answer) else { return };
-    let redone = |task: &Task| match what {
-        Request::Retry => task.state != TaskState::Succeeded,
+    let redone = |index: usize, task: &Task| match what {
+        Request::Retry => is_chosen(index) && task.state != TaskState::Succeeded,
         _ => task.state == TaskState::Cancelled,
     };
     for (index, (old, new)) in before.tasks.iter().zip(&after.tasks).enumerate() {
-        assert_eq!(new.attempt - old.attempt, u32::from(redone(old)), "exactly these are redone");
+        assert_eq!(new.attempt - old.attempt, u32::from(redone(index, old)), "exactly these are redone");
         assert_eq!(old != new, changed.iter().any(|(at, _)| *at == index), "every change is told");
-        let open = redone(old) || old.state == TaskState::Pending;
+        let open = redone(index, old) || old.state == TaskState::Pending;
         let expected = if open && before.gone[index] { TaskState::Failed } else { TaskState::Pending };
         assert_eq!(new.state, if open { expected } else { old.state });
     }

@@ -15,7 +15,7 @@ use longshore_model::app::Desired;
 use longshore_model::capability::Unsupported;
 use longshore_model::clock::Clock;
 use longshore_model::failure::{Failure, FailureReason};
-use longshore_model::job::{Control, Job, JobState, TaskCounts};
+use longshore_model::job::{Amendment, Control, Job, JobState, TaskCounts};
 use longshore_model::kind::JobKind;
 use longshore_model::machine::{self, AppEffect, Receipt, Request, Site};
 use longshore_model::name::{AppName, JobId, NodeName};
@@ -51,6 +51,11 @@ pub(crate) enum Event {
     },
     Resume,
     Retry,
+    /// Of the tasks whose bit is set, as far as they have not succeeded, perhaps with another spec.
+    RetryOf {
+        chosen: u8,
+        amended: bool,
+    },
     Deadline,
     DeleteNode(usize),
     Wait(u64),
@@ -69,7 +74,7 @@ impl Event {
             Self::Report { .. } => "report",
             Self::Stop { .. } => "stop",
             Self::Resume => "resume",
-            Self::Retry => "retry",
+            Self::Retry | Self::RetryOf { .. } => "retry",
             Self::Deadline => "deadline",
             Self::DeleteNode(_) => "node deleted",
             Self::Wait(_) => "time",
@@ -113,6 +118,7 @@ impl World {
             kind,
             app: AppName::parse("till-00000000").unwrap(),
             spec: Arc::new(spec()),
+            spec_revision: 1,
             rollout: Rollout { max_parallel, absent_after: ABSENT_AFTER },
             timeout: TIMEOUT,
             control: Control::Run,
@@ -159,7 +165,23 @@ impl World {
             }
             Event::Stop { cancel } => changed(machine::stop(&mut self.job, &mut self.tasks, cancel, now)),
             Event::Resume => changed(machine::resume(&mut self.job, &mut self.tasks, exists, now)),
-            Event::Retry => changed(machine::retry(&mut self.job, &mut self.tasks, exists, now)),
+            Event::Retry => changed(machine::retry(&mut self.job, &mut self.tasks, None, exists, now)),
+            Event::RetryOf { chosen, amended } => {
+                let is_chosen =
+                    |(index, task): &(usize, &Task)| chosen >> index & 1 == 1 && task.state != TaskState::Succeeded;
+                let indices: Vec<usize> = self.tasks.iter().enumerate().filter(is_chosen).map(|(at, _)| at).collect();
+                if indices.is_empty() {
+                    return Answer::Nothing;
+                }
+                let mut tasks: Vec<Task> = indices.iter().map(|index| self.tasks[*index].clone()).collect();
+                let amendment = amended.then(|| amendment(self.job.spec_revision + 1));
+                let done = machine::retry(&mut self.job, &mut tasks, amendment.as_ref(), exists, now);
+                for (index, task) in indices.iter().zip(tasks) {
+                    self.tasks[*index] = task;
+                }
+                let in_place = |change: machine::Changed| machine::Changed { index: indices[change.index], ..change };
+                changed(done.map(|changes| changes.into_iter().map(in_place).collect()))
+            }
             Event::Deadline => Answer::Changed(machine::pass_deadline(&mut self.job, &mut self.tasks, now)),
             Event::DeleteNode(index) => {
                 self.gone[index] = true;
@@ -216,6 +238,7 @@ fn task(job: &JobId, index: usize, now: Timestamp) -> Task {
         job: job.clone(),
         node: NodeName::parse(&format!("node-{index}")).unwrap(),
         attempt: 1,
+        spec_revision: 1,
         state: TaskState::Pending,
         pull: None,
         failure: None,
@@ -244,6 +267,12 @@ fn report(job: &JobId, attempt: u32, state: TaskState, done: u64) -> TaskReport 
         pull: (state == TaskState::Pulling && whole).then_some(PullProgress { done, total: 100 }),
         failure: (state == TaskState::Failed && whole).then_some(failure),
     }
+}
+
+/// A spec that says its number.
+pub(crate) fn amendment(revision: u32) -> Amendment {
+    let spec = AppSpec { args: vec![revision.to_string()], ..spec() };
+    Amendment { spec: Arc::new(spec), warnings: vec![format!("of {revision}")], template: None }
 }
 
 fn spec() -> AppSpec {

@@ -65,6 +65,7 @@ pub fn app(app: &App, spec: &AppSpec) -> v1::App {
         removing_job_id: app.remover.as_ref().map(JobId::to_string).unwrap_or_default(),
         previous_job_id: app.previous.as_ref().map(|previous| previous.job.to_string()).unwrap_or_default(),
         previous_revision: app.previous.as_ref().map(|previous| previous.revision).unwrap_or_default(),
+        spec_revision: app.spec_revision,
     }
 }
 

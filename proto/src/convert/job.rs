@@ -55,6 +55,7 @@ impl From<&Job> for v1::Job {
             etag: job.etag(),
             kind: v1::JobKind::from(job.kind).into(),
             template: job.template.as_ref().map(v1::TemplateUse::from),
+            spec_revision: job.spec_revision,
         }
     }
 }

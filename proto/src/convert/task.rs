@@ -71,6 +71,7 @@ impl From<&Task> for v1::Task {
             end_time: task.end_time.map(timestamp),
             version: task.version,
             history: task.history.iter().map(v1::TaskEvent::from).collect(),
+            spec_revision: task.spec_revision,
         }
     }
 }
@@ -90,6 +91,7 @@ impl FromWire<v1::Task> for Task {
             job: job?,
             node: node?,
             attempt: wire.attempt,
+            spec_revision: wire.spec_revision,
             state: state?,
             pull: wire.pull.map(PullProgress::from),
             failure: failure?,

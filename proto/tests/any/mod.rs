@@ -302,12 +302,16 @@ fn event() -> impl Strategy<Value = TaskEvent> {
 
 pub(crate) fn task() -> impl Strategy<Value = Task> {
     let what = (job_id(), node_name(), any::<u32>(), state(), pull(), option::of(failure()));
-    let when = (any::<bool>(), vec(option::of(time()), 3), time(), any::<u64>(), vec(event(), 0..3));
+    let when = (any::<bool>(), vec(option::of(time()), 3), time(), any::<(u64, u32)>(), vec(event(), 0..3));
     (what, when).prop_map(
-        |((job, node, attempt, state, pull, failure), (cancel_requested, times, update_time, version, history))| Task {
+        |(
+            (job, node, attempt, state, pull, failure),
+            (cancel_requested, times, update_time, (version, spec_revision), history),
+        )| Task {
             job,
             node,
             attempt,
+            spec_revision,
             state,
             pull,
             failure,

@@ -54,15 +54,16 @@ impl AppService for AppApi {
             scan.take(page, |app| filter.matches(|field| filters::app(app, field)));
         }
         let found = scan.finish();
-        let mut jobs: HashMap<JobId, Arc<Job>> = HashMap::new();
+        let mut jobs: HashMap<(JobId, u32), Arc<Job>> = HashMap::new();
         let mut apps = Vec::with_capacity(found.items.len());
         for app in &found.items {
-            let job = match jobs.get(&app.job) {
+            let key = (app.job.clone(), app.spec_revision);
+            let job = match jobs.get(&key) {
                 Some(job) => Arc::clone(job),
-                None => store.job(&app.job).await.map_err(status::store)?,
+                None => store.job_with_spec(&app.job, app.spec_revision).await.map_err(status::store)?,
             };
             apps.push(measured::app(&self.0.live.fleet, app, &job.spec));
-            jobs.insert(app.job.clone(), job);
+            jobs.insert(key, job);
         }
         let (apps, next_page_token) = listing.close(&found, apps);
         Ok(Response::new(v1::ListAppsResponse { apps, next_page_token }))
@@ -72,7 +73,7 @@ impl AppService for AppApi {
         let request = request.into_inner();
         let (node, app) = node_and_app(request.node_name, request.app_name)?;
         let app = self.0.store.app(&node, &app).await.map_err(status::store)?;
-        let job = self.0.store.job(&app.job).await.map_err(status::store)?;
+        let job = self.0.store.job_with_spec(&app.job, app.spec_revision).await.map_err(status::store)?;
         let app = measured::app(&self.0.live.fleet, &app, &job.spec);
         Ok(Response::new(v1::GetAppResponse { app: Some(app) }))
     }

@@ -17,6 +17,7 @@ use longshore_proto::v1;
 use tonic::{Request, Response, Status};
 use v1::job_service_server::JobService;
 
+use super::amend::Amended;
 use super::pages::{Asked, Listing};
 use super::plan::Plan;
 use super::repeats::{Beside, Repeatable};
@@ -92,8 +93,13 @@ impl JobService for JobApi {
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
-        let id = job_id(request.into_inner().job_id)?;
-        let job = self.0.store.job(&id).await.map_err(status::store)?;
+        let v1::GetJobRequest { job_id: id, spec_revision } = request.into_inner();
+        let id = job_id(id)?;
+        let job = match spec_revision {
+            0 => self.0.store.job(&id).await,
+            revision => self.0.store.job_with_spec(&id, revision).await,
+        };
+        let job = job.map_err(status::store)?;
         Ok(Response::new(v1::GetJobResponse { job: Some(v1::Job::from(job.as_ref())) }))
     }
 
@@ -181,10 +187,27 @@ impl JobService for JobApi {
         let mut bad = Violations::default();
         let filter = filters::read(&request.filter, filters::TASKS, &mut bad);
         bad.or(()).map_err(status::invalid)?;
-        let retry = if filter.is_empty() {
-            JobRequest::Retry
-        } else {
-            JobRequest::RetryOf(Chosen(Arc::new(move |task| filters::matches_task(&filter, task))))
+        let chosen = (!filter.is_empty()).then(|| {
+            let is_chosen = move |task: &Task| filters::matches_task(&filter, task);
+            Chosen(Arc::new(is_chosen))
+        });
+        let retry = match Amended::of(request.spec, request.template) {
+            None => chosen.map_or(JobRequest::Retry, JobRequest::RetryOf),
+            Some(amended) => {
+                let store = self.0.store.as_ref();
+                let id = job_id(request.job_id.clone())?;
+                let known = terms.request.as_ref();
+                if let Some(known) = known
+                    && let Some(job) = store.created(known, Timestamp::now()).await.map_err(status::store)?
+                {
+                    // What it named may have gone since.
+                    let job = store.job(&job.id).await.map_err(status::store)?;
+                    return Ok(Response::new(v1::RetryJobResponse { job: Some(v1::Job::from(job.as_ref())) }));
+                }
+                let job = store.job(&id).await.map_err(status::store)?;
+                let spec = Box::new(amended.check(store, &job, chosen.as_ref()).await?);
+                JobRequest::RetryWith { spec, chosen }
+            }
         };
         let job = self.request(request.job_id, retry, terms).await?;
         Ok(Response::new(v1::RetryJobResponse { job }))

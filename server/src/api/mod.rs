@@ -7,6 +7,7 @@ use longshore_model::validate::{Path, Violations};
 use longshore_proto::convert::FromWire;
 use tonic::Status;
 
+mod amend;
 pub mod apps;
 pub mod audit;
 pub mod calls;

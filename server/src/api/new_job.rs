@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use longshore_model::app::{App, Desired};
 use longshore_model::clock::Clock;
@@ -143,10 +144,7 @@ pub(super) async fn draft(
         (Work::Remove(app), Some(placed)) => (Some(app.clone()), placed.spec),
         (Work::Remove(_), None) => return Err(Unmade::Invalid(bad)),
     };
-    let encoded = encode_spec(&spec);
-    if encoded.len() > MAX_SPEC {
-        bad.add(Path::Root.field("spec"), format!("is {} bytes long; at most {MAX_SPEC} are allowed", encoded.len()));
-    }
+    let encoded = encode(&spec, &mut bad);
     match (app, warnings, nodes) {
         (Some(app), Some(warnings), Some(nodes)) if bad.0.is_empty() => {
             let what = What { id, app, spec, warnings, creator, template: made_of };
@@ -161,6 +159,25 @@ pub(super) async fn draft(
             Err(Unmade::Invalid(bad))
         }
     }
+}
+
+/// A spec as it is sent to agents, which has a limit.
+pub(super) fn encode(spec: &AppSpec, bad: &mut Violations) -> Bytes {
+    let encoded = encode_spec(spec);
+    if encoded.len() > MAX_SPEC {
+        bad.add(Path::Root.field("spec"), format!("is {} bytes long; at most {MAX_SPEC} are allowed", encoded.len()));
+    }
+    encoded
+}
+
+/// Checks that what a spec names is there: a credential, config maps and secrets.
+pub(super) async fn check_references(
+    store: &dyn Store,
+    spec: &AppSpec,
+    bad: &mut Violations,
+) -> Result<(), StoreError> {
+    check_credential(store, &spec.image, bad).await?;
+    check_configurations(store, spec, bad).await
 }
 
 /// What else is wrong with a request that makes no order, as far as it can be said without one.
@@ -276,12 +293,13 @@ impl Placed {
             next = query.next(&page);
             let is_meant = |app: &App| kind == JobKind::Remove || app.desired == Desired::Present;
             for app in page.items.into_iter().filter(is_meant) {
-                newest = newest.max(Some(app.job));
+                newest = newest.max(Some((app.job, app.spec_revision)));
                 nodes.insert(app.node);
             }
         }
-        let newest = newest.ok_or_else(|| StoreError::NotFound { kind: "app", name: name.to_string() })?;
-        Ok(Self { nodes, spec: Arc::clone(&store.job(&newest).await?.spec) })
+        let (job, spec_revision) =
+            newest.ok_or_else(|| StoreError::NotFound { kind: "app", name: name.to_string() })?;
+        Ok(Self { nodes, spec: Arc::clone(&store.job_with_spec(&job, spec_revision).await?.spec) })
     }
 }
 
@@ -340,17 +358,24 @@ fn check(targets: &Targets, bad: &mut Violations) -> bool {
 async fn resolve(store: &dyn Store, targets: &Targets, bad: &mut Violations) -> Result<Option<Nodes>, StoreError> {
     let candidates = candidates(store, targets).await?;
     let Some(names) = gather(targets.resolve(&candidates), bad) else { return Ok(None) };
+    let mut nodes = Nodes { names: Vec::new(), architectures: by_architecture(&candidates) };
+    nodes.retain(|node| names.binary_search(node).is_ok());
+    Ok(Some(Nodes { names, ..nodes }))
+}
+
+/// Nodes by architecture, those that have said of which they are.
+pub(super) fn by_architecture(nodes: &[Node]) -> BTreeMap<String, Vec<NodeName>> {
     let mut architectures: BTreeMap<String, Vec<NodeName>> = BTreeMap::new();
-    for node in &candidates {
-        if let Some(info) = node.info.as_ref().filter(|_| names.binary_search(&node.name).is_ok()) {
+    for node in nodes {
+        if let Some(info) = &node.info {
             architectures.entry(info.architecture.clone()).or_default().push(node.name.clone());
         }
     }
-    Ok(Some(Nodes { names, architectures }))
+    architectures
 }
 
 /// The nodes that can be targets: a large fleet is read in pages, and only these are kept.
-async fn candidates(store: &dyn Store, targets: &Targets) -> Result<Vec<Node>, StoreError> {
+pub(super) async fn candidates(store: &dyn Store, targets: &Targets) -> Result<Vec<Node>, StoreError> {
     let mut found = Vec::new();
     if targets.selector.is_none() && targets.node_names.len() <= MAX_LOOKUPS {
         for name in targets.node_names.iter().filter_map(|name| NodeName::parse(name).ok()) {
@@ -401,6 +426,7 @@ fn queued(order: &JobOrder, what: What, nodes: usize, now: Timestamp) -> Job {
         kind: order.work.kind(),
         app: what.app,
         spec: what.spec,
+        spec_revision: 1,
         rollout: order.rollout,
         timeout: order.timeout,
         control: Control::Run,

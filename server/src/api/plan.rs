@@ -50,15 +50,15 @@ pub(super) struct Plan {
     nodes: std::vec::IntoIter<NodeName>,
     /// What stands in the way everywhere.
     common: Arc<[Obstacle]>,
-    /// What is needed of each job that has an app on some node.
-    jobs: HashMap<JobId, JobFacts>,
+    /// What is needed of each spec that an app on some node has.
+    specs: HashMap<(JobId, u32), SpecFacts>,
     /// What agents are asked, if they are.
     inquiry: Option<Arc<Inquiry>>,
 }
 
-/// What is needed of the job that an app comes from.
+/// What is needed of the spec that an app has.
 #[derive(Clone, Copy, Default)]
-struct JobFacts {
+struct SpecFacts {
     asks: Amounts,
     is_same: bool,
 }
@@ -98,7 +98,7 @@ impl Plan {
             job,
             nodes: nodes.into_iter(),
             common: common.into(),
-            jobs: HashMap::new(),
+            specs: HashMap::new(),
             inquiry,
         })
     }
@@ -151,10 +151,10 @@ impl Plan {
         }
         let mut residents = Vec::with_capacity(apps.len());
         for app in apps {
-            let JobFacts { asks, is_same } = self.facts(&app.job).await?;
+            let SpecFacts { asks, is_same } = self.facts(&app.job, app.spec_revision).await?;
             // The revision before an update may have to come back.
             let before = match &app.previous {
-                Some(previous) => self.facts(&previous.job).await?.asks,
+                Some(previous) => self.facts(&previous.job, previous.spec_revision).await?.asks,
                 None => Amounts::default(),
             };
             residents.push(Resident { app, holds: asks.max(before), is_same });
@@ -162,16 +162,17 @@ impl Plan {
         Ok(residents)
     }
 
-    async fn facts(&mut self, id: &JobId) -> Result<JobFacts, StoreError> {
-        if let Some(known) = self.jobs.get(id) {
+    async fn facts(&mut self, id: &JobId, spec_revision: u32) -> Result<SpecFacts, StoreError> {
+        let key = (id.clone(), spec_revision);
+        if let Some(known) = self.specs.get(&key) {
             return Ok(*known);
         }
-        let facts = match self.context.store.job(id).await {
-            Ok(job) => JobFacts { asks: Amounts::of(&job.spec), is_same: job.spec == self.job.spec },
-            Err(StoreError::NotFound { .. }) => JobFacts::default(),
+        let facts = match self.context.store.job_with_spec(id, spec_revision).await {
+            Ok(job) => SpecFacts { asks: Amounts::of(&job.spec), is_same: job.spec == self.job.spec },
+            Err(StoreError::NotFound { .. }) => SpecFacts::default(),
             Err(error) => return Err(error),
         };
-        self.jobs.insert(id.clone(), facts);
+        self.specs.insert(key, facts);
         Ok(facts)
     }
 }

@@ -22,10 +22,10 @@ impl AgentApi {
         revision: u64,
     ) -> Result<v1::FetchConfigurationResponse, Status> {
         let app = self.store.app(node, name).await.map_err(status::store)?;
-        let Some(job) = job_of(&app, revision) else {
+        let Some((job, spec_revision)) = spec_of(&app, revision) else {
             return Err(status::store(StoreError::NotFound { kind: "app", name: name.to_string() }));
         };
-        let job = self.store.job(job).await.map_err(status::store)?;
+        let job = self.store.job_with_spec(job, spec_revision).await.map_err(status::store)?;
         let (mut answer, mut bytes) = (v1::FetchConfigurationResponse::default(), 0);
         for ((kind, wanted), taken) in configuration::needs(&job.spec) {
             let stored = self.find(kind, wanted).await?;
@@ -91,13 +91,14 @@ impl AgentApi {
     }
 }
 
-/// The job whose spec the node runs as this revision: during an update it may go back to the one before.
-fn job_of(app: &App, revision: u64) -> Option<&JobId> {
+/// The job, and which of its specs, the node runs as this revision: during an update it may go back to the one before.
+fn spec_of(app: &App, revision: u64) -> Option<(&JobId, u32)> {
     if app.desired != Desired::Present {
         return None;
     }
     if app.revision == revision {
-        return Some(&app.job);
+        return Some((&app.job, app.spec_revision));
     }
-    app.previous.as_ref().filter(|previous| previous.revision == revision).map(|previous| &previous.job)
+    let previous = app.previous.as_ref().filter(|previous| previous.revision == revision);
+    previous.map(|previous| (&previous.job, previous.spec_revision))
 }

@@ -26,7 +26,7 @@ impl AgentApi {
         if app.desired != Desired::Present {
             return Err(status::store(StoreError::NotFound { kind: "app", name: name.to_string() }));
         }
-        let job = self.store.job(&app.job).await.map_err(status::store)?;
+        let job = self.store.job_with_spec(&app.job, app.spec_revision).await.map_err(status::store)?;
         let answer = self.credential_of(&job.spec.image).await?;
         if !answer.name.is_empty() {
             tracing::info!(%node, app = %name, credential = answer.name, "registry credential handed to a node");

@@ -26,7 +26,7 @@ use longshore_model::audit::{AuditEntry, Deed, Head};
 use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::event::AppEvent;
 use longshore_model::identity::Role;
-use longshore_model::job::{Job, JobState};
+use longshore_model::job::{Amendment, Job, JobState};
 use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
@@ -99,6 +99,47 @@ pub enum JobRequest {
     Retry,
     /// Start those of them anew that are chosen.
     RetryOf(Chosen),
+    /// The same, or all where nothing is chosen, with another spec.
+    RetryWith {
+        /// The spec.
+        spec: Box<NewSpec>,
+        /// Which of them.
+        chosen: Option<Chosen>,
+    },
+}
+
+impl JobRequest {
+    /// Which of the tasks that it can be about are meant, where it says so.
+    pub(super) fn chosen(&self) -> Option<&Chosen> {
+        match self {
+            Self::RetryOf(chosen) => Some(chosen),
+            Self::RetryWith { chosen, .. } => chosen.as_ref(),
+            Self::Stop { .. } | Self::Resume | Self::Retry => None,
+        }
+    }
+
+    /// The spec that it brings.
+    pub(super) fn spec(&self) -> Option<&NewSpec> {
+        match self {
+            Self::RetryWith { spec, .. } => Some(spec),
+            Self::Stop { .. } | Self::Resume | Self::Retry | Self::RetryOf(_) => None,
+        }
+    }
+}
+
+/// Another spec of a job. Its `Debug` says nothing of what is in it, since requests are logged.
+#[derive(Clone)]
+pub struct NewSpec {
+    /// The spec, and what belongs to it.
+    pub amendment: Amendment,
+    /// The spec, encoded once for all the nodes.
+    pub encoded: Bytes,
+}
+
+impl std::fmt::Debug for NewSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewSpec")
+    }
 }
 
 /// Answers whether a task is meant; called on the writer's thread, where it must not wait.
@@ -305,6 +346,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// One job.
     async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError>;
+
+    /// A job with the spec of this revision, and what belongs to that, in place of the newest.
+    async fn job_with_spec(&self, id: &JobId, revision: u32) -> Result<Arc<Job>, StoreError>;
 
     /// A part of the list of jobs.
     async fn jobs(&self, query: Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError>;

@@ -155,7 +155,7 @@ async fn jobs_by_id(world: &World, answers: &mut Answers) {
     for text in TEXTS.into_iter().chain([UNKNOWN]) {
         let (job_id, etag) = (owned(text), owned(text));
         let mut jobs = world.jobs();
-        let get = v1::GetJobRequest { job_id: job_id.clone() };
+        let get = v1::GetJobRequest { job_id: job_id.clone(), ..Default::default() };
         answers.of("GetJob", &get, jobs.get_job(get.clone()).await);
         let watch = v1::WatchJobRequest { job_id: job_id.clone(), cursor: owned(text) };
         answers.of_stream("WatchJob", &watch, jobs.watch_job(watch.clone()).await).await;

@@ -168,7 +168,8 @@ async fn floating_tags_are_warned_of() {
 async fn unknown_things_are_not_found_and_say_what_they_are() {
     let world = World::start().await;
     let job_id = UNKNOWN_JOB.to_owned();
-    let (code, details) = failure(world.jobs().get_job(v1::GetJobRequest { job_id: job_id.clone() }).await);
+    let (code, details) =
+        failure(world.jobs().get_job(v1::GetJobRequest { job_id: job_id.clone(), ..Default::default() }).await);
     assert_eq!((code, reason(&details)), (Code::NotFound, "JOB_NOT_FOUND"));
     assert_eq!(details.resource_info().unwrap().resource_name, UNKNOWN_JOB);
     let watch = world.jobs().watch_job(v1::WatchJobRequest { job_id: job_id.clone(), ..Default::default() }).await;
@@ -190,7 +191,8 @@ async fn unknown_things_are_not_found_and_say_what_they_are() {
 #[tokio::test]
 async fn malformed_names_are_named_by_their_fields() {
     let world = World::start().await;
-    let (code, details) = failure(world.jobs().get_job(v1::GetJobRequest { job_id: "x".to_owned() }).await);
+    let (code, details) =
+        failure(world.jobs().get_job(v1::GetJobRequest { job_id: "x".to_owned(), ..Default::default() }).await);
     assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["job_id"]));
     let (_, details) = failure(world.apps().get_app(v1::GetAppRequest::default()).await);
     assert_eq!(fields(&details), ["node_name", "app_name"]);

@@ -208,7 +208,7 @@ impl World {
     }
 
     pub async fn job(&self, id: &str) -> v1::Job {
-        let request = v1::GetJobRequest { job_id: id.to_owned() };
+        let request = v1::GetJobRequest { job_id: id.to_owned(), ..Default::default() };
         self.jobs().get_job(request).await.unwrap().into_inner().job.unwrap()
     }
 

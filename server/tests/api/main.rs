@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test may fail by panicking.
 
+mod amendments;
 mod apps;
 mod bad_requests;
 mod configurations;

@@ -225,7 +225,7 @@ async fn pages_of_an_allowed_origin_call_over_either_http() {
                 assert!(header != "x-request-id" || listed.header(header).is_some());
             }
         }
-        let unknown = v1::GetJobRequest { job_id: "0".repeat(26) };
+        let unknown = v1::GetJobRequest { job_id: "0".repeat(26), ..Default::default() };
         let missing = page.call(GET_JOB, WEB, Some(CONSOLE), &unknown).await;
         assert_eq!(missing.refusal(), (Code::NotFound, "JOB_NOT_FOUND".to_owned()));
         assert_eq!(missing.header("access-control-allow-origin"), Some(CONSOLE));

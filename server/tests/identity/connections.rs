@@ -76,7 +76,7 @@ async fn a_request_larger_than_the_burst_of_a_connection_still_arrives() {
     let server = TestServer::start().await;
     let mut jobs = JobServiceClient::new(server.people(Role::Admin).await);
     let long = "x".repeat(1_300_000);
-    let request = v1::GetJobRequest { job_id: long };
+    let request = v1::GetJobRequest { job_id: long, ..Default::default() };
     let started = std::time::Instant::now();
     assert_eq!(jobs.get_job(request).await.unwrap_err().code(), Code::InvalidArgument);
     // 1.3 MB less a burst of 1 MiB, at 256 KiB a second.

@@ -45,6 +45,7 @@ fn text(app: &App, node: &Node, now: Timestamp) -> String {
         ("Image", text::image(app.spec.as_ref())),
         ("Ports", text::ports(app).replace(' ', "\n")),
         ("Job", app.job_id.clone()),
+        ("Spec", if app.spec_revision > 1 { app.spec_revision.to_string() } else { String::new() }),
         ("Removed by", app.removing_job_id.clone()),
         ("Revision", app.revision.to_string()),
         ("Since", text::moment(app.update_time.as_ref(), now)),

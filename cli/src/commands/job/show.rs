@@ -51,15 +51,7 @@ async fn causes(context: &mut Context<'_>, job: &Job) -> Result<GroupFailuresRes
 
 /// Everything about a job.
 fn text(job: &Job, tasks: &[Task], causes: &GroupFailuresResponse, command: &str, now: Timestamp) -> String {
-    let rows = tasks.iter().map(|task| {
-        [
-            task.node_name.clone(),
-            text::task_state(task.state()),
-            task.attempt.to_string(),
-            text::age(task.update_time.as_ref(), now),
-        ]
-    });
-    let mut parts = vec![facts(job, now), text::table(["NODE", "STATE", "ATTEMPT", "SINCE"], rows)];
+    let mut parts = vec![facts(job, tasks, now), table(job, tasks, now)];
     parts.extend(Some(absences(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(failures(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(by_cause(job, causes, command)).filter(|part| !part.is_empty()));
@@ -68,7 +60,36 @@ fn text(job: &Job, tasks: &[Task], causes: &GroupFailuresResponse, command: &str
     parts.join("\n\n")
 }
 
-fn facts(job: &Job, now: Timestamp) -> String {
+/// The tasks, one a row; with the numbers of their specs where the job has had several.
+fn table(job: &Job, tasks: &[Task], now: Timestamp) -> String {
+    let state = |task: &Task| text::task_state(task.state());
+    let since = |task: &Task| text::age(task.update_time.as_ref(), now);
+    if job.spec_revision > 1 {
+        let row = |task: &Task| {
+            let (attempt, spec) = (task.attempt.to_string(), task.spec_revision.to_string());
+            [task.node_name.clone(), state(task), attempt, spec, since(task)]
+        };
+        return text::table(["NODE", "STATE", "ATTEMPT", "SPEC", "SINCE"], tasks.iter().map(row));
+    }
+    let row = |task: &Task| [task.node_name.clone(), state(task), task.attempt.to_string(), since(task)];
+    text::table(["NODE", "STATE", "ATTEMPT", "SINCE"], tasks.iter().map(row))
+}
+
+/// Which spec the job has by now, and how many tasks had another: `2, 1 task had an earlier one`.
+fn spec_of(job: &Job, tasks: &[Task]) -> String {
+    if job.spec_revision < 2 {
+        return String::new();
+    }
+    match tasks.iter().filter(|task| task.spec_revision < job.spec_revision).count() {
+        0 => job.spec_revision.to_string(),
+        earlier => {
+            let earlier = u32::try_from(earlier).unwrap_or(u32::MAX);
+            format!("{}, {} had an earlier one", job.spec_revision, text::count(earlier, "task"))
+        }
+    }
+}
+
+fn facts(job: &Job, tasks: &[Task], now: Timestamp) -> String {
     let remaining = match job.remaining {
         Some(left) => format!("{} on the clock when resumed", text::span(left.seconds)),
         None => String::new(),
@@ -78,6 +99,7 @@ fn facts(job: &Job, now: Timestamp) -> String {
         ("Kind", text::job_kind(job.kind())),
         ("App", job.app_name.clone()),
         ("State", format!("{} ({})", text::job_state(job.state()), progress::counts(job))),
+        ("Spec", spec_of(job, tasks)),
         ("Template", template_of(job)),
         ("Image", text::image(job.spec.as_ref())),
         ("Network", network_of(job)),

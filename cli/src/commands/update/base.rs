@@ -36,7 +36,18 @@ pub(super) async fn spec(
 }
 
 async fn of_job(client: &mut Client, app: &AppName, job_id: &str) -> Result<v1::AppSpec, Error> {
-    let request = v1::GetJobRequest { job_id: job_id.to_owned() };
+    let (id, revision) = match job_id.split_once('@') {
+        Some((id, number)) => match number.parse() {
+            Ok(revision @ 1..) => (id, revision),
+            _ => {
+                return Err(Error::usage(format!(
+                    "--from {job_id}: {number:?} is no number of a spec; give JOB or JOB@2"
+                )));
+            }
+        },
+        None => (job_id, 0),
+    };
+    let request = v1::GetJobRequest { job_id: id.to_owned(), spec_revision: revision };
     let job = client.jobs.get_job(call(request)).await?.into_inner().job.unwrap_or_default();
     if job.app_name != app.as_str() {
         return Err(Error::usage(format!("job {job_id} is not of {app}, but of {}", job.app_name)));
@@ -54,7 +65,11 @@ fn common(app: &AppName, nodes: &[String], apps: Vec<v1::App>) -> Result<v1::App
             specs.push((spec, BTreeMap::new()));
             specs.len() - 1
         });
-        *specs[index].1.entry(app.job_id).or_default() += 1;
+        let job = match app.spec_revision {
+            0 => app.job_id,
+            revision => format!("{}@{revision}", app.job_id),
+        };
+        *specs[index].1.entry(job).or_default() += 1;
     }
     match specs.len() {
         0 => Err(Error::Plain { message: format!("no node has an app {:?}", app.as_str()), exit: Exit::NotFound }),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
 use longshore_model::app::{AppState, Desired};
@@ -16,8 +17,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::model::{Model, Outcome, Step};
 use super::{
-    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, new_removal, new_update, node_name,
-    progress, session_id, token,
+    Bed, Factory, app_name, app_report, at, enrolling, info, job_id, new_job, new_removal, new_spec, new_update,
+    node_name, progress, session_id, token,
 };
 use crate::store::sorting::Query;
 use crate::store::{Change, JobRequest, Seen, Store, StoreError, Terms};
@@ -55,6 +56,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         Just(JobRequest::Stop { cancel_in_flight: true }),
         Just(JobRequest::Resume),
         Just(JobRequest::Retry),
+        (0..100_u32).prop_map(|number| JobRequest::RetryWith { spec: Box::new(new_spec(number)), chosen: None }),
     ];
     prop_oneof![
         2 => any_node().prop_map(Step::Enroll),
@@ -177,7 +179,7 @@ fn refusal(error: &StoreError) -> &'static str {
 struct Told {
     jobs: BTreeMap<JobId, Arc<Job>>,
     tasks: BTreeMap<(JobId, NodeName), Task>,
-    assigned: BTreeMap<(NodeName, AppName), (JobId, u32, u64)>,
+    assigned: BTreeMap<(NodeName, AppName), (JobId, u32, u64, Bytes)>,
 }
 
 impl Told {
@@ -193,11 +195,11 @@ impl Told {
                 Change::Opened { node, assignments, .. } => {
                     self.assigned.retain(|(other, _), _| *other != node);
                     for one in assignments {
-                        self.assigned.insert((node.clone(), one.app), (one.job, one.attempt, one.revision));
+                        self.assigned.insert((node.clone(), one.app), (one.job, one.attempt, one.revision, one.spec));
                     }
                 }
                 Change::Set { node, assignment: one } => {
-                    self.assigned.insert((node, one.app), (one.job, one.attempt, one.revision));
+                    self.assigned.insert((node, one.app), (one.job, one.attempt, one.revision, one.spec));
                 }
                 Change::Unset { node, app } => drop(self.assigned.remove(&(node, app))),
                 Change::NodeDeleted { node } => self.assigned.retain(|(other, _), _| *other != node),
@@ -227,9 +229,12 @@ async fn compare(store: &dyn Store, model: &Model, told: &Told) {
     let apps = store.apps(None, None, Query::first(100)).await.unwrap().items;
     assert!(apps.iter().eq(model.apps.values()), "{apps:#?}\n{:#?}", model.apps);
     for app in apps {
+        let spec = model.specs.get(&(app.job.clone(), app.spec_revision)).unwrap().clone();
+        let kept = store.job_with_spec(&app.job, app.spec_revision).await.unwrap();
+        assert_eq!(kept.spec_revision, app.spec_revision, "the spec of what runs is kept");
         let assigned = told.assigned.get(&(app.node, app.name));
         match app.desired {
-            Desired::Present => assert_eq!(assigned, Some(&(app.job, app.attempt, app.revision))),
+            Desired::Present => assert_eq!(assigned, Some(&(app.job, app.attempt, app.revision, spec))),
             Desired::Removing => assert_eq!(assigned, None),
         }
     }

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use longshore_model::admission::Fingerprint;
 use longshore_model::app::{AppState, AppStatus};
 use longshore_model::clock::Clock;
-use longshore_model::job::{Control, Job, TaskCounts};
+use longshore_model::job::{Amendment, Control, Job, TaskCounts};
 use longshore_model::kind::JobKind;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
@@ -29,10 +29,11 @@ use longshore_model::spec::{AppSpec, ImageSource, Network};
 use longshore_model::task::{Task, TaskState};
 
 use super::{
-    Change, EncodedAssignment, Enrolled, Enrolling, NewJob, NodeReport, Observer, RequestKey, Seen, Store, StoreError,
-    StoredToken, Terms,
+    Change, EncodedAssignment, Enrolled, Enrolling, NewJob, NewSpec, NodeReport, Observer, RequestKey, Seen, Store,
+    StoreError, StoredToken, Terms,
 };
 
+pub(super) mod amendments;
 pub(super) mod apps;
 pub(super) mod audit;
 pub(super) mod configurations;
@@ -67,6 +68,9 @@ macro_rules! conformance_suite {
                 an_assignment_brings_the_labels_that_its_spec_asks_for,
                 assignment_passes_over_what_is_not_pending, stop_and_resume, stop_with_cancel, a_stop_can_become_a_cancel, retry_starts_anew, a_retry_can_be_of_some,
                 requests_are_refused, deadlines_pass, unknown_jobs_are_not_found, everything_is_counted;
+            amendments: what_is_retried_gets_another_spec, an_update_that_is_amended_leads_on_or_back,
+                what_was_brought_up_late_gives_way_to_another_spec, a_creation_is_answered_with_its_own_spec,
+                an_amendment_is_made_once, specs_are_bounded;
             retention: old_jobs_are_forgotten, what_is_needed_is_kept, a_creation_that_may_come_again_is_kept;
             terms: a_request_that_comes_again_is_answered_as_before, a_retry_that_comes_again_starts_nothing,
                 requests_are_forgotten_after_a_day, every_change_is_made_once, remembered_requests_are_bounded,
@@ -179,6 +183,7 @@ pub(super) fn new_job(number: u32, nodes: &[&str], max_parallel: u32) -> NewJob 
         kind: JobKind::Deploy,
         app: app_name(&format!("web-{number}")),
         spec: Arc::new(spec()),
+        spec_revision: 1,
         rollout: Rollout { max_parallel, absent_after: Duration::from_secs(60) },
         timeout,
         control: Control::Run,
@@ -209,6 +214,14 @@ pub(super) fn new_update(number: u32, app: u32, nodes: &[&str], max_parallel: u3
     let new = new_job(number, nodes, max_parallel);
     let job = Job { kind: JobKind::Update, app: app_name(&format!("web-{app}")), ..new.job };
     NewJob { job, ..new }
+}
+
+/// Another spec for a retry, which says its number.
+pub(super) fn new_spec(number: u32) -> NewSpec {
+    let spec = AppSpec { args: vec![number.to_string()], ..spec() };
+    let warnings = vec![format!("mind the gap of {number}")];
+    let encoded = Bytes::from(format!("amended spec {number}"));
+    NewSpec { amendment: Amendment { spec: Arc::new(spec), warnings, template: None }, encoded }
 }
 
 /// The encoded spec of a job of [`new_job`].

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use longshore_model::app::{App, AppState, Desired, Previous};
 use longshore_model::job::{Control, Job};
@@ -41,6 +42,8 @@ pub(super) struct Model {
     told: BTreeSet<NodeName>,
     pub(super) jobs: BTreeMap<JobId, (Job, Vec<Task>)>,
     pub(super) apps: BTreeMap<(NodeName, AppName), App>,
+    /// All that jobs ever had, encoded, by their numbers.
+    pub(super) specs: BTreeMap<(JobId, u32), Bytes>,
 }
 
 impl Model {
@@ -120,6 +123,7 @@ impl Model {
             return Err("AppBusy");
         }
         let tasks = new.nodes.iter().map(|node| pending(&new.job, node)).collect();
+        self.specs.insert((new.job.id.clone(), 1), new.spec);
         self.jobs.insert(new.job.id.clone(), (new.job, tasks));
         Ok(0)
     }
@@ -206,7 +210,8 @@ impl Model {
             JobRequest::Stop { cancel_in_flight: true } => machine::Request::Cancel,
             JobRequest::Resume => machine::Request::Resume,
             JobRequest::Retry => machine::Request::Retry,
-            JobRequest::RetryOf(_) => unreachable!("the histories retry everything"),
+            JobRequest::RetryWith { chosen: None, .. } => machine::Request::Retry,
+            JobRequest::RetryOf(_) | JobRequest::RetryWith { .. } => unreachable!("the histories retry everything"),
         };
         if !asked.is_allowed_in(job.state()) {
             return Err("Refused");
@@ -215,7 +220,9 @@ impl Model {
         let is_meant = |task: &&Task| match &request {
             JobRequest::Stop { .. } => false,
             JobRequest::Resume => matches!(task.state.class(), TaskClass::Pending | TaskClass::Cancelled),
-            JobRequest::Retry | JobRequest::RetryOf(_) => task.state != TaskState::Succeeded,
+            JobRequest::Retry | JobRequest::RetryOf(_) | JobRequest::RetryWith { .. } => {
+                task.state != TaskState::Succeeded
+            }
         };
         if self.is_busy(|other| other.id == *id, &job.app, tasks.iter().filter(is_meant).map(|task| &task.node)) {
             return Err("AppBusy");
@@ -223,8 +230,15 @@ impl Model {
         self.bulk(id, now, |job, tasks| match &request {
             JobRequest::Stop { cancel_in_flight } => machine::stop(job, tasks, *cancel_in_flight, now).unwrap(),
             JobRequest::Resume => machine::resume(job, tasks, exists, now).unwrap(),
-            JobRequest::Retry | JobRequest::RetryOf(_) => machine::retry(job, tasks, exists, now).unwrap(),
+            JobRequest::Retry | JobRequest::RetryOf(_) | JobRequest::RetryWith { .. } => {
+                let amendment = request.spec().map(|new| &new.amendment);
+                machine::retry(job, tasks, amendment, exists, now).unwrap()
+            }
         });
+        if let Some(new) = request.spec() {
+            let (job, _) = self.jobs.get(id).unwrap();
+            self.specs.insert((id.clone(), job.spec_revision), new.encoded.clone());
+        }
         Ok(0)
     }
 
@@ -293,20 +307,31 @@ impl Model {
             }
             AppEffect::GoBack => {
                 let Some(app) = self.apps.get_mut(&key).filter(|app| app.job == job.id) else { return };
-                let Some(Previous { job, attempt, revision }) = app.previous.take() else { return };
-                (app.job, app.attempt, app.revision, app.update_time) = (job, attempt, revision, now);
+                let Some(Previous { job, spec_revision, attempt, revision }) = app.previous.take() else { return };
+                (app.job, app.spec_revision, app.attempt) = (job, spec_revision, attempt);
+                (app.revision, app.update_time) = (revision, now);
             }
             AppEffect::Deploy => {
                 let old = self.apps.remove(&key);
-                let is_same = old.as_ref().is_none_or(|old| old.job == job.id);
-                let last = old.as_ref().map_or(0, |old| old.last_revision);
-                let last = if is_same { last.max(1) } else { last + 1 };
-                let run = |old: &App| Previous { job: old.job.clone(), attempt: old.attempt, revision: old.revision };
+                let spec = (&job.id, task.spec_revision);
+                let is_same = old.as_ref().is_none_or(|old| (&old.job, old.spec_revision) == spec);
+                let last = match &old {
+                    None => u64::from(task.spec_revision),
+                    Some(old) if is_same => old.last_revision,
+                    Some(old) => old.last_revision + 1,
+                };
+                let run = |old: &App| Previous {
+                    job: old.job.clone(),
+                    spec_revision: old.spec_revision,
+                    attempt: old.attempt,
+                    revision: old.revision,
+                };
                 let previous = old.as_ref().map(run);
                 let app = App {
                     node: task.node.clone(),
                     name: job.app.clone(),
                     job: job.id.clone(),
+                    spec_revision: task.spec_revision,
                     attempt: task.attempt,
                     revision: old.as_ref().filter(|_| is_same).map_or(last, |old| old.revision),
                     desired: Desired::Present,
@@ -330,6 +355,7 @@ fn pending(job: &Job, node: &NodeName) -> Task {
         job: job.id.clone(),
         node: node.clone(),
         attempt: 1,
+        spec_revision: 1,
         state: TaskState::Pending,
         pull: None,
         failure: None,

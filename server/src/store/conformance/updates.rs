@@ -62,7 +62,7 @@ pub(crate) async fn an_update_is_a_new_revision_of_the_same_app(factory: &dyn Fa
     let told = bed.told();
     assert_eq!((revision_of(&told), &told.spec), ((2, 1, Order::Deploy), &spec_bytes(2)));
     let app = bed.web("a").await;
-    let previous = Some(Previous { job: job_id(1), attempt: 1, revision: 1 });
+    let previous = Some(Previous { job: job_id(1), spec_revision: 1, attempt: 1, revision: 1 });
     assert_eq!((app.job, app.revision, &app.previous), (job_id(2), 2, &previous));
     assert_eq!(app.status.state, AppState::Running, "the old one still runs");
     bed.report("a", progress(2, 1, TaskState::Succeeded), 4).await;

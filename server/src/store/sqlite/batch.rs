@@ -11,6 +11,7 @@ use longshore_model::app::App;
 use longshore_model::job::{Control, Job};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::registry::RegistryCredential;
+use longshore_model::spec::AppSpec;
 use longshore_model::task::Task;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -27,12 +28,23 @@ pub(super) struct JobEntry {
     pub(super) key: i64,
     /// Its newest state, this batch's changes included.
     pub(super) job: Arc<Job>,
-    /// Its encoded spec.
+    /// Its newest spec, encoded.
     pub(super) spec: Bytes,
     /// What the call is called that created it, or last retried or resumed it.
     pub(super) cause: Option<Arc<str>>,
     /// Tasks that this batch has loaded.
     tasks: BTreeMap<NodeName, TaskEntry>,
+    /// Earlier specs that this batch has loaded.
+    earlier: BTreeMap<u32, Edition>,
+}
+
+/// One of the specs of a job.
+#[derive(Clone)]
+pub(super) struct Edition {
+    /// The spec.
+    pub(super) spec: Arc<AppSpec>,
+    /// As it is sent to agents.
+    pub(super) encoded: Bytes,
 }
 
 struct TaskEntry {
@@ -108,10 +120,11 @@ impl<'b> Batch<'b> {
                 .prepare_cached(concat!(
                     "SELECT ",
                     rows::job_columns!(),
-                    ", job_spec.encoded, job_spec.cause FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
+                    ", job_spec.encoded, job_spec.cause FROM job JOIN job_spec \
+                     ON job_spec.job = job.key AND job_spec.revision = job.spec_revision WHERE job.id = ?1"
                 ))?
                 .query_row([id.as_str()], |row| {
-                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(27)?, row.get::<_, Option<String>>(28)?))
+                    Ok((rows::job(row)?, row.get::<_, Vec<u8>>(28)?, row.get::<_, Option<String>>(29)?))
                 })
                 .optional()?;
             if let Some(((key, job), spec, cause)) = loaded {
@@ -126,7 +139,28 @@ impl<'b> Batch<'b> {
     /// Takes over a job whose row has been written.
     pub(super) fn add_job(&mut self, key: i64, job: Arc<Job>, spec: Bytes, cause: Option<Arc<str>>) {
         self.used.insert(job.id.clone());
-        self.jobs.0.insert(job.id.clone(), JobEntry { key, job, spec, cause, tasks: BTreeMap::new() });
+        let entry = JobEntry { key, job, spec, cause, tasks: BTreeMap::new(), earlier: BTreeMap::new() };
+        self.jobs.0.insert(entry.job.id.clone(), entry);
+    }
+
+    /// One of a job's specs: nearly always the newest, which is in memory.
+    pub(super) fn edition(&mut self, id: &JobId, revision: u32) -> Result<Edition, StoreError> {
+        let sql = self.sql;
+        let entry = self.job(id)?;
+        if entry.job.spec_revision == revision {
+            return Ok(Edition { spec: Arc::clone(&entry.job.spec), encoded: entry.spec.clone() });
+        }
+        if let Some(known) = entry.earlier.get(&revision) {
+            return Ok(known.clone());
+        }
+        let found = sql
+            .prepare_cached("SELECT model, encoded FROM job_spec WHERE job = ?1 AND revision = ?2")?
+            .query_row(params![entry.key, revision], |row| Ok((rows::json(row, 0)?, row.get::<_, Vec<u8>>(1)?)))
+            .optional()?;
+        let (spec, encoded) = found.ok_or_else(|| super::no_spec(id, revision))?;
+        let edition = Edition { spec: Arc::new(spec), encoded: encoded.into() };
+        entry.earlier.insert(revision, edition.clone());
+        Ok(edition)
     }
 
     /// Drops what is in memory of a job whose rows were deleted.
@@ -266,7 +300,7 @@ impl<'b> Batch<'b> {
         let mut statement = self.sql.prepare_cached(
             "UPDATE task SET attempt = ?3, state = ?4, cancel_requested = ?5, pull_done = ?6, pull_total = ?7, \
              assign_time = ?8, update_time = ?9, end_time = ?10, failure = ?11, history = ?12, \
-             version = ?13, absent_time = ?14 \
+             version = ?13, absent_time = ?14, spec_revision = ?15 \
              WHERE job = ?1 AND node = ?2",
         )?;
         for (id, node) in std::mem::take(&mut self.unwritten_tasks) {
@@ -287,6 +321,7 @@ impl<'b> Batch<'b> {
                 (!task.history.is_empty()).then(|| rows::to_json(&task.history)).transpose()?,
                 rows::signed(task.version),
                 task.absent_time.map(rows::micros),
+                task.spec_revision,
             ])?;
         }
         Ok(())
@@ -298,13 +333,14 @@ impl<'b> Batch<'b> {
         }
         let mut put = self.sql.prepare_cached(
             "INSERT INTO app (name, node, job, attempt, revision, desired, status, update_time, remover, \
-             previous_job, previous_attempt, previous_revision, last_revision) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+             previous_job, previous_attempt, previous_revision, last_revision, spec_revision, previous_spec_revision) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
              ON CONFLICT DO UPDATE SET job = excluded.job, attempt = excluded.attempt, revision = excluded.revision, \
              desired = excluded.desired, status = excluded.status, update_time = excluded.update_time, \
              remover = excluded.remover, previous_job = excluded.previous_job, \
              previous_attempt = excluded.previous_attempt, previous_revision = excluded.previous_revision, \
-             last_revision = excluded.last_revision",
+             last_revision = excluded.last_revision, spec_revision = excluded.spec_revision, \
+             previous_spec_revision = excluded.previous_spec_revision",
         )?;
         let mut delete = self.sql.prepare_cached("DELETE FROM app WHERE name = ?1 AND node = ?2")?;
         for key in std::mem::take(&mut self.unwritten_apps) {
@@ -324,6 +360,8 @@ impl<'b> Batch<'b> {
                     app.previous.as_ref().map(|previous| previous.attempt),
                     app.previous.as_ref().map(|previous| rows::signed(previous.revision)),
                     rows::signed(app.last_revision),
+                    app.spec_revision,
+                    app.previous.as_ref().map(|previous| previous.spec_revision),
                 ])?,
                 Some(None) => delete.execute([name.as_str(), node.as_str()])?,
                 None => 0,
@@ -343,7 +381,7 @@ impl<'b> Batch<'b> {
                 .prepare_cached(
                     "UPDATE job SET control = ?2, deadline = ?3, remaining = ?4, round = ?5, start_time = ?6, \
                      end_time = ?7, version = ?8, pending = ?9, active = ?10, succeeded = ?11, failed = ?12, \
-                     timed_out = ?13, cancelled = ?14, absent = ?15 WHERE key = ?1",
+                     timed_out = ?13, cancelled = ?14, absent = ?15, spec_revision = ?16 WHERE key = ?1",
                 )?
                 .execute(params![
                     key,
@@ -361,6 +399,7 @@ impl<'b> Batch<'b> {
                     job.counts.timed_out,
                     job.counts.cancelled,
                     job.counts.absent,
+                    job.spec_revision,
                 ])?;
         }
         Ok(())
@@ -374,6 +413,7 @@ impl<'b> Batch<'b> {
         for id in &self.used {
             let Some(entry) = self.jobs.0.get_mut(id) else { continue };
             let tasks = std::mem::take(&mut entry.tasks);
+            entry.earlier.clear();
             if self.changed_jobs.contains(id) {
                 let tasks = tasks.into_values().filter(|entry| entry.changed).map(|entry| entry.task).collect();
                 changes.push(Change::Job { job: entry.job.clone(), tasks });

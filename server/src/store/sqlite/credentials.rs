@@ -1,11 +1,10 @@
 //! Registry credentials: reads and writes.
 
-use std::sync::Arc;
-
 use longshore_model::assignment::ImageAccess;
 use longshore_model::limits::MAX_REGISTRY_CREDENTIALS;
-use longshore_model::name::{CredentialName, JobId};
+use longshore_model::name::CredentialName;
 use longshore_model::registry::{self, RegistryCredential, Scope};
+use longshore_model::spec::AppSpec;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::batch::Batch;
@@ -131,15 +130,14 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Whether a job's image is read with a credential, as things are now.
-    pub(super) fn image_access(&mut self, id: &JobId) -> Result<ImageAccess, StoreError> {
+    /// Whether the image of one of a job's specs is read with a credential, as things are now.
+    pub(super) fn image_access(&mut self, spec: &AppSpec) -> Result<ImageAccess, StoreError> {
         if self.credentials.is_none() {
             let all = many(self.sql, &Query::first(MAX_REGISTRY_CREDENTIALS))?.items;
             self.credentials = Some(all.into_iter().map(|stored| stored.credential).collect());
         }
-        let job = Arc::clone(&self.job(id)?.job);
         let all = self.credentials.iter().flatten().collect();
-        Ok(match registry::choose(&job.spec.image, all, |credential| credential) {
+        Ok(match registry::choose(&spec.image, all, |credential| credential) {
             Ok(None) => ImageAccess::Open,
             // What cannot be used is asked for as well, and the answer says why.
             Ok(Some(_)) | Err(_) => ImageAccess::Credential,

@@ -8,7 +8,7 @@ use longshore_model::kind::JobKind;
 use longshore_model::machine::{AppEffect, Site};
 use longshore_model::name::{AppName, JobId, NodeName};
 
-use super::batch::{AppRow, Batch};
+use super::batch::{AppRow, Batch, Edition};
 use crate::store::{Change, EncodedAssignment, StoreError};
 
 impl Batch<'_> {
@@ -51,26 +51,28 @@ impl Batch<'_> {
 
     fn deploy(&mut self, id: &JobId, node: &NodeName, now: Timestamp) -> Result<(), StoreError> {
         let Some((job, task)) = self.task(id, node)? else { return Ok(()) };
-        let (name, kind, attempt) = (job.app.clone(), job.kind, task.attempt);
+        let (name, kind, attempt, spec_revision) = (job.app.clone(), job.kind, task.attempt, task.spec_revision);
         let key = self.job(id)?.key;
         let row = self.app(&name, node)?;
         let fresh = App {
             node: node.clone(),
             name: name.clone(),
             job: id.clone(),
+            spec_revision,
             attempt,
-            revision: 1,
+            // What an earlier spec of the job brought up there has another number, however little is left of it.
+            revision: u64::from(spec_revision),
             desired: Desired::Present,
             remover: None,
             previous: None,
-            last_revision: 1,
+            last_revision: u64::from(spec_revision),
             status: AppStatus::default(),
             update_time: now,
         };
         let app = match row.take() {
             None => fresh,
-            // The same job runs the same spec: an agent that has it at this revision already has nothing to do.
-            Some(AppRow { app, job_key }) if job_key == key => App {
+            // The same spec of the same job: an agent that has it at this revision already has nothing to do.
+            Some(AppRow { app, job_key }) if (job_key, app.spec_revision) == (key, spec_revision) => App {
                 revision: app.revision,
                 previous: app.previous,
                 last_revision: app.last_revision,
@@ -78,10 +80,11 @@ impl Batch<'_> {
                 ..fresh
             },
             Some(AppRow { app, .. }) => {
-                let revision = app.last_revision.saturating_add(1);
-                let old = Previous { job: app.job, attempt: app.attempt, revision: app.revision };
+                let App { job, spec_revision, attempt, revision, last_revision, status, .. } = app;
+                let old = Previous { job, spec_revision, attempt, revision };
+                let revision = last_revision.saturating_add(1);
                 let previous = (kind == JobKind::Update).then_some(old);
-                App { revision, previous, last_revision: revision, status: app.status, ..fresh }
+                App { revision, previous, last_revision: revision, status, ..fresh }
             }
         };
         let updating = (kind == JobKind::Update).then(|| Happening::updating(app.revision, id));
@@ -128,6 +131,7 @@ impl Batch<'_> {
         let Some(row) = self.app(&name, node)? else { return Ok(()) };
         row.job_key = key;
         row.app.job = previous.job;
+        row.app.spec_revision = previous.spec_revision;
         row.app.attempt = previous.attempt;
         row.app.revision = previous.revision;
         row.app.update_time = now;
@@ -142,11 +146,14 @@ impl Batch<'_> {
         let job = &self.job(id)?.job;
         let (name, is_deployment) = (job.app.clone(), job.kind == JobKind::Deploy);
         let row = self.app(&name, node)?;
-        if let Some(AppRow { app, .. }) = row.take_if(|row| row.app.job == *id) {
-            self.app_changed(&name, node);
-            if is_deployment {
-                self.note_failure(id, (&name, node), app.revision, now)?;
-            }
+        let Some(AppRow { app, .. }) = row.take_if(|row| row.app.job == *id) else { return Ok(()) };
+        self.app_changed(&name, node);
+        if app.revision > 1 {
+            // An agent that was cut off may have gone back to what an earlier spec of the job had brought up.
+            self.tell_node(Change::Unset { node: node.clone(), app: name.clone() });
+        }
+        if is_deployment {
+            self.note_failure(id, (&name, node), app.revision, now)?;
         }
         Ok(())
     }
@@ -166,12 +173,12 @@ impl Batch<'_> {
     /// Tells a node what the list says of an app that belongs on it.
     fn tell(&mut self, name: &AppName, node: &NodeName, order: Order) -> Result<(), StoreError> {
         let Some(AppRow { app, .. }) = self.app(name, node)? else { return Ok(()) };
-        let (job, revision, attempt) = (app.job.clone(), app.revision, app.attempt);
-        let entry = self.job(&job)?;
-        let (spec, cause) = (entry.spec.clone(), entry.cause.clone());
-        let image_access = self.image_access(&job)?;
-        let node_labels = self.node_labels(&job, node)?;
-        let app = name.clone();
+        let (job, spec_revision, revision, attempt) = (app.job.clone(), app.spec_revision, app.revision, app.attempt);
+        let Edition { spec, encoded } = self.edition(&job, spec_revision)?;
+        let cause = self.job(&job)?.cause.clone();
+        let image_access = self.image_access(&spec)?;
+        let node_labels = self.node_labels(&spec, node)?;
+        let (app, spec) = (name.clone(), encoded);
         let assignment =
             EncodedAssignment { app, revision, job, attempt, order, spec, cause, image_access, node_labels };
         self.tell_node(Change::Set { node: node.clone(), assignment });

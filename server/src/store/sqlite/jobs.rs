@@ -1,6 +1,6 @@
 //! Writes about jobs: creation, requests, assignment, deadlines.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +8,16 @@ use jiff::Timestamp;
 use longshore_model::clock::Clock;
 use longshore_model::job::Job;
 use longshore_model::kind::JobKind;
+use longshore_model::limits::MAX_JOB_SPECS;
 use longshore_model::machine::{self, AppEffect, Changed};
 use longshore_model::name::{AppName, JobId, NodeName};
 use longshore_model::preflight::{self, Refusal};
 use longshore_model::task::{Task, TaskState};
 use rusqlite::params;
 
-use super::batch::Batch;
+use super::batch::{Batch, JobEntry};
 use super::{no_node, read, rows};
-use crate::store::{Chosen, JobRequest, NewJob, StoreError, Terms};
+use crate::store::{Chosen, JobRequest, NewJob, NewSpec, StoreError, Terms};
 
 /// SQL for the kinds of tasks that a request looks at; the numbers are those of [`rows::state_number`].
 const ACTIVE: &str = "state BETWEEN 1 AND 6";
@@ -32,7 +33,7 @@ impl Batch<'_> {
             && let Some(id) = self.job_of(request, job.create_time)?
         {
             // By way of this batch's own rows: it may have been created a moment ago.
-            return Ok(Arc::new(self.job(&id)?.job.as_created()));
+            return self.as_created(&id).map(Arc::new);
         }
         if self.sql.prepare_cached("SELECT 1 FROM job WHERE id = ?1")?.exists([job.id.as_str()])? {
             return Err(StoreError::AlreadyExists { kind: "job", name: job.id.to_string() });
@@ -70,6 +71,7 @@ impl Batch<'_> {
                 job: job.id.clone(),
                 node,
                 attempt: 1,
+                spec_revision: 1,
                 state: TaskState::Pending,
                 pull: None,
                 failure: None,
@@ -88,12 +90,22 @@ impl Batch<'_> {
         Ok(job)
     }
 
+    fn as_created(&mut self, id: &JobId) -> Result<Job, StoreError> {
+        let job = &self.job(id)?.job;
+        let (created, is_amended) = (job.as_created(), job.spec_revision > 1);
+        if !is_amended {
+            return Ok(created);
+        }
+        let Job { spec, warnings, template, .. } = read::job_with_spec(self.sql, id, 1)?;
+        Ok(Job { spec, warnings, template, ..created })
+    }
+
     fn insert_job(&mut self, job: &Arc<Job>, spec: &[u8], cause: Option<&str>) -> Result<i64, StoreError> {
         self.sql
             .prepare_cached(
-                "INSERT INTO job (id, app, spec_name, max_parallel, timeout, create_time, creator, warnings, kind, absent_after, \
+                "INSERT INTO job (id, app, spec_name, max_parallel, timeout, create_time, creator, kind, absent_after, \
                  control, round, version, pending, active, succeeded, failed, timed_out, cancelled) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
             )?
             .execute(params![
                 job.id.as_str(),
@@ -103,25 +115,89 @@ impl Batch<'_> {
                 rows::nanos(job.timeout),
                 rows::micros(job.create_time),
                 job.creator,
-                rows::to_json(&job.warnings)?,
                 rows::kind_number(job.kind),
                 rows::nanos(job.rollout.absent_after),
             ])?;
         let key = self.sql.last_insert_rowid();
+        self.insert_spec(key, job, spec, cause)?;
+        Ok(key)
+    }
+
+    /// Keeps the newest spec of a job.
+    fn insert_spec(&mut self, key: i64, job: &Job, encoded: &[u8], cause: Option<&str>) -> Result<(), StoreError> {
         self.sql
             .prepare_cached(
-                "INSERT INTO job_spec (job, model, encoded, cause, template, overrides) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO job_spec (job, revision, model, encoded, cause, template, overrides, warnings) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 key,
+                job.spec_revision,
                 rows::to_json(&job.spec)?,
-                spec,
+                encoded,
                 cause,
                 job.template.as_ref().map(rows::which_template).transpose()?,
                 job.template.as_ref().map(|used| &used.overrides),
+                rows::to_json(&job.warnings)?,
             ])?;
-        Ok(key)
+        Ok(())
+    }
+
+    /// Which spec of a job goes for another one, where it has as many as it may: the oldest that nothing is made of but,
+    /// maybe, the tasks that are not among the `left` ones. The first stays: a creation that comes again is answered with it.
+    fn spec_to_forget(&mut self, id: &JobId, left: &BTreeSet<u32>) -> Result<Option<u32>, StoreError> {
+        let JobEntry { key, ref job, .. } = *self.job(id)?;
+        let app = job.app.clone();
+        let known: Vec<u32> = self
+            .sql
+            .prepare_cached("SELECT revision FROM job_spec WHERE job = ?1 ORDER BY revision")?
+            .query_map([key], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        if known.len() < MAX_JOB_SPECS {
+            return Ok(None);
+        }
+        self.write_rows()?;
+        let used: BTreeSet<u32> = self
+            .sql
+            .prepare_cached(
+                "SELECT spec_revision FROM task WHERE job = ?1 AND state = 7 \
+                 UNION SELECT spec_revision FROM app WHERE name = ?2 AND job = ?1 \
+                 UNION SELECT previous_spec_revision FROM app WHERE name = ?2 AND previous_job = ?3",
+            )?
+            .query_map(params![key, app.as_str(), id.as_str()], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let is_free = |revision: &u32| *revision > 1 && !used.contains(revision) && !left.contains(revision);
+        let limit = u32::try_from(MAX_JOB_SPECS).unwrap_or(u32::MAX);
+        let free = known.into_iter().find(is_free);
+        free.map(Some).ok_or(StoreError::TooMany { kind: "spec of one job", limit })
+    }
+
+    /// Notes who has begun what is to be assigned now, and keeps the spec that they brought, in the place of one that is to be
+    /// forgotten, if one is.
+    fn begin_round(
+        &mut self,
+        id: &JobId,
+        brought: Option<&NewSpec>,
+        forgotten: Option<u32>,
+        terms: &Terms,
+    ) -> Result<(), StoreError> {
+        self.tell_assignable();
+        let cause = terms.cause.as_deref();
+        let entry = self.job(id)?;
+        entry.cause = cause.map(Arc::from);
+        let (key, job) = (entry.key, Arc::clone(&entry.job));
+        let Some(NewSpec { encoded, .. }) = brought else {
+            let mut tell =
+                self.sql.prepare_cached("UPDATE job_spec SET cause = ?3 WHERE job = ?1 AND revision = ?2")?;
+            tell.execute(params![key, job.spec_revision, cause])?;
+            return Ok(());
+        };
+        entry.spec = encoded.clone();
+        if let Some(revision) = forgotten {
+            let mut forget = self.sql.prepare_cached("DELETE FROM job_spec WHERE job = ?1 AND revision = ?2")?;
+            forget.execute(params![key, revision])?;
+        }
+        self.insert_spec(key, &job, encoded, cause)
     }
 
     /// Stops, resumes or retries a job.
@@ -142,21 +218,31 @@ impl Batch<'_> {
             JobRequest::Stop { cancel_in_flight: true } => (machine::Request::Cancel, Some(ACTIVE)),
             JobRequest::Stop { cancel_in_flight: false } => (machine::Request::Stop, None),
             JobRequest::Resume => (machine::Request::Resume, Some(PENDING_OR_CANCELLED)),
-            JobRequest::Retry | JobRequest::RetryOf(_) => (machine::Request::Retry, Some(NOT_SUCCEEDED)),
+            JobRequest::Retry | JobRequest::RetryOf(_) | JobRequest::RetryWith { .. } => {
+                (machine::Request::Retry, Some(NOT_SUCCEEDED))
+            }
         };
         let mut tasks = filter.map_or_else(|| Ok(Vec::new()), |filter| self.tasks(id, filter))?;
-        if let JobRequest::RetryOf(Chosen(is_chosen)) = &request
-            && asked.is_allowed_in(self.job(id)?.job.state())
-        {
-            tasks.retain(|task| is_chosen(task));
+        let is_allowed = asked.is_allowed_in(self.job(id)?.job.state());
+        let mut left = BTreeSet::new();
+        if let Some(Chosen(is_chosen)) = request.chosen().filter(|_| is_allowed) {
+            tasks.retain(|task| {
+                let is_meant = is_chosen(task);
+                left.extend((!is_meant).then_some(task.spec_revision));
+                is_meant
+            });
             if tasks.is_empty() {
                 return Err(StoreError::NoneChosen);
             }
         }
+        let forgotten = match request.spec().filter(|_| is_allowed) {
+            Some(_) => self.spec_to_forget(id, &left)?,
+            None => None,
+        };
         let mut existing = HashSet::new();
         if !matches!(request, JobRequest::Stop { .. }) {
-            let (app, state) = (self.job(id)?.job.app.clone(), self.job(id)?.job.state());
-            if asked.is_allowed_in(state) {
+            let app = self.job(id)?.job.app.clone();
+            if is_allowed {
                 let nodes: Vec<NodeName> = tasks.iter().map(|task| task.node.clone()).collect();
                 self.write_rows()?;
                 read::check_not_busy(self.sql, &app, &nodes, |other, _| other == id)?;
@@ -171,7 +257,10 @@ impl Batch<'_> {
         let mut decide = |job: &mut Job| match &request {
             JobRequest::Stop { cancel_in_flight } => machine::stop(job, &mut tasks, *cancel_in_flight, now),
             JobRequest::Resume => machine::resume(job, &mut tasks, exists, now),
-            JobRequest::Retry | JobRequest::RetryOf(_) => machine::retry(job, &mut tasks, exists, now),
+            JobRequest::Retry | JobRequest::RetryOf(_) | JobRequest::RetryWith { .. } => {
+                let amendment = request.spec().map(|new| &new.amendment);
+                machine::retry(job, &mut tasks, amendment, exists, now)
+            }
         };
         let job = &mut self.job(id)?.job;
         if terms.validate_only {
@@ -181,11 +270,7 @@ impl Batch<'_> {
         }
         let changed = decide(Arc::make_mut(job))?;
         if !matches!(request, JobRequest::Stop { .. }) {
-            self.tell_assignable();
-            let entry = self.job(id)?;
-            entry.cause = terms.cause.as_deref().map(Arc::from);
-            let (key, cause) = (entry.key, terms.cause.as_deref());
-            self.sql.prepare_cached("UPDATE job_spec SET cause = ?2 WHERE job = ?1")?.execute(params![key, cause])?;
+            self.begin_round(id, request.spec(), forgotten, terms)?;
         }
         if let Some(known) = &terms.request {
             let key = self.job(id)?.key;

@@ -116,6 +116,10 @@ fn no_job(id: &JobId) -> StoreError {
     StoreError::NotFound { kind: "job", name: id.to_string() }
 }
 
+fn no_spec(id: &JobId, revision: u32) -> StoreError {
+    StoreError::NotFound { kind: "job spec", name: format!("{id}@{revision}") }
+}
+
 fn no_node(name: &NodeName) -> StoreError {
     StoreError::NotFound { kind: "node", name: name.to_string() }
 }
@@ -206,6 +210,11 @@ impl Store for SqliteStore {
     async fn job(&self, id: &JobId) -> Result<Arc<Job>, StoreError> {
         let id = id.clone();
         self.readers.read(move |sql| read::job(sql, &id)).await
+    }
+
+    async fn job_with_spec(&self, id: &JobId, revision: u32) -> Result<Arc<Job>, StoreError> {
+        let id = id.clone();
+        self.readers.read(move |sql| read::job_with_spec(sql, &id, revision).map(Arc::new)).await
     }
 
     async fn jobs(&self, query: Query<JobKey>) -> Result<Page<Arc<Job>>, StoreError> {

@@ -1,7 +1,5 @@
 //! Writes about nodes and their sessions.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use longshore_model::accelerator::Stock;
 use longshore_model::assignment::{ImageAccess, Order};
@@ -9,9 +7,10 @@ use longshore_model::machine;
 use longshore_model::name::{AppName, JobId, NodeName, SessionId};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::node_value;
+use longshore_model::spec::AppSpec;
 use rusqlite::{OptionalExtension, params};
 
-use super::batch::Batch;
+use super::batch::{Batch, Edition};
 use super::{backup, no_node, rows};
 use crate::store::{Change, EncodedAssignment, StoreError, Terms};
 
@@ -140,15 +139,15 @@ impl Batch<'_> {
     }
 
     fn assignments(&mut self, name: &NodeName) -> Result<Vec<EncodedAssignment>, StoreError> {
-        let mut assignments: Vec<EncodedAssignment> = self
+        let mut assignments: Vec<(EncodedAssignment, u32)> = self
             .sql
             .prepare_cached(
-                "SELECT app.name, app.revision, job.id, app.attempt, task.state, task.cancel_requested FROM app \
+                "SELECT app.name, app.revision, job.id, app.attempt, task.state, task.cancel_requested, app.spec_revision FROM app \
                  JOIN job ON job.key = app.job JOIN task ON task.job = app.job AND task.node = app.node \
                  WHERE app.node = ?1 AND app.desired = 0 ORDER BY app.name",
             )?
             .query_map([name.as_str()], |row| {
-                Ok(EncodedAssignment {
+                let assignment = EncodedAssignment {
                     app: rows::name(row, 0)?,
                     revision: rows::unsigned(row, 1)?,
                     job: rows::name(row, 2)?,
@@ -158,25 +157,25 @@ impl Batch<'_> {
                     cause: None,
                     image_access: ImageAccess::Untold,
                     node_labels: Labels::new(),
-                })
+                };
+                Ok((assignment, row.get(6)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        for assignment in &mut assignments {
-            let entry = self.job(&assignment.job)?;
-            (assignment.spec, assignment.cause) = (entry.spec.clone(), entry.cause.clone());
-            assignment.image_access = self.image_access(&assignment.job)?;
-            assignment.node_labels = self.node_labels(&assignment.job, name)?;
+        for (assignment, spec_revision) in &mut assignments {
+            let Edition { spec, encoded } = self.edition(&assignment.job, *spec_revision)?;
+            (assignment.spec, assignment.cause) = (encoded, self.job(&assignment.job)?.cause.clone());
+            assignment.image_access = self.image_access(&spec)?;
+            assignment.node_labels = self.node_labels(&spec, name)?;
         }
-        Ok(assignments)
+        Ok(assignments.into_iter().map(|(assignment, _)| assignment).collect())
     }
 
-    /// Those of a node's labels that a job's spec asks for; for most specs without a look at the node.
-    pub(super) fn node_labels(&mut self, id: &JobId, node: &NodeName) -> Result<Labels, StoreError> {
-        let spec = Arc::clone(&self.job(id)?.job.spec);
-        if !node_value::is_needed(&spec) {
+    /// Those of a node's labels that a spec asks for; for most specs without a look at the node.
+    pub(super) fn node_labels(&self, spec: &AppSpec, node: &NodeName) -> Result<Labels, StoreError> {
+        if !node_value::is_needed(spec) {
             return Ok(Labels::new());
         }
-        Ok(node_value::labels_for(&spec, &self.enrolled(node)?.labels))
+        Ok(node_value::labels_for(spec, &self.enrolled(node)?.labels))
     }
 
     /// Records when the newest certificate of a node ends.

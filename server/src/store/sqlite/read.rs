@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
 use super::pages::{self, Source};
-use super::{no_app, no_job, no_node, requests, rows, schema};
+use super::{no_app, no_job, no_node, no_spec, requests, rows, schema};
 use crate::store::sorting::{AppKey, JobKey, NameKey, NodeKey, Query, TaskKey, TokenKey};
 use crate::store::{Page, RequestKey, Seen, StoreError, StoredToken};
 
@@ -101,7 +101,7 @@ fn job_and_key(sql: &Connection, id: &JobId) -> Result<(i64, Job), StoreError> {
     sql.prepare_cached(concat!(
         "SELECT ",
         rows::job_columns!(),
-        " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1"
+        " FROM job JOIN job_spec ON job_spec.job = job.key AND job_spec.revision = job.spec_revision WHERE job.id = ?1"
     ))?
     .query_row([id.as_str()], rows::job)
     .optional()?
@@ -112,9 +112,21 @@ pub(super) fn job(sql: &Connection, id: &JobId) -> Result<Arc<Job>, StoreError> 
     job_and_key(sql, id).map(|(_, job)| Arc::new(job))
 }
 
+/// A job with one of its specs, in place of the newest.
+pub(super) fn job_with_spec(sql: &Connection, id: &JobId, revision: u32) -> Result<Job, StoreError> {
+    sql.prepare_cached(concat!(
+        "SELECT ",
+        rows::job_columns!(),
+        " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.id = ?1 AND job_spec.revision = ?2"
+    ))?
+    .query_row(params![id.as_str(), revision], |row| rows::job(row).map(|(_, job)| job))
+    .optional()?
+    .ok_or_else(|| no_spec(id, revision))
+}
+
 pub(super) fn created(sql: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Arc<Job>>, StoreError> {
     let Some(id) = requests::job(sql, request, now)? else { return Ok(None) };
-    job_and_key(sql, &id).map(|(_, job)| Some(Arc::new(job.as_created())))
+    job_with_spec(sql, &id, 1).map(|job| Some(Arc::new(job.as_created())))
 }
 
 /// Refuses when a job has a task open for the app on one of the nodes, or is about to assign one; `ignored` names jobs that
@@ -154,7 +166,7 @@ pub(super) fn jobs(sql: &Connection, query: &Query<JobKey>) -> Result<Page<Arc<J
     let mut statement = sql.prepare_cached(concat!(
         "SELECT ",
         rows::job_columns!(),
-        " FROM job JOIN job_spec ON job_spec.job = job.key WHERE job.key = ?1"
+        " FROM job JOIN job_spec ON job_spec.job = job.key AND job_spec.revision = job.spec_revision WHERE job.key = ?1"
     ))?;
     let mut items = Vec::with_capacity(keys.len());
     for key in keys {

@@ -25,13 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoredToken;
 
-// Columns of `job` and `job_spec`, in the order of `job`. Macros, so that statements are put together at compile time.
+// Columns of `job` and of one row of `job_spec`, in the order of `job`. Macros, so that statements are put together at compile time.
 macro_rules! job_columns {
     () => {
         "job.key, job.id, job.app, job_spec.model, job.max_parallel, job.timeout, \
      job.control, job.deadline, job.remaining, job.round, job.pending, job.active, job.succeeded, job.failed, \
-     job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job.warnings, \
-     job.kind, job.absent_after, job.absent, job_spec.template, job_spec.overrides"
+     job.timed_out, job.cancelled, job.create_time, job.start_time, job.end_time, job.creator, job.version, job_spec.warnings, \
+     job.kind, job.absent_after, job.absent, job_spec.template, job_spec.overrides, job_spec.revision"
     };
 }
 pub(super) use job_columns;
@@ -41,7 +41,7 @@ macro_rules! task_columns {
     () => {
         "task.node, task.attempt, task.state, task.cancel_requested, task.pull_done, \
      task.pull_total, task.assign_time, task.update_time, task.end_time, task.failure, task.history, \
-     task.version, task.absent_time"
+     task.version, task.absent_time, task.spec_revision"
     };
 }
 pub(super) use task_columns;
@@ -51,7 +51,8 @@ macro_rules! app_columns {
     () => {
         "app.node, app.name, job.id, app.attempt, app.revision, app.desired, app.status, \
      app.update_time, app.job, app.remover, \
-     app.previous_job, app.previous_attempt, app.previous_revision, app.last_revision"
+     app.previous_job, app.previous_attempt, app.previous_revision, app.last_revision, \
+     app.spec_revision, app.previous_spec_revision"
     };
 }
 pub(super) use app_columns;
@@ -243,6 +244,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<(i64, Job)> {
         kind: kind(row, 22)?,
         app: name(row, 2)?,
         spec: Arc::new(spec),
+        spec_revision: row.get(27)?,
         rollout: rollout(row, 4, 23)?,
         timeout: duration(row, 5)?,
         control: control(row, 6)?,
@@ -297,6 +299,7 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
         job: job.clone(),
         node: name(row, 0)?,
         attempt: row.get(1)?,
+        spec_revision: row.get(13)?,
         state: state(row, 2)?,
         pull,
         failure: optional_json(row, 9)?,
@@ -314,13 +317,17 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
 pub(super) fn app(row: &Row<'_>) -> Result<(App, i64)> {
     let status: AppStatus = json(row, 6)?;
     let previous = match optional_name(row, 10)? {
-        Some(job) => Some(Previous { job, attempt: row.get(11)?, revision: unsigned(row, 12)? }),
+        Some(job) => {
+            let (attempt, revision) = (row.get(11)?, unsigned(row, 12)?);
+            Some(Previous { job, spec_revision: row.get(15)?, attempt, revision })
+        }
         None => None,
     };
     let app = App {
         node: name(row, 0)?,
         name: name(row, 1)?,
         job: name(row, 2)?,
+        spec_revision: row.get(14)?,
         attempt: row.get(3)?,
         revision: unsigned(row, 4)?,
         desired: desired(row, 5)?,

@@ -19,10 +19,11 @@ use tempfile::TempDir;
 use super::pages::{self, Source};
 use super::{OpenError, SqliteStore, schema};
 use crate::store::conformance::{
-    self, Bed, Factory, Recorder, at, conformance_suite, enrolling, job_id, lines, new_job, node_name, progress, token,
+    self, Bed, Factory, Recorder, at, conformance_suite, enrolling, info, job_id, lines, new_job, node_name, progress,
+    session_id, spec_bytes, token,
 };
 use crate::store::sorting::{AppKey, EventKey, JobKey, NodeKey, Query, TaskKey, TokenKey};
-use crate::store::{EventsOf, JobRequest, NewJob, Observer, RequestKey, Seen, Store, StoreError, Terms};
+use crate::store::{Change, EventsOf, JobRequest, NewJob, Observer, RequestKey, Seen, Store, StoreError, Terms};
 
 mod crash;
 
@@ -281,6 +282,37 @@ async fn requests_of_before_they_were_all_kept_in_one_place_are_still_known() {
     assert_eq!(store.created(&request, at(1)).await.unwrap(), Some(made));
 }
 
+#[tokio::test]
+async fn jobs_of_before_a_retry_could_bring_a_spec_have_one() {
+    let database = Database::new();
+    let (store, _) = database.store();
+    nodes_of(&store, &["a"]).await;
+    let made = store.create_job(new_job(1, &["a"], 0)).await.unwrap();
+    let picks = store.assignable(Arc::new(|_| true), 10).await.unwrap();
+    store.assign(picks, at(1)).await.unwrap();
+    drop(store);
+    let connection = rusqlite::Connection::open(database.path()).unwrap();
+    let back = "CREATE TABLE before (job INTEGER PRIMARY KEY REFERENCES job (key), model TEXT NOT NULL, \
+                encoded BLOB NOT NULL, cause TEXT, template TEXT, overrides BLOB); \
+                INSERT INTO before SELECT job, model, encoded, cause, template, overrides FROM job_spec; \
+                ALTER TABLE job ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'; \
+                UPDATE job SET warnings = (SELECT warnings FROM job_spec WHERE job = job.key); \
+                DROP TABLE job_spec; ALTER TABLE before RENAME TO job_spec; \
+                ALTER TABLE job DROP COLUMN spec_revision; ALTER TABLE task DROP COLUMN spec_revision; \
+                ALTER TABLE app DROP COLUMN spec_revision; ALTER TABLE app DROP COLUMN previous_spec_revision;";
+    connection.execute_batch(back).unwrap();
+    connection.execute_batch(include_str!("schema-20.sql")).unwrap();
+    drop(connection);
+    let (store, seen) = database.store();
+    let job = store.job(&job_id(1)).await.unwrap();
+    assert_eq!((job.spec_revision, &job.spec, &job.warnings), (1, &made.spec, &made.warnings));
+    seen.take();
+    store.open_session(&node_name("a"), &session_id(1), info(), at(2)).await.unwrap();
+    let told = seen.take();
+    let [Change::Opened { assignments, .. }] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(assignments.first().unwrap().spec, spec_bytes(1));
+}
+
 #[test]
 fn joins_are_prepared_once() {
     let database = Database::new();
@@ -423,7 +455,10 @@ async fn a_failed_commit_is_as_if_nothing_was_asked() {
         // A broken reference that is looked at only when the transaction commits.
         store.writer.write(|batch| {
             batch.sql.pragma_update(None, "defer_foreign_keys", true)?;
-            Ok(batch.sql.execute("INSERT INTO job_spec (job, model, encoded) VALUES (77, '', X'')", [])?)
+            Ok(batch.sql.execute(
+                "INSERT INTO job_spec (job, revision, model, encoded, warnings) VALUES (77, 1, '', X'', '')",
+                [],
+            )?)
         }),
         async { release.send(()).unwrap() }
     );

@@ -1,4 +1,4 @@
-//! What `longshore update` can change of a spec by flags.
+//! What can be changed of a spec by flags.
 
 use longshore_model::quantity;
 use longshore_model::spec::{AppSpec, EnvSource, EnvVar, ImageSource};
@@ -8,7 +8,7 @@ use crate::error::Error;
 /// Changes of a spec; what is `None` or empty stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Changes")]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// Another image, by tag or digest in a registry.
     #[arg(long, value_name = "REFERENCE")]
     image: Option<String>,
@@ -55,7 +55,7 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
 
 impl Changes {
     /// Whether everything stays as it is.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
@@ -64,7 +64,7 @@ impl Changes {
     /// # Errors
     ///
     /// A variable that shall go is not there, or shall be set as well.
-    pub(super) fn apply(self, spec: &mut AppSpec) -> Result<(), Error> {
+    pub(crate) fn apply(self, spec: &mut AppSpec) -> Result<(), Error> {
         for name in &self.unset_env {
             let before = spec.env.len();
             spec.env.retain(|variable| variable.name != *name);
