@@ -117,9 +117,9 @@ mod tests {
             ..exited.clone()
         };
         let expected = "\
-AGE  NODE      INSTANCE  EVENT      MESSAGE                                                           COUNT
-2m   store-1   0         EXITED     Ended with exit code 1.                                           17 in 2h
-10s  store-12  -         WENT_BACK  Back to revision 1, for job j did not succeed: it was cancelled.  1";
+AGE   NODE      INSTANCE  EVENT      MESSAGE                                                           COUNT
+100s  store-1   0         EXITED     Ended with exit code 1.                                           17 in 2h
+10s   store-12  -         WENT_BACK  Back to revision 1, for job j did not succeed: it was cancelled.  1";
         assert_eq!(table(&[exited, back], Timestamp::from_second(7_300).unwrap_or_default()), expected);
     }
 }

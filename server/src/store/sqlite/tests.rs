@@ -9,6 +9,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use futures::future::join_all;
 use longshore_model::name::AppName;
@@ -27,6 +28,11 @@ use crate::store::{Change, EventsOf, JobRequest, NewJob, Observer, RequestKey, S
 
 mod crash;
 
+/// Tries to open a database that is in use.
+const TRIES: u32 = 1_000;
+/// Pause between them.
+const PAUSE: Duration = Duration::from_millis(10);
+
 struct Database(TempDir);
 
 impl Database {
@@ -40,13 +46,27 @@ impl Database {
 
     fn store(&self) -> (SqliteStore, Arc<Recorder>) {
         let seen = Arc::new(Recorder::default());
-        (SqliteStore::open(&self.path(), seen.clone()).unwrap(), seen)
+        (self.open_patiently(seen.clone()), seen)
+    }
+
+    /// Opens it as soon as nobody has it. A process that another test has just begun has the locks of this one, also those that are
+    /// given up meanwhile, until it has become its program.
+    fn open_patiently(&self, observer: Arc<dyn Observer>) -> SqliteStore {
+        for _ in 0..TRIES {
+            match SqliteStore::open(&self.path(), Arc::clone(&observer)) {
+                Err(StoreError::Database(error)) if matches!(error.downcast_ref(), Some(OpenError::InUse(_))) => {
+                    std::thread::sleep(PAUSE);
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("the database is in use")
     }
 }
 
 impl Factory for Database {
     fn open(&self, observer: Arc<dyn Observer>) -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(&self.path(), observer).unwrap())
+        Arc::new(self.open_patiently(observer))
     }
 }
 
