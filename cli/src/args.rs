@@ -91,9 +91,8 @@ pub(crate) enum Command {
     /// Apps: what jobs left on nodes.
     #[command(subcommand)]
     App(commands::app::App),
-    /// Run a command inside an instance of an app.
+    // No words here for those that have longer ones themselves: these would take their place.
     Exec(commands::exec::Exec),
-    /// Connect ports of this machine to ports of an instance of an app.
     PortForward(commands::port_forward::PortForward),
     /// Check credentials, the way to the server, the server and its nodes.
     Doctor(commands::doctor::Doctor),
