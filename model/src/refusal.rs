@@ -13,14 +13,16 @@ pub struct Refusal {
 }
 
 /// Words that no spec needs, beside [`word::ALL`]: they make a difference all the same.
-const BESIDE: [&str; 7] = [
+const BESIDE: [&str; 9] = [
     word::NETWORK_PORTS_FOLLOW,
     word::NETWORK_PORTS_READINESS,
     word::NETWORK_EGRESS,
     word::SECURITY_SECCOMP,
     word::JOBS_UPDATE,
     word::JOBS_PULL,
+    word::PLANS_CHECK,
     word::APPS_EXEC,
+    word::APPS_PORT_FORWARD,
 ];
 
 /// All that a node does not do, as it said last, in the order of [`word::ALL`].
@@ -41,6 +43,9 @@ fn reason(word: &str, info: &NodeInfo) -> String {
     let unable = || format!("neither its agent {} nor its runtime, {}, offers it", info.agent_version, info.runtime);
     match (word, setting(word)) {
         (word::APPS_EXEC, _) => "its configuration forbids it (--forbid-exec), or its agent is too old".to_owned(),
+        (word::APPS_PORT_FORWARD, _) => {
+            "its configuration forbids it (--forbid-port-forward), or its agent is too old".to_owned()
+        }
         (word::NETWORK_EGRESS, _) => {
             "its configuration forbids it, or nothing on the node can lead them out".to_owned()
         }
@@ -97,7 +102,9 @@ fn meaning(word: &str) -> &str {
         word::SECURITY_SECCOMP => "the filter of system calls",
         word::JOBS_UPDATE => "updates",
         word::JOBS_PULL => "images fetched ahead",
+        word::PLANS_CHECK => "looking for itself when a plan asks",
         word::APPS_EXEC => "commands of people inside instances",
+        word::APPS_PORT_FORWARD => "connections of people to ports of instances",
         other => other,
     }
 }

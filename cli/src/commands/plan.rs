@@ -100,7 +100,14 @@ fn describe(plan: &PlanJobResponse) -> String {
 /// Who has looked, and what is to be fetched in all.
 fn looked(plan: &PlanJobResponse, summary: &PlanSummary) -> String {
     let checked = text::count(summary.checked_nodes, "node");
-    let mut line = format!("Looked on {checked}: would fetch {}.", text::bytes(summary.fetch_bytes));
+    let all = plan.nodes.iter().filter(|node| node.check() == NodeCheck::Done);
+    let (known, unknown): (Vec<_>, Vec<_>) = all.partition(|node| node.fetch_bytes.is_some());
+    let bytes = text::bytes(summary.fetch_bytes);
+    let mut line = match (known.len(), unknown.len()) {
+        (0, _) => format!("Looked on {checked}."),
+        (_, 0) => format!("Looked on {checked}: would fetch {bytes}."),
+        (_, some) => format!("Looked on {checked}: would fetch {bytes}, and on {some} nobody knows."),
+    };
     let counts = [NodeCheck::NotConnected, NodeCheck::TooOld, NodeCheck::NoAnswer].map(|check| {
         let count = plan.nodes.iter().filter(|node| node.check() == check).count();
         (count > 0).then(|| format!("{count} {}", unchecked(check)))
@@ -222,7 +229,7 @@ shop-2  deploy  unknown        -
 shop-3  deploy  no answer      -
 shop-4  deploy  agent too old  -
 
-Looked on 2 nodes: would fetch 120.0 MiB. Judged by what they said last: 1 agent too old, 1 no answer.
+Looked on 2 nodes: would fetch 120.0 MiB, and on 1 nobody knows. Judged by what they said last: 1 agent too old, 1 no answer.
 Nothing is known to stand in the way on 4 nodes.";
         assert_eq!(describe(&plan), expected);
     }

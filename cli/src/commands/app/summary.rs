@@ -89,6 +89,10 @@ fn running(status: &AppStatus, now: Timestamp) -> String {
     let runs = format!("{} {verb}", text::count(count, "instance"));
     let again = status.instances.iter().filter(|instance| instance.last_exit.is_some());
     match subject(again, |instance| instance.starts.into()) {
+        // Its end was that of an earlier revision.
+        Some((worst, subject)) if worst.starts <= 1 => {
+            format!("{runs}; {} last ended with {}.", lower(&subject), last_exit(worst, now))
+        }
         Some((worst, subject)) => format!(
             "{runs}; {} was started {} times, and last ended with {}.",
             lower(&subject),
