@@ -68,6 +68,10 @@ impl Violations {
         if self.0.last().is_some_and(|last| last.description == CLOSING) {
             return;
         }
+        // What is read twice is wrong once.
+        if self.0.contains(&violation) {
+            return;
+        }
         let used: usize = self.0.iter().map(Violation::bytes).sum();
         if used + violation.bytes() > MAX_BYTES {
             violation = Violation { field: String::new(), description: CLOSING.to_owned() };
@@ -201,6 +205,16 @@ mod tests {
             assert_eq!(list.0.iter().filter(|violation| violation.description == CLOSING).count(), 1);
             assert_eq!(list.0.first().map(|violation| violation.description.len()), Some(MAX_DESCRIPTION));
         }
+    }
+
+    #[test]
+    fn what_is_wrong_twice_is_told_once() {
+        let mut bad = Violations::default();
+        bad.add(Path::Root.field("a"), "is missing");
+        bad.append(bad.clone());
+        bad.add(Path::Root.field("b"), "is missing");
+        let fields: Vec<&str> = bad.0.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["a", "b"]);
     }
 
     #[test]
