@@ -16,6 +16,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::accelerator::Stock;
 use crate::label;
 use crate::node::Labels;
 use crate::validate::quoted;
@@ -54,6 +55,8 @@ pub enum Kind {
     Time,
     /// `true` or `false`: `=`, `!=`.
     Flag,
+    /// Several texts: `=` and `:` where one of them is, `!=` where none is; a `*` as for [`Kind::Text`].
+    Texts,
     /// Labels: `labels.KEY = VALUE`, `labels.KEY != VALUE`, `labels:KEY`.
     Labels,
 }
@@ -69,6 +72,8 @@ pub enum Value<'a> {
     Time(Timestamp),
     /// Of a [`Kind::Flag`].
     Flag(bool),
+    /// Of [`Kind::Texts`]: what is said of each kind of accelerator.
+    Stocks(&'a [Stock], fn(&Stock) -> &str),
     /// Of [`Kind::Labels`].
     Labels(&'a Labels),
 }
@@ -251,6 +256,9 @@ impl Test {
     fn holds(&self, value: Value<'_>) -> bool {
         match (self, value) {
             (Self::Text { pattern, equal }, Value::Text(text)) => pattern.matches(text) == *equal,
+            (Self::Text { pattern, equal }, Value::Stocks(stocks, part)) => {
+                stocks.iter().any(|stock| pattern.matches(part(stock))) == *equal
+            }
             (Self::Text { equal, .. }, Value::Unset) => !equal,
             (Self::Time { operator, time }, Value::Time(value)) => match operator {
                 Operator::Equal => value == *time,
@@ -299,7 +307,8 @@ fn test(
             label::check_key(text).map_err(|_| bad_value("a label key".to_owned()))?;
             Ok(Test::HasLabel { key: text.to_owned() })
         }
-        (Kind::Text, _) if is_equality => Ok(Test::Text { pattern: Pattern::read(text), equal }),
+        (Kind::Texts, _) if operator == Operator::Has => Ok(Test::Text { pattern: Pattern::read(text), equal: true }),
+        (Kind::Text | Kind::Texts, _) if is_equality => Ok(Test::Text { pattern: Pattern::read(text), equal }),
         (Kind::Word { prefix, words }, _) if is_equality => {
             let word = text.strip_prefix(prefix).unwrap_or(text);
             if !words.contains(&word) {

@@ -104,6 +104,9 @@ async fn an_accelerator_is_one_apps_until_it_is_gone_whatever_becomes_of_the_age
     let client = cluster.client().await;
     let shown = process::succeed(&mut cluster.cli(&["node", "show", "node"]));
     assert!(shown.contains("example.com/npu  2 of 2 free  Edge 200"), "{shown}");
+    let listed = |filter: &str| process::succeed(&mut cluster.cli(&["node", "list", "--filter", filter]));
+    assert!(listed("info.accelerators.kind = example.com/* AND info.accelerators.model:'Edge 200'").contains("node "));
+    assert!(!listed("info.accelerators.kind = nvidia.com/gpu").contains("node "));
 
     let first = deployed(&client, asking(&cluster.image(), KIND, 1)).await.app_name;
     assert_eq!(held(&client, &first, 0).await, ["npu0"]);

@@ -4,13 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FIELDS: [Field; 6] = [
+const FIELDS: [Field; 7] = [
     Field { name: "state", kind: Kind::Word { prefix: "JOB_STATE_", words: &["QUEUED", "RUNNING"] } },
     Field { name: "app_name", kind: Kind::Text },
     Field { name: "info.architecture", kind: Kind::Text },
     Field { name: "end_time", kind: Kind::Time },
     Field { name: "connected", kind: Kind::Flag },
     Field { name: "labels", kind: Kind::Labels },
+    Field { name: "info.accelerators.kind", kind: Kind::Texts },
 ];
 
 fn parse(text: &str) -> Result<Filter, FilterError> {
@@ -21,11 +22,18 @@ fn parse(text: &str) -> Result<Filter, FilterError> {
 fn holds(text: &str) -> bool {
     let labels = [("role", "till"), ("example.com/site", "north")];
     let labels: Labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let stocks = ["nvidia.com/gpu", "example.com/npu"].map(|kind| Stock {
+        kind: kind.to_owned(),
+        model: String::new(),
+        count: 1,
+        free: 1,
+    });
     parse(text).unwrap().matches(|field| match field {
         "state" => Value::Text("RUNNING"),
         "app_name" => Value::Text("till-1"),
         "connected" => Value::Flag(true),
         "labels" => Value::Labels(&labels),
+        "info.accelerators.kind" => Value::Stocks(&stocks, |stock| &stock.kind),
         "end_time" => Value::Time("2026-01-31T12:00:00Z".parse().unwrap()),
         _ => Value::Unset,
     })
@@ -53,6 +61,11 @@ fn every_form_means_what_it_says() {
         "connected = true",
         "connected != false",
         "labels.role = till",
+        "info.accelerators.kind = nvidia.com/gpu",
+        "info.accelerators.kind:example.com/*",
+        "info.accelerators.kind != amd.com/gpu",
+        "NOT info.accelerators.kind = amd*",
+        "NOT info.accelerators.kind != nvidia*",
         "labels:role",
         "NOT labels:absent",
         "labels.absent != till",
@@ -94,7 +107,7 @@ fn every_form_means_what_it_says() {
 
 #[test]
 fn errors_say_where_and_what() {
-    let known = "state, app_name, info.architecture, end_time, connected, labels";
+    let known = "state, app_name, info.architecture, end_time, connected, labels, info.accelerators.kind";
     let errors = [
         ("stat = RUNNING", format!("at position 1: there is no field \"stat\" to filter by; there are {known}")),
         (

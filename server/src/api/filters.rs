@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 
 use jiff::Timestamp;
+use longshore_model::accelerator::Stock;
 use longshore_model::admission::PendingNode;
 use longshore_model::app::{App, Desired};
 use longshore_model::audit::Deed;
@@ -11,7 +12,7 @@ use longshore_model::configuration::Configuration;
 use longshore_model::event::AppEvent;
 use longshore_model::filter::{Field, Filter, Kind, Value};
 use longshore_model::job::Job;
-use longshore_model::node::Node;
+use longshore_model::node::{Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
 use longshore_model::task::Task;
 use longshore_model::template::Template;
@@ -132,6 +133,8 @@ pub(super) const NODES: &[Field] = &[
     Field { name: "info.architecture", kind: Kind::Text },
     Field { name: "info.agent_version", kind: Kind::Text },
     Field { name: "info.runtime", kind: Kind::Text },
+    Field { name: "info.accelerators.kind", kind: Kind::Texts },
+    Field { name: "info.accelerators.model", kind: Kind::Texts },
 ];
 /// Fields of apps.
 pub(super) const APPS: &[Field] = &[
@@ -284,6 +287,11 @@ fn task<'a>(task: &'a Task, field: &str) -> Value<'a> {
     }
 }
 
+/// What a node has said of its accelerators, one kind after the other.
+fn stocks(info: Option<&NodeInfo>, part: fn(&Stock) -> &str) -> Value<'_> {
+    info.map_or(Value::Unset, |info| Value::Stocks(&info.accelerators, part))
+}
+
 /// What a node that is connected or not has in a field.
 pub(super) fn node<'a>(node: &'a Node, connected: bool, now: Timestamp, field: &str) -> Value<'a> {
     let info = node.info.as_ref();
@@ -298,6 +306,8 @@ pub(super) fn node<'a>(node: &'a Node, connected: bool, now: Timestamp, field: &
         "info.architecture" => text(info.map(|info| &info.architecture)),
         "info.agent_version" => text(info.map(|info| &info.agent_version)),
         "info.runtime" => text(info.map(|info| &info.runtime)),
+        "info.accelerators.kind" => stocks(info, |stock| &stock.kind),
+        "info.accelerators.model" => stocks(info, |stock| &stock.model),
         _ => Value::Unset,
     }
 }
