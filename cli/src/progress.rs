@@ -80,13 +80,8 @@ impl View {
     /// How fast a task's pull has been since it was first heard of, by the server's clock.
     fn pace(&self, task: &Task) -> Option<Pace> {
         let first = self.pulls.get(&task.node_name).filter(|first| first.attempt == task.attempt)?;
-        let (before, pull) = (pull_of(first)?, pull_of(task)?);
-        let time = |task: &Task| text::time(task.update_time.as_ref());
-        let milliseconds = time(task)?.duration_since(time(first)?).as_millis();
-        let came = pull.done_bytes.checked_sub(before.done_bytes)?;
-        let rate = u128::from(came) * 1000 / u128::try_from(milliseconds).ok().filter(|passed| *passed > 0)?;
-        let rate = u64::try_from(rate).ok().filter(|rate| *rate > 0)?;
-        Some(Pace { rate, seconds_left: pull.total_bytes.saturating_sub(pull.done_bytes).div_ceil(rate) })
+        let since = text::time(first.update_time.as_ref())?;
+        pace_since(task, since, pull_of(first)?.done_bytes).or_else(|| pace_of(task))
     }
 
     /// The job's state; unspecified before the first message.
@@ -182,7 +177,23 @@ pub(crate) fn headline(job: &Job) -> String {
 
 /// One line about a task, without its node.
 pub(crate) fn describe(task: &Task) -> String {
-    describe_with(task, None)
+    describe_with(task, pace_of(task))
+}
+
+/// How fast a task's pull has been since the server was first told of it, where the server says so.
+fn pace_of(task: &Task) -> Option<Pace> {
+    let start = task.pull_start.as_ref()?;
+    pace_since(task, text::time(start.time.as_ref())?, start.done_bytes)
+}
+
+/// How fast a task's pull has been since it stood at so many bytes, by the server's clock.
+fn pace_since(task: &Task, since: Timestamp, bytes: u64) -> Option<Pace> {
+    let pull = pull_of(task)?;
+    let milliseconds = text::time(task.update_time.as_ref())?.duration_since(since).as_millis();
+    let came = pull.done_bytes.checked_sub(bytes)?;
+    let rate = u128::from(came) * 1000 / u128::try_from(milliseconds).ok().filter(|passed| *passed > 0)?;
+    let rate = u64::try_from(rate).ok().filter(|rate| *rate > 0)?;
+    Some(Pace { rate, seconds_left: pull.total_bytes.saturating_sub(pull.done_bytes).div_ceil(rate) })
 }
 
 /// The same, with how its pull goes on where that is known.

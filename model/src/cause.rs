@@ -128,6 +128,7 @@ mod tests {
             spec_revision: 1,
             state: TaskState::Failed,
             pull: None,
+            pull_start: None,
             failure: Some(Failure::new(reason, message, TaskState::Checking)),
             cancel_requested: false,
             absent_time: None,

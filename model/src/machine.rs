@@ -18,7 +18,7 @@ use crate::limits::MAX_TASK_HISTORY;
 use crate::name::NodeName;
 use crate::preflight::Refusal;
 use crate::report::TaskReport;
-use crate::task::{Task, TaskClass, TaskEvent, TaskState};
+use crate::task::{PullProgress, PullStart, Task, TaskClass, TaskEvent, TaskState};
 
 /// What the server knows of a node when a task is to be assigned to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ pub fn report(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timestam
     if !speaks_for_itself {
         return Receipt::Stale;
     }
-    task.pull = if report.state == TaskState::Pulling { report.pull } else { None };
+    set_pull(task, report.pull.filter(|_| report.state == TaskState::Pulling), now);
     task.failure = match report.state {
         TaskState::Failed => Some(report.failure.clone().unwrap_or_else(|| unexplained(task.state))),
         _ => None,
@@ -344,7 +344,7 @@ pub fn pass_deadline(job: &mut Job, tasks: &mut [Task], now: Timestamp) -> Vec<C
             message: format!("The job's deadline passed while the task was {}.", task.state),
             step: task.state,
         });
-        task.pull = None;
+        set_pull(task, None, now);
         enter(job, task, TaskState::TimedOut, now);
         changed.push(Changed { index, effect });
     }
@@ -408,7 +408,7 @@ fn fail_without_node(job: &mut Job, task: &mut Task, now: Timestamp) {
         message: format!("The node {} was deleted.", task.node),
         step: task.state,
     });
-    task.pull = None;
+    set_pull(task, None, now);
     enter(job, task, TaskState::Failed, now);
 }
 
@@ -435,9 +435,20 @@ fn update_pull(job: &mut Job, task: &mut Task, report: &TaskReport, now: Timesta
     if report.pull.is_none() || report.pull == task.pull {
         return Receipt::Stale;
     }
-    task.pull = report.pull;
+    set_pull(task, report.pull, now);
     touch(job, task, now);
     Receipt::Counted(AppEffect::None)
+}
+
+/// Takes how a pull stands now, and keeps where it began for as long as it loses nothing.
+fn set_pull(task: &mut Task, pull: Option<PullProgress>, now: Timestamp) {
+    let lost = |pull: PullProgress| task.pull.is_none_or(|before| pull.done < before.done);
+    task.pull_start = match pull {
+        Some(pull) if lost(pull) => Some(PullStart { time: now, done: pull.done }),
+        Some(_) => task.pull_start,
+        None => None,
+    };
+    task.pull = pull;
 }
 
 /// Notes a change that moved the task along no arrow.

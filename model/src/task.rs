@@ -21,6 +21,8 @@ pub struct Task {
     pub state: TaskState,
     /// Bytes of the image, while PULLING.
     pub pull: Option<PullProgress>,
+    /// Where that stood when it was first told of, or last lost something; set whenever `pull` is.
+    pub pull_start: Option<PullStart>,
     /// Why it did not succeed, when FAILED or TIMED_OUT.
     pub failure: Option<Failure>,
     /// Whether the agent was told to give up.
@@ -46,6 +48,15 @@ pub struct PullProgress {
     pub done: u64,
     /// Bytes in all; 0 while unknown.
     pub total: u64,
+}
+
+/// Where a pull stood at some moment: what came since, and in what time, is its rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullStart {
+    /// When.
+    pub time: Timestamp,
+    /// Bytes that were here.
+    pub done: u64,
 }
 
 /// Something of a task's past.

@@ -45,6 +45,13 @@ fn one_task(task: &Task) {
     assert_eq!(task.failure.is_some(), matches!(state, TaskState::Failed | TaskState::TimedOut), "{task:?}");
     assert_eq!(task.end_time.is_some(), state.is_end(), "{task:?}");
     assert!(task.pull.is_none() || state == TaskState::Pulling, "{task:?}");
+    assert_eq!(task.pull_start.is_some(), task.pull.is_some(), "{task:?}");
+    if let (Some(start), Some(pull)) = (task.pull_start, task.pull) {
+        assert!(
+            start.done <= pull.done && start.time <= task.update_time,
+            "what came since is no less than nothing: {task:?}"
+        );
+    }
     assert!(task.history.len() <= MAX_TASK_HISTORY);
     assert!(task.history.iter().all(|event| event.state.is_end()), "only ends are remembered: {task:?}");
     assert!(task.absent_time.is_none() || state.class() == TaskClass::Active, "{task:?}");

@@ -241,6 +241,7 @@ fn task(job: &JobId, index: usize, now: Timestamp) -> Task {
         spec_revision: 1,
         state: TaskState::Pending,
         pull: None,
+        pull_start: None,
         failure: None,
         cancel_requested: false,
         absent_time: None,

@@ -2,7 +2,7 @@
 
 use longshore_model::cause;
 use longshore_model::failure::{Failure, FailureReason};
-use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use longshore_model::task::{PullProgress, PullStart, Task, TaskEvent, TaskState};
 use longshore_model::validate::{Path, Violations};
 
 use super::{FromWire, list, message, mirrored, optional, required, timestamp};
@@ -72,6 +72,7 @@ impl From<&Task> for v1::Task {
             version: task.version,
             history: task.history.iter().map(v1::TaskEvent::from).collect(),
             spec_revision: task.spec_revision,
+            pull_start: task.pull_start.map(v1::PullStart::from),
         }
     }
 }
@@ -86,6 +87,7 @@ impl FromWire<v1::Task> for Task {
         let assign_time = optional(wire.assign_time, path.field("assign_time"), bad);
         let update_time = required(wire.update_time, path.field("update_time"), bad);
         let end_time = optional(wire.end_time, path.field("end_time"), bad);
+        let pull_start = optional(wire.pull_start, path.field("pull_start"), bad);
         let history = list(wire.history, path.field("history"), bad);
         Some(Self {
             job: job?,
@@ -94,6 +96,7 @@ impl FromWire<v1::Task> for Task {
             spec_revision: wire.spec_revision,
             state: state?,
             pull: wire.pull.map(PullProgress::from),
+            pull_start: pull_start?,
             failure: failure?,
             cancel_requested: wire.cancel_requested,
             absent_time: absent_time?,
@@ -115,6 +118,19 @@ impl From<PullProgress> for v1::PullProgress {
 impl From<v1::PullProgress> for PullProgress {
     fn from(wire: v1::PullProgress) -> Self {
         Self { done: wire.done_bytes, total: wire.total_bytes }
+    }
+}
+
+impl From<PullStart> for v1::PullStart {
+    fn from(start: PullStart) -> Self {
+        Self { time: Some(timestamp(start.time)), done_bytes: start.done }
+    }
+}
+
+impl FromWire<v1::PullStart> for PullStart {
+    fn from_wire(wire: v1::PullStart, path: Path<'_>, bad: &mut Violations) -> Option<Self> {
+        let time = required(wire.time, path.field("time"), bad)?;
+        Some(Self { time, done: wire.done_bytes })
     }
 }
 

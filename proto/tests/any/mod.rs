@@ -28,7 +28,7 @@ use longshore_model::spec::{
     Projection, Protocol, PullPolicy, Requests, Resources, RestartPolicy, Startup, Ulimit, Volume, VolumeSource,
 };
 use longshore_model::targets::Targets;
-use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use longshore_model::task::{PullProgress, PullStart, Task, TaskEvent, TaskState};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -301,11 +301,13 @@ fn event() -> impl Strategy<Value = TaskEvent> {
 }
 
 pub(crate) fn task() -> impl Strategy<Value = Task> {
-    let what = (job_id(), node_name(), any::<u32>(), state(), pull(), option::of(failure()));
+    let start = (time(), any::<u64>()).prop_map(|(time, done)| PullStart { time, done });
+    let pull = (pull(), option::of(start));
+    let what = (job_id(), node_name(), any::<u32>(), state(), pull, option::of(failure()));
     let when = (any::<bool>(), vec(option::of(time()), 3), time(), any::<(u64, u32)>(), vec(event(), 0..3));
     (what, when).prop_map(
         |(
-            (job, node, attempt, state, pull, failure),
+            (job, node, attempt, state, (pull, pull_start), failure),
             (cancel_requested, times, update_time, (version, spec_revision), history),
         )| Task {
             job,
@@ -314,6 +316,7 @@ pub(crate) fn task() -> impl Strategy<Value = Task> {
             spec_revision,
             state,
             pull,
+            pull_start,
             failure,
             cancel_requested,
             absent_time: times[0],

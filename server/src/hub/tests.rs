@@ -46,6 +46,7 @@ fn task(version: u64, node: &str, state: TaskState) -> Task {
         spec_revision: 1,
         state,
         pull: None,
+        pull_start: None,
         failure: None,
         cancel_requested: false,
         absent_time: None,

@@ -52,6 +52,7 @@ async fn causes(context: &mut Context<'_>, job: &Job) -> Result<GroupFailuresRes
 /// Everything about a job.
 fn text(job: &Job, tasks: &[Task], causes: &GroupFailuresResponse, command: &str, now: Timestamp) -> String {
     let mut parts = vec![facts(job, tasks, now), table(job, tasks, now)];
+    parts.extend(Some(pulls(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(absences(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(failures(tasks)).filter(|part| !part.is_empty()));
     parts.extend(Some(by_cause(job, causes, command)).filter(|part| !part.is_empty()));
@@ -146,6 +147,12 @@ fn network_of(job: &Job) -> String {
         }
         _ => "of its own, no ports".to_owned(),
     }
+}
+
+/// Tasks whose images are on their way, how fast, and for how long still; empty when there is none.
+fn pulls(tasks: &[Task]) -> String {
+    let is_told = |task: &&Task| task.state() == TaskState::Pulling && task.pull.is_some();
+    list("On its way", tasks.iter().filter(is_told))
 }
 
 /// Tasks that wait for absent nodes; empty when there is none.

@@ -358,6 +358,7 @@ fn pending(job: &Job, node: &NodeName) -> Task {
         spec_revision: 1,
         state: TaskState::Pending,
         pull: None,
+        pull_start: None,
         failure: None,
         cancel_requested: false,
         absent_time: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use longshore_model::failure::{Failure, FailureReason};
 use longshore_model::job::{JobState, TaskCounts};
 use longshore_model::report::TaskReport;
-use longshore_model::task::{PullProgress, TaskState};
+use longshore_model::task::{PullProgress, PullStart, TaskState};
 
 use super::{Bed, Factory, app_name, at, is_not_found, job_id, lines, new_job, node_name, progress};
 use crate::store::{Change, NodeReport, Seen};
@@ -19,9 +19,17 @@ pub(crate) async fn progress_counts(factory: &dyn Factory) {
     assert_eq!(lines(&bed.seen.take()), ["job web-1 RUNNING: a PULLING"]);
     let task = bed.task(1, "a").await;
     assert_eq!((task.state, task.pull, task.update_time), (TaskState::Pulling, pull, at(2)));
-    bed.report("a", NodeReport::Task(pulling), 3).await;
+    bed.report("a", NodeReport::Task(pulling.clone()), 3).await;
     bed.report("a", progress(1, 1, TaskState::Checking), 3).await;
     assert!(lines(&bed.seen.take()).is_empty(), "what says nothing new changes nothing");
+    let start = async |done, second| {
+        let pull = Some(PullProgress { done, total: 100 });
+        bed.report("a", NodeReport::Task(TaskReport { pull, ..pulling.clone() }), second).await;
+        bed.task(1, "a").await.pull_start
+    };
+    assert_eq!(start(50, 3).await, Some(PullStart { time: at(2), done: 10 }), "it goes on from where it began");
+    assert_eq!(start(20, 3).await, Some(PullStart { time: at(3), done: 20 }), "something was lost");
+    bed.seen.take();
 
     bed.report("a", progress(1, 1, TaskState::Succeeded), 4).await;
     let task = bed.task(1, "a").await;

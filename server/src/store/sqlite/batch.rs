@@ -300,7 +300,7 @@ impl<'b> Batch<'b> {
         let mut statement = self.sql.prepare_cached(
             "UPDATE task SET attempt = ?3, state = ?4, cancel_requested = ?5, pull_done = ?6, pull_total = ?7, \
              assign_time = ?8, update_time = ?9, end_time = ?10, failure = ?11, history = ?12, \
-             version = ?13, absent_time = ?14, spec_revision = ?15 \
+             version = ?13, absent_time = ?14, spec_revision = ?15, pull_start_time = ?16, pull_start_done = ?17 \
              WHERE job = ?1 AND node = ?2",
         )?;
         for (id, node) in std::mem::take(&mut self.unwritten_tasks) {
@@ -322,6 +322,8 @@ impl<'b> Batch<'b> {
                 rows::signed(task.version),
                 task.absent_time.map(rows::micros),
                 task.spec_revision,
+                task.pull_start.map(|start| rows::micros(start.time)),
+                task.pull_start.map(|start| rows::signed(start.done)),
             ])?;
         }
         Ok(())

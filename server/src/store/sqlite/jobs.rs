@@ -74,6 +74,7 @@ impl Batch<'_> {
                 spec_revision: 1,
                 state: TaskState::Pending,
                 pull: None,
+                pull_start: None,
                 failure: None,
                 cancel_requested: false,
                 absent_time: None,

@@ -15,7 +15,7 @@ use longshore_model::name::{JobId, NameError, TemplateName};
 use longshore_model::node::Node;
 use longshore_model::rollout::Rollout;
 use longshore_model::spec::AppSpec;
-use longshore_model::task::{PullProgress, Task, TaskEvent, TaskState};
+use longshore_model::task::{PullProgress, PullStart, Task, TaskEvent, TaskState};
 use longshore_model::template::{TemplateKey, TemplateUse};
 use longshore_model::user::User;
 use rusqlite::types::Type;
@@ -41,7 +41,7 @@ macro_rules! task_columns {
     () => {
         "task.node, task.attempt, task.state, task.cancel_requested, task.pull_done, \
      task.pull_total, task.assign_time, task.update_time, task.end_time, task.failure, task.history, \
-     task.version, task.absent_time, task.spec_revision"
+     task.version, task.absent_time, task.spec_revision, task.pull_start_time, task.pull_start_done"
     };
 }
 pub(super) use task_columns;
@@ -295,6 +295,10 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
         Some(_) => Some(PullProgress { done: unsigned(row, 4)?, total: unsigned(row, 5)? }),
         None => None,
     };
+    let pull_start = match optional_time(row, 14)? {
+        Some(time) => Some(PullStart { time, done: unsigned(row, 15)? }),
+        None => None,
+    };
     Ok(Task {
         job: job.clone(),
         node: name(row, 0)?,
@@ -302,6 +306,7 @@ pub(super) fn task(row: &Row<'_>, job: &JobId) -> Result<Task> {
         spec_revision: row.get(13)?,
         state: state(row, 2)?,
         pull,
+        pull_start,
         failure: optional_json(row, 9)?,
         cancel_requested: row.get(3)?,
         absent_time: optional_time(row, 12)?,

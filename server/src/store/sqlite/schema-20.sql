@@ -20,6 +20,12 @@ DROP TABLE job_spec;
 ALTER TABLE spec_of_job RENAME TO job_spec;
 ALTER TABLE job DROP COLUMN warnings;
 
+-- Where a pull stood when it was first told of: what came since is its rate.
+ALTER TABLE task ADD COLUMN pull_start_time INTEGER;
+ALTER TABLE task ADD COLUMN pull_start_done INTEGER;
+-- One that was under way has lost where it began.
+UPDATE task SET pull_start_time = update_time, pull_start_done = pull_done WHERE pull_done IS NOT NULL;
+
 -- The newest.
 ALTER TABLE job ADD COLUMN spec_revision INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE task ADD COLUMN spec_revision INTEGER NOT NULL DEFAULT 1;

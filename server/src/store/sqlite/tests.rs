@@ -319,7 +319,8 @@ async fn jobs_of_before_a_retry_could_bring_a_spec_have_one() {
                 UPDATE job SET warnings = (SELECT warnings FROM job_spec WHERE job = job.key); \
                 DROP TABLE job_spec; ALTER TABLE before RENAME TO job_spec; \
                 ALTER TABLE job DROP COLUMN spec_revision; ALTER TABLE task DROP COLUMN spec_revision; \
-                ALTER TABLE app DROP COLUMN spec_revision; ALTER TABLE app DROP COLUMN previous_spec_revision;";
+                ALTER TABLE app DROP COLUMN spec_revision; ALTER TABLE app DROP COLUMN previous_spec_revision; \
+                ALTER TABLE task DROP COLUMN pull_start_time; ALTER TABLE task DROP COLUMN pull_start_done;";
     connection.execute_batch(back).unwrap();
     connection.execute_batch(include_str!("schema-20.sql")).unwrap();
     drop(connection);

@@ -1,5 +1,6 @@
 use longshore_proto::v1::{
-    AppSpec, Failure, FailureReason, Image, Network, Port, PortMapping, TaskCounts, TaskEvent, image,
+    AppSpec, Failure, FailureReason, Image, Network, Port, PortMapping, PullProgress, PullStart, TaskCounts, TaskEvent,
+    image,
 };
 
 use super::*;
@@ -130,6 +131,24 @@ Waits for absent nodes:
     assert_eq!(absences(&[absent(9)]), expected);
     let many: Vec<Task> = (0..23).map(absent).collect();
     assert!(absences(&many).ends_with("\n  … and 3 more: -o json shows all"));
+}
+
+#[test]
+fn pulls_have_a_rate_and_an_estimate_from_one_look() {
+    let task = Task {
+        node_name: "store-1".to_owned(),
+        state: TaskState::Pulling.into(),
+        attempt: 1,
+        pull: Some(PullProgress { done_bytes: 30 << 20, total_bytes: 90 << 20 }),
+        pull_start: Some(PullStart { time: moment(1_700_000_000), done_bytes: 10 << 20 }),
+        update_time: moment(1_700_000_010),
+        ..Default::default()
+    };
+    let expected = "On its way:\n  store-1: PULLING 30.0 MiB of 90.0 MiB, 2.0 MiB/s, 30s left";
+    assert_eq!(pulls(std::slice::from_ref(&task)), expected);
+    let unsaid = Task { pull_start: None, ..task };
+    assert_eq!(pulls(&[unsaid]), "On its way:\n  store-1: PULLING 30.0 MiB of 90.0 MiB", "an older server");
+    assert_eq!(pulls(&tasks()), "");
 }
 
 #[test]
