@@ -24,6 +24,9 @@ const METHOD: &str = "longshore.v1.AppService/ExecApp";
 /// Answers that wait for the caller.
 const QUEUE: usize = 4;
 
+/// Bytes of the name of a kind of terminals, such as xterm-256color.
+const MAX_TERM: usize = 64;
+
 /// What is to be run where.
 struct Order {
     place: Place,
@@ -69,7 +72,7 @@ fn check(command: &v1::ExecCommand, path: Path<'_>, bad: &mut Violations) {
     if command.command.iter().any(|word| word.contains('\0')) {
         bad.add(words, "may have no zero bytes");
     }
-    let is_kind = |text: &str| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_kind = |text: &str| text.len() <= MAX_TERM && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_kind(&command.term) {
         bad.add(path.field("term"), "is no kind of a terminal such as xterm-256color");
     }

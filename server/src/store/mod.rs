@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub use self::changes::{Change, EncodedAssignment, Observer};
 pub use self::error::StoreError;
+pub use self::requests::{Chosen, JobRequest, NewSpec};
 pub use self::sqlite::backup;
 pub use self::sqlite::rotation;
 pub use self::sqlite::{OpenError, SqliteStore, StoreMetrics};
@@ -26,7 +27,7 @@ use longshore_model::audit::{AuditEntry, Deed, Head};
 use longshore_model::configuration::{Configuration, Kind};
 use longshore_model::event::AppEvent;
 use longshore_model::identity::Role;
-use longshore_model::job::{Amendment, Job, JobState};
+use longshore_model::job::{Job, JobState};
 use longshore_model::name::{AppName, ConfigurationName, CredentialName, JobId, NodeName, SessionId, TemplateName};
 use longshore_model::node::{LabelChange, Labels, Node, NodeInfo};
 use longshore_model::registry::RegistryCredential;
@@ -40,6 +41,7 @@ mod changes;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod requests;
 pub mod sorting;
 mod sqlite;
 mod terms;
@@ -82,73 +84,6 @@ impl Seen {
     #[must_use]
     pub fn all_of(version: u64) -> Self {
         Self { version: version.saturating_add(1), node: String::new() }
-    }
-}
-
-/// What people ask of a job.
-#[derive(Clone, Debug)]
-pub enum JobRequest {
-    /// Assign nothing further.
-    Stop {
-        /// Give up the tasks in flight too.
-        cancel_in_flight: bool,
-    },
-    /// Go on.
-    Resume,
-    /// Start anew what has not succeeded.
-    Retry,
-    /// Start those of them anew that are chosen.
-    RetryOf(Chosen),
-    /// The same, or all where nothing is chosen, with another spec.
-    RetryWith {
-        /// The spec.
-        spec: Box<NewSpec>,
-        /// Which of them.
-        chosen: Option<Chosen>,
-    },
-}
-
-impl JobRequest {
-    /// Which of the tasks that it can be about are meant, where it says so.
-    pub(super) fn chosen(&self) -> Option<&Chosen> {
-        match self {
-            Self::RetryOf(chosen) => Some(chosen),
-            Self::RetryWith { chosen, .. } => chosen.as_ref(),
-            Self::Stop { .. } | Self::Resume | Self::Retry => None,
-        }
-    }
-
-    /// The spec that it brings.
-    pub(super) fn spec(&self) -> Option<&NewSpec> {
-        match self {
-            Self::RetryWith { spec, .. } => Some(spec),
-            Self::Stop { .. } | Self::Resume | Self::Retry | Self::RetryOf(_) => None,
-        }
-    }
-}
-
-/// Another spec of a job. Its `Debug` says nothing of what is in it, since requests are logged.
-#[derive(Clone)]
-pub struct NewSpec {
-    /// The spec, and what belongs to it.
-    pub amendment: Amendment,
-    /// The spec, encoded once for all the nodes.
-    pub encoded: Bytes,
-}
-
-impl std::fmt::Debug for NewSpec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NewSpec")
-    }
-}
-
-/// Answers whether a task is meant; called on the writer's thread, where it must not wait.
-#[derive(Clone)]
-pub struct Chosen(pub Arc<dyn Fn(&Task) -> bool + Send + Sync>);
-
-impl std::fmt::Debug for Chosen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Chosen")
     }
 }
 
