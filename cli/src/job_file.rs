@@ -3,6 +3,7 @@
 //! The schema is the model's own ([`JobOrder`]); here it only gains what is for the convenience of writers: a command as
 //! one string, split as a shell does.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ use longshore_proto::{convert, v1};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 
+use crate::error::Error;
+
 /// Bytes of a job file: far more than the largest spec that a server takes, far less than what hurts.
-pub(crate) const MAX_FILE: u64 = 4 * 1024 * 1024;
+const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// What a job file says.
 #[derive(Debug, Deserialize)]
@@ -302,8 +305,28 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// What a file is called in messages.
-pub(crate) fn display_name(path: &Path) -> String {
+fn display_name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// The name by which people know a file, and its text; `-` is standard input.
+pub(crate) fn load(path: &Path) -> Result<(String, String), Error> {
+    let name = display_name(path);
+    let cannot = |error| Error::io(format!("cannot read {name}"), error);
+    let mut source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(cannot)?)
+    };
+    let mut bytes = Vec::new();
+    source.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::new(format!("{name} is larger than {} MiB: it is no job file", MAX_FILE >> 20)));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(_) => Err(Error::new(format!("{name} is not text in UTF-8"))),
+    }
 }
 
 /// The place in a job file that a field of the wire was written at: `spec.resources.memory_bytes` is

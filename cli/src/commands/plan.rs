@@ -6,7 +6,6 @@ use std::time::Duration;
 use longshore_proto::v1::{NodeCheck, NodePlan, PlanAction, PlanJobRequest, PlanJobResponse, PlanSummary};
 use tonic::Request;
 
-use super::apply::read;
 use crate::commands::context;
 use crate::connection::Connection;
 use crate::error::Error;
@@ -35,8 +34,8 @@ pub(crate) struct Plan {
 }
 
 pub(super) async fn run(plan: Plan, connection: &Connection, output: &mut Output) -> Result<Exit, Error> {
-    let name = job_file::display_name(&plan.file);
-    let job = job_file::parse(&name, &read(&plan.file, &name)?).map_err(Error::new)?;
+    let (name, text) = job_file::load(&plan.file)?;
+    let job = job_file::parse(&name, &text).map_err(Error::new)?;
     let mut context = context(connection, output).await?;
     let mut request = Request::new(PlanJobRequest { job: Some(job), live: plan.live });
     request.set_timeout(if plan.live { LIVE_PLAN_TIMEOUT } else { PLAN_TIMEOUT });

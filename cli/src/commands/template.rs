@@ -10,7 +10,6 @@ use longshore_proto::v1::{
 };
 use serde::Deserialize;
 
-use super::apply::read;
 use crate::client::{PAGE, all_pages, call};
 use crate::commands::Context;
 use crate::error::Error;
@@ -137,8 +136,8 @@ fn parse(name: &str, text: &str) -> Result<v1::Template, String> {
 }
 
 async fn make(create: Create, context: &mut Context<'_>) -> Result<(), Error> {
-    let name = job_file::display_name(&create.file);
-    let template = parse(&name, &read(&create.file, &name)?).map_err(Error::new)?;
+    let (name, text) = job_file::load(&create.file)?;
+    let template = parse(&name, &text).map_err(Error::new)?;
     let request = CreateTemplateRequest { template: Some(template), ..Default::default() };
     let answer = context.client.templates.create_template(call(request)).await;
     let answer = answer.map_err(|status| Error::from(status).about_file_in("template.", &name))?.into_inner();

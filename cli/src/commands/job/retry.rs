@@ -11,7 +11,6 @@ use prost::Message;
 use super::{answer, watch};
 use crate::client::call;
 use crate::commands::Context;
-use crate::commands::apply::read;
 use crate::commands::changes::Changes;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -46,8 +45,8 @@ pub(super) async fn run(retry: Retry, context: &mut Context<'_>) -> Result<Exit,
     let mut request = RetryJobRequest { job_id: retry.job, filter: retry.filter, ..Default::default() };
     let mut name = None;
     if let Some(path) = &retry.file {
-        let file = job_file::display_name(path);
-        let order = job_file::parse(&file, &read(path, &file)?).map_err(Error::new)?;
+        let (file, text) = job_file::load(path)?;
+        let order = job_file::parse(&file, &text).map_err(Error::new)?;
         let job = amendable(context, &mut request).await?;
         check_same(&file, &order, &job)?;
         (request.spec, request.template) = (order.spec, order.template);
