@@ -27,11 +27,12 @@ use crate::runtime::{Access, ProgressSink, Purpose, Resolution, ResolvedImage, R
 
 /// Longest time until an engine has taken in an image: a large one on a slow disk.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Attempts at having an engine take in an image, while it says [`LAYER_GONE`].
+/// Attempts at having an engine take in an image, while it says one of [`REMOVED_MEANWHILE`].
 const LOAD_ATTEMPTS: u32 = 3;
-/// What Podman says when an image that is removed meanwhile had a layer that the new one was to share: the next attempt brings
-/// the layer along.
-const LAYER_GONE: &str = "layer not known";
+/// What Podman says when an image that is removed meanwhile had a layer that the new one was to share, or is the same image under
+/// another name: the next attempt brings along what is missing.
+const REMOVED_MEANWHILE: [&str; 3] =
+    ["layer not known", "identifier is not a layer, image, or container", "locating item named"];
 /// Bytes of an image that are read at once.
 const CHUNK: usize = 256 * 1024;
 /// Registry part of our images' names: `.invalid` is nobody's (RFC 2606), so that no engine ever asks a registry for one.
@@ -196,8 +197,10 @@ impl Images {
             let file = File::open(format!("/proc/self/fd/{}", archive.as_raw_fd()))
                 .map_err(|error| failure::io("reading the image for the engine", error))?;
             match self.load_once(file).await {
-                Err(error) if attempt < LOAD_ATTEMPTS && error.message.contains(LAYER_GONE) => {
-                    tracing::info!(attempt, "the engine lost a layer while it took in an image; once more");
+                Err(error)
+                    if attempt < LOAD_ATTEMPTS && REMOVED_MEANWHILE.iter().any(|words| error.message.contains(words)) =>
+                {
+                    tracing::info!(attempt, "the engine lost a part of an image while it took it in; once more");
                     attempt += 1;
                 }
                 loaded => return loaded,
