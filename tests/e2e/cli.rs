@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use longshore_tests::cluster::Cluster;
 use longshore_tests::process::{command, output, succeed};
@@ -108,8 +109,12 @@ async fn absent_denied_and_unreachable_are_told_apart() {
     assert_eq!(output(elsewhere.env("LONGSHORE_SERVER", free.to_string())).status.code(), Some(8));
 }
 
+/// Held while a demo runs whose traces are looked for: another one's would be taken for its own.
+static ONE_DEMO: Mutex<()> = Mutex::new(());
+
 #[test]
 fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
+    let _alone = ONE_DEMO.lock().unwrap_or_else(PoisonError::into_inner);
     let temporary = tempfile::tempdir().unwrap();
     let before = traces();
     for _ in 0..2 {
@@ -123,6 +128,7 @@ fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
 #[test]
 fn a_demo_after_a_killed_demo_works_and_cleans_up_after_both() {
     use longshore_tests::process::Running;
+    let _alone = ONE_DEMO.lock().unwrap_or_else(PoisonError::into_inner);
     let temporary = tempfile::tempdir().unwrap();
     let log = temporary.path().join("demo.log");
     let rooms = temporary.path().join("rooms");

@@ -198,7 +198,8 @@ impl Images {
                 .map_err(|error| failure::io("reading the image for the engine", error))?;
             match self.load_once(file).await {
                 Err(error)
-                    if attempt < LOAD_ATTEMPTS && REMOVED_MEANWHILE.iter().any(|words| error.message.contains(words)) =>
+                    if attempt < LOAD_ATTEMPTS
+                        && REMOVED_MEANWHILE.iter().any(|words| error.message.contains(words)) =>
                 {
                     tracing::info!(attempt, "the engine lost a part of an image while it took it in; once more");
                     attempt += 1;
