@@ -16,6 +16,7 @@ mod commands;
 mod confinement;
 mod conformance;
 mod connections;
+mod crowded;
 mod fake;
 mod frozen;
 mod host_paths;

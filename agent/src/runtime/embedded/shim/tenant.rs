@@ -59,6 +59,12 @@ pub(super) struct Order {
     pub(super) cgroup: String,
 }
 
+/// What the library says when the kernel makes no process.
+const NO_PROCESS: &str = "failed to clone process";
+/// What that means.
+const CROWDED: &str = "the container has as many processes as it may, or the machine has; those that have ended count until the \
+                       container's first process has taken note of them";
+
 /// Runs one command in the container in `directory`. Call it before any thread exists.
 pub(super) fn main(directory: &Path) -> ExitCode {
     // Nobody is left who could end the command.
@@ -180,6 +186,7 @@ fn start(launch: &LaunchFile, order: Order, process: &File, files: Vec<OwnedFd>)
                 Ok(exact) => exact.into(),
                 Err(_) => {
                     let cause = first_error(&text).map_or_else(|| error.to_string(), str::to_owned);
+                    let cause = if cause.contains(NO_PROCESS) { CROWDED } else { &cause };
                     failure::other(format!("the command could not be started: {cause}"))
                 }
             })
