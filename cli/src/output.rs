@@ -117,6 +117,13 @@ impl Output {
         written.map_err(Error::Output)
     }
 
+    /// Prints advice of the server.
+    pub(crate) fn warn<'a>(&mut self, warnings: impl IntoIterator<Item = &'a String>) {
+        for warning in warnings {
+            self.note(&format!("warning: {warning}"));
+        }
+    }
+
     /// Prints a line that is no result: what goes on, or what to do next.
     pub(crate) fn note(&mut self, line: &str) {
         let print = || {

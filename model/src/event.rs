@@ -123,22 +123,25 @@ impl Happening {
     /// The node was told to go back to a revision, since the update by a job did not succeed.
     #[must_use]
     pub fn went_back(revision: u64, job: &JobId, failure: Option<&Failure>) -> Self {
-        let why = failure.map_or_else(|| "it was cancelled.".to_owned(), |failure| failure.message.clone());
-        let message = format!("Back to revision {revision}, for job {job} did not succeed: {why}");
+        let message = format!("Back to revision {revision}, for job {job} did not succeed: {}", why(failure));
         Self::new(EventKind::WentBack, revision, &message)
     }
 
     /// A deployment by a job did not succeed.
     #[must_use]
     pub fn failed(revision: u64, job: &JobId, failure: Option<&Failure>) -> Self {
-        let why = failure.map_or_else(|| "it was cancelled.".to_owned(), |failure| failure.message.clone());
-        Self::new(EventKind::Failed, revision, &format!("Job {job} did not succeed: {why}"))
+        Self::new(EventKind::Failed, revision, &format!("Job {job} did not succeed: {}", why(failure)))
     }
 
     fn is_as(&self, other: &Self) -> bool {
         let key = |one: &Self| (one.kind, one.instance, one.revision, one.exit_code);
         key(self) == key(other) && self.message == other.message
     }
+}
+
+/// Why a task did not succeed, in a sentence.
+fn why(failure: Option<&Failure>) -> &str {
+    failure.map_or("it was cancelled.", |failure| &failure.message)
 }
 
 /// An event of a history.

@@ -108,6 +108,14 @@ pub struct NodeInfo {
     pub accelerators: Vec<Stock>,
 }
 
+impl NodeInfo {
+    /// Whether it said this word of [`crate::capability`].
+    #[must_use]
+    pub fn can(&self, word: &str) -> bool {
+        self.capabilities.iter().any(|said| said == word)
+    }
+}
+
 /// One network interface of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkInterface {

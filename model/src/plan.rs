@@ -221,7 +221,7 @@ fn look(wanted: Wanted<'_>, known: Known<'_>, info: &NodeInfo, obstacles: &mut V
         add(FailureReason::Unsupported, &error);
     }
     if let Some(word) = wanted.kind.capability()
-        && !info.capabilities.iter().any(|known| known == word)
+        && !info.can(word)
     {
         let message = format!("The agent of this node is too old for {} jobs; upgrade it.", wanted.kind);
         add(FailureReason::Unsupported, &message);
@@ -239,7 +239,7 @@ fn look(wanted: Wanted<'_>, known: Known<'_>, info: &NodeInfo, obstacles: &mut V
         add(refusal.reason(), &refusal);
     }
     if let Some(ask) = Ask::of(wanted.spec)
-        && info.capabilities.iter().any(|word| word == capability::ACCELERATORS)
+        && info.can(capability::ACCELERATORS)
         && let Err(error) = accelerator::foresee(&info.accelerators, ask, others().count() < known.residents.len())
     {
         add(error.reason(), &error);

@@ -28,7 +28,7 @@ const BESIDE: [&str; 9] = [
 /// All that a node does not do, as it said last, in the order of [`word::ALL`].
 #[must_use]
 pub fn of(info: &NodeInfo) -> Vec<Refusal> {
-    let is_missing = |word: &&str| !info.capabilities.iter().any(|said| said == word);
+    let is_missing = |word: &&str| !info.can(word);
     let missing = word::ALL.into_iter().chain(BESIDE).filter(is_missing);
     let mut found: Vec<Refusal> =
         missing.map(|word| Refusal { word, message: format!("{}: {}", meaning(word), reason(word, info)) }).collect();

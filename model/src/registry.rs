@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::ImageAccess;
 use crate::limits;
 use crate::name::CredentialName;
 use crate::spec::{Image, ImageSource};
@@ -169,6 +170,15 @@ pub enum ChoiceError {
         /// The image.
         reference: String,
     },
+}
+
+/// Whether an image is read with a credential. One that cannot be used is asked for as well, and the answer says why.
+#[must_use]
+pub fn access<T>(image: &Image, credentials: Vec<T>, of: impl Fn(&T) -> &RegistryCredential) -> ImageAccess {
+    match choose(image, credentials, of) {
+        Ok(None) => ImageAccess::Open,
+        Ok(Some(_)) | Err(_) => ImageAccess::Credential,
+    }
 }
 
 /// The credential that an image is read with: the one that it names; else, of those that cover its reference, the one

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use longshore_agent::runtime::{Launch, PortError, Runtime};
 use longshore_demo_image::DemoImage;
+use longshore_tests::wait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -17,15 +18,14 @@ async fn serving(node: &Node, app: &str, spec: Value) -> Launch {
 
 /// What the instance's program answers on a port, once it listens there.
 async fn answer(node: &Node, launch: &Launch, port: u16) -> String {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut stream = loop {
+    let mut stream = wait::for_value("the program to listen", || async {
         match node.runtime().connect(&launch.instance, port).await {
-            Ok(stream) => break stream,
-            Err(PortError::NotListening(_)) if tokio::time::Instant::now() < deadline => {}
+            Ok(stream) => Some(stream),
+            Err(PortError::NotListening(_)) => None,
             Err(error) => panic!("port {port}: {error:?}"),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    };
+    })
+    .await;
     stream.write_all(b"GET /args HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -1,14 +1,12 @@
 //! Containers that have as many processes as they may.
 
-use std::time::Duration;
-
 use longshore_agent::runtime::Runtime;
 use longshore_demo_image::DemoImage;
+use longshore_tests::wait;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::conformance::command;
-use super::node::{Node, PATIENCE};
+use super::node::Node;
 
 /// Processes and threads of the container: the fewest that a spec may say.
 const PIDS: usize = 16;
@@ -29,10 +27,6 @@ async fn a_command_in_a_full_container_is_told_why_it_cannot_begin() {
     assert!(error.message.contains("as many processes as it may"), "{error}");
     // Room for one is enough, and comes with the end of another.
     running.truncate(1);
-    let begun = async {
-        while node.runtime().exec(&launch.instance, command(&["sleep"])).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, begun).await.unwrap();
+    let begins = || async { node.runtime().exec(&launch.instance, command(&["sleep"])).await.is_ok() };
+    wait::until("room for one command", begins).await;
 }

@@ -47,9 +47,7 @@ pub(super) async fn run(plan: Plan, connection: &Connection, output: &mut Output
         whole.summary = whole.summary.or(piece.summary);
         whole.nodes.extend(piece.nodes);
     }
-    for warning in whole.job.iter().flat_map(|job| &job.warnings) {
-        context.output.note(&format!("warning: {warning}"));
-    }
+    context.output.warn(whole.job.iter().flat_map(|job| &job.warnings));
     if plan.live && whole.nodes.iter().any(|node| node.check() == NodeCheck::Unspecified) {
         context.output.note("warning: this server is too old to have nodes look for themselves");
     }

@@ -92,9 +92,7 @@ pub(crate) async fn submit(
         }
     };
     let job = answer.job.clone().unwrap_or_default();
-    for warning in &job.warnings {
-        context.output.note(&format!("warning: {warning}"));
-    }
+    context.output.warn(&job.warnings);
     if detach {
         let text =
             || format!("job {} is created\n{}", job.job_id, job::advice(&job, &[], &context.connection.command()));

@@ -141,9 +141,7 @@ async fn make(create: Create, context: &mut Context<'_>) -> Result<(), Error> {
     let request = CreateTemplateRequest { template: Some(template), ..Default::default() };
     let answer = context.client.templates.create_template(call(request)).await;
     let answer = answer.map_err(|status| Error::from(status).about_file_in("template.", &name))?.into_inner();
-    for warning in &answer.warnings {
-        context.output.note(&format!("warning: {warning}"));
-    }
+    context.output.warn(&answer.warnings);
     let made = answer.template.clone().unwrap_or_default();
     let done = || format!("the template {} {} is made", made.name, made.version);
     context.output.show(|| json::of("CreateTemplateResponse", &answer), done)

@@ -75,7 +75,7 @@ pub(super) async fn check(context: &Context, place: &Place, purpose: Purpose) ->
         Purpose::Command => capability::APPS_EXEC,
         Purpose::Connection => capability::APPS_PORT_FORWARD,
     };
-    let may = known.info.as_ref().is_some_and(|info| info.capabilities.iter().any(|other| other == word));
+    let may = known.info.as_ref().is_some_and(|info| info.can(word));
     if !may && context.live.fleet.connected(node) {
         let (what, flag) = match purpose {
             Purpose::Command => ("commands be run in its apps", "--forbid-exec"),

@@ -66,9 +66,7 @@ pub(super) async fn run(retry: Retry, context: &mut Context<'_>) -> Result<Exit,
     })?;
     let job = job.into_inner().job.unwrap_or_default();
     if is_amended {
-        for warning in &job.warnings {
-            context.output.note(&format!("warning: {warning}"));
-        }
+        context.output.warn(&job.warnings);
     }
     if retry.wait {
         return watch::until_rest(context, &job.job_id).await;

@@ -10,7 +10,7 @@ use longshore_model::assignment::ImageAccess;
 use longshore_model::capability;
 use longshore_model::job::Job;
 use longshore_model::limits::MAX_REGISTRY_CREDENTIALS;
-use longshore_model::node::{Labels, Node};
+use longshore_model::node::Node;
 use longshore_model::node_value;
 use longshore_model::plan::{Action, Check};
 use longshore_model::registry;
@@ -38,11 +38,7 @@ impl Inquiry {
     /// The question about a job.
     pub(super) async fn of(context: &Context, job: &Job) -> Result<Self, StoreError> {
         let all = context.store.credentials(Query::first(MAX_REGISTRY_CREDENTIALS)).await?.items;
-        let image_access = match registry::choose(&job.spec.image, all, |stored| &stored.credential) {
-            Ok(None) => ImageAccess::Open,
-            // What cannot be used is asked for as well, and the answer says why.
-            Ok(Some(_)) | Err(_) => ImageAccess::Credential,
-        };
+        let image_access = registry::access(&job.spec.image, all, |stored| &stored.credential);
         Ok(Self { context: context.clone(), job: job.clone(), spec: convert::encode_spec(&job.spec), image_access })
     }
 
@@ -60,7 +56,7 @@ impl Inquiry {
         let Some(info) = node.info.as_ref().filter(|_| live.fleet.is_open(&node.name)) else {
             return Ok(Check::NotConnected);
         };
-        if !info.capabilities.iter().any(|word| word == capability::PLANS_CHECK) {
+        if !info.can(capability::PLANS_CHECK) {
             return Ok(Check::TooOld);
         }
         let question = live.checks.ask(&node.name, self.context.ids.text(), self.job.spec.image.clone()).await;
@@ -74,7 +70,7 @@ impl Inquiry {
             app_name: self.job.app.to_string(),
             app_spec: self.spec.clone(),
             image_access: v1::ImageAccess::from(self.image_access).into(),
-            node_labels: self.labels(node),
+            node_labels: node_value::labels_for(&self.job.spec, &node.labels),
         };
         if live.fleet.ask_for_check(&node.name, request).is_err() {
             return Ok(self.without_answer(node));
@@ -88,14 +84,6 @@ impl Inquiry {
 
     fn without_answer(&self, node: &Node) -> Check {
         if self.context.live.fleet.connected(&node.name) { Check::NoAnswer } else { Check::NotConnected }
-    }
-
-    fn labels(&self, node: &Node) -> Labels {
-        if node_value::is_needed(&self.job.spec) {
-            node_value::labels_for(&self.job.spec, &node.labels)
-        } else {
-            Labels::new()
-        }
     }
 }
 

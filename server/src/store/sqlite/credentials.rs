@@ -137,10 +137,6 @@ impl Batch<'_> {
             self.credentials = Some(all.into_iter().map(|stored| stored.credential).collect());
         }
         let all = self.credentials.iter().flatten().collect();
-        Ok(match registry::choose(&spec.image, all, |credential| credential) {
-            Ok(None) => ImageAccess::Open,
-            // What cannot be used is asked for as well, and the answer says why.
-            Ok(Some(_)) | Err(_) => ImageAccess::Credential,
-        })
+        Ok(registry::access(&spec.image, all, |credential| credential))
     }
 }

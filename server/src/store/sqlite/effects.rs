@@ -22,7 +22,7 @@ impl Batch<'_> {
         let is_able = match kind.capability() {
             None => true,
             Some(word) => match self.enrolled(node) {
-                Ok(node) => node.info.is_some_and(|info| info.capabilities.iter().any(|can| can == word)),
+                Ok(node) => node.info.is_some_and(|info| info.can(word)),
                 Err(StoreError::NotFound { .. }) => false,
                 Err(error) => return Err(error),
             },
